@@ -1,0 +1,1 @@
+"""Generation: the same engine for reinforcement learning, evaluation and conversation."""

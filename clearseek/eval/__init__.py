@@ -1,0 +1,1 @@
+"""Measuring models: pass@k with intervals and bits per byte."""

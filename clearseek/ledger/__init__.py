@@ -1,0 +1,1 @@
+"""The record of a run: append, hash, verify, replay; reports only read it."""

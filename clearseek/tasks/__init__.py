@@ -1,0 +1,1 @@
+"""Problems with checkable answers, and the verifiers that check them."""

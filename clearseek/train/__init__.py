@@ -1,0 +1,1 @@
+"""Learning: optimisers, losses, train state, and one file per training stage."""
