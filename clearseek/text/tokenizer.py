@@ -1,0 +1,239 @@
+"""Byte-level BPE: train it, open a published one, turn text into token ids and back.
+
+The work is the `tokenizers` library's; what is ours is the split (every digit stays a token of its own), the special
+tokens and their order, and a chat encoding that user text cannot break out of.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearseek.config.errors import InputError, RunError
+from clearseek.text.chat import DEEPSEEK_TEMPLATE, ChatTemplate
+from clearseek.text.injection import PlainTextEncoder
+from clearseek.text.tokenizer_files import read_tokenizer_directory, write_tokenizer_directory
+
+if TYPE_CHECKING:
+    import tokenizers
+
+BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
+USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
+THINK_START, THINK_END = "<think>", "</think>"
+SPECIAL_TOKENS = (BOS, EOS, PAD, USER, ASSISTANT, THINK_START, THINK_END)
+
+_OPERATORS = r"\-+*/=×÷^%<>()"
+_SPACE_BEFORE_DIGIT = r"(?: (?=\p{N}))?"
+_SPACE_BEFORE_SYMBOL = r"(?: (?=[^\s\p{L}]))?"
+# Alternatives in order of preference. A single space goes with the word or symbol after it; before a digit, which
+# stands alone, it goes with what precedes it, so that "12 + 5 = 17" is 1|2| + |5| = |1|7.
+SPLIT_PATTERN = "|".join(
+    (
+        r"\p{N}",
+        rf" ?\p{{Hangul}}+{_SPACE_BEFORE_DIGIT}",
+        rf" ?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}ー]+{_SPACE_BEFORE_DIGIT}",
+        rf" ?[\p{{L}}\p{{M}}&&[^\p{{Hangul}}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]]+(?:['’]\p{{Latin}}+)?{_SPACE_BEFORE_DIGIT}",
+        r" ?(?:=>|->|</|/>|\(\)|={2,}|-{3,}|/{2,}|\*{2,})",
+        rf" ?[{_OPERATORS}]{_SPACE_BEFORE_SYMBOL}",
+        rf" ?[^\s\p{{L}}\p{{M}}\p{{N}}{_OPERATORS}]+(?:[\r\n]+|{_SPACE_BEFORE_DIGIT})",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+_DOCUMENTS_PER_BATCH = 8192  # bounds the memory the library's Encoding objects take
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer with its special tokens and its chat template.
+
+    `encode` adds nothing by itself: the chat template carries the begin-of-sentence token.
+    """
+
+    def __init__(
+        self, backend: "tokenizers.Tokenizer", chat: ChatTemplate, config: Mapping[str, Any]
+    ) -> None:
+        """Wrap `backend`; `config` is the content of a tokenizer_config.json, with bos/eos/pad as strings or null."""
+        self._backend = backend
+        self._config = dict(config)
+        self.chat = chat
+        self.bos_id = self._optional_id(config.get("bos_token"))
+        eos_id = self._optional_id(config.get("eos_token"))
+        if eos_id is None:
+            raise InputError(
+                f"tokenizer: eos_token {config.get('eos_token')!r} is not a token of the vocabulary"
+            )
+        self.eos_id: int = eos_id
+        pad_id = self._optional_id(config.get("pad_token"))
+        self.pad_id: int = eos_id if pad_id is None else pad_id
+        self.think_start_id = self._optional_id(THINK_START)
+        self.think_end_id = self._optional_id(THINK_END)
+
+    @classmethod
+    def train(cls, documents: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """Learn a vocabulary of at most `vocab_size` from `documents`; the same documents give the same tokenizer.
+
+        Raises InputError where `vocab_size` cannot hold the special tokens and the 256 bytes.
+        """
+        smallest = len(SPECIAL_TOKENS) + 256
+        if vocab_size < smallest:
+            raise InputError(
+                f"vocab_size ({vocab_size}) must be at least {smallest}: special tokens and 256 bytes"
+            )
+        library = _library()
+        backend = library.Tokenizer(library.models.BPE())
+        backend.pre_tokenizer = library.pre_tokenizers.Sequence(
+            [
+                library.pre_tokenizers.Split(library.Regex(SPLIT_PATTERN), "isolated"),
+                library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = library.decoders.ByteLevel()
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(documents, trainer)
+        return cls(
+            _with_visible_thought_tags(backend), ChatTemplate(DEEPSEEK_TEMPLATE, BOS, EOS), _OWN_CONFIG
+        )
+
+    @classmethod
+    def load(cls, directory: Path) -> "Tokenizer":
+        """Open a Hugging Face directory's tokenizer; raises InputError naming the file that is missing or broken."""
+        files = read_tokenizer_directory(directory)
+        try:
+            backend = _library().Tokenizer.from_str(files.tokenizer_json)
+        except Exception as error:  # the library raises bare Exception for a file that it can't read
+            raise InputError(
+                f"{directory / 'tokenizer.json'}: not a tokenizer file ({_one_line(error)})"
+            ) from error
+        try:
+            return cls(backend, files.chat, files.config)
+        except InputError as error:
+            raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from None
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers' AutoTokenizer opens."""
+        try:
+            write_tokenizer_directory(
+                directory, self._backend.to_str(pretty=True), self._config, self.chat.source
+            )
+        except OSError as error:
+            raise RunError(f"{directory}: the tokenizer could not be written ({error.strerror})") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, special tokens included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the vocabulary, the merges, the special tokens and the chat template."""
+        content = {"tokenizer": json.loads(self._backend.to_str()), "chat": self.chat.source}
+        content |= {name: self._config.get(name) for name in ("bos_token", "eos_token", "pad_token")}
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; strings of special tokens in it become those tokens (for user text: `encode_plain`)."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of `text` taken as plain text: what looks like a special token in it is only letters."""
+        return self._plain.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, as `encode` gives them."""
+        return list(self._encode_each(texts))
+
+    def encode_packed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All texts end to end: ids int32 [tokens] and offsets int64 [texts + 1]; text i is ids[offsets[i]:offsets[i+1]]."""
+        pieces: list[np.ndarray] = []
+        lengths: list[int] = []
+        encoded = self._encode_each(texts)
+        while batch := list(itertools.islice(encoded, _DOCUMENTS_PER_BATCH)):
+            counts = [len(ids) for ids in batch]
+            pieces.append(np.fromiter(itertools.chain.from_iterable(batch), np.int32, sum(counts)))
+            lengths += counts
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return (np.concatenate(pieces) if pieces else np.zeros(0, np.int32)), offsets
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, thinking: bool = True
+    ) -> list[int]:
+        """Token ids of a conversation. Special tokens come from the template alone: in a message they are plain text.
+
+        An assistant message's own first `<think>` and `</think>` stay tags, for the template to drop or to keep.
+        """
+        guarded, mark = self._plain.guard(messages, (THINK_START, THINK_END))
+        rendered = self.chat.render(guarded, add_generation_prompt, thinking)
+        return self._plain.encode_guarded(rendered, mark, self.encode)
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """The text of `ids`. `skip_special` leaves out special tokens; thought tags are text and stay."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its exact string, None if the vocabulary has no such token."""
+        return self._optional_id(token)
+
+    @cached_property
+    def _plain(self) -> PlainTextEncoder:
+        return PlainTextEncoder(self._backend, _library())
+
+    def _optional_id(self, token: str | None) -> int | None:
+        return None if token is None else self._backend.token_to_id(token)
+
+    def _encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        for start in range(0, len(texts), _DOCUMENTS_PER_BATCH):
+            batch = list(texts[start : start + _DOCUMENTS_PER_BATCH])
+            for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
+                yield encoding.ids
+
+
+_OWN_CONFIG: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": BOS,
+    "eos_token": EOS,
+    "pad_token": PAD,
+    "add_bos_token": False,
+    "add_eos_token": False,
+    "clean_up_tokenization_spaces": False,
+}
+
+
+def _library() -> Any:
+    """The `tokenizers` library, imported at first use, with its threads settled for this process and its forks."""
+    if "TOKENIZERS_PARALLELISM" not in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        # Threads don't survive a fork: a child that encoded in parallel would wait forever.
+        os.register_at_fork(after_in_child=_encode_serially)
+    import tokenizers
+
+    return tokenizers
+
+
+def _encode_serially() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _with_visible_thought_tags(backend: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
+    """The same tokenizer with the thought tags not special: decoding without specials keeps them, as DeepSeek's does."""
+    content = json.loads(backend.to_str())
+    for token in content["added_tokens"]:
+        token["special"] = token["content"] not in (THINK_START, THINK_END)
+    return _library().Tokenizer.from_str(json.dumps(content))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
