@@ -1,0 +1,54 @@
+"""The atomic steps that worked solutions are chains of, written the same way in every family."""
+
+from collections.abc import Sequence
+
+_FIRST_THEN_SO = {
+    "en": ("first ", " then ", " so "),
+    "ko": ("먼저 ", " 다음 ", " 그래서 "),
+    "zh": ("先", "再", "所以"),
+}
+YES = {"en": " yes", "ko": " 맞음", "zh": "对"}
+NO = {"en": " no", "ko": " 아님", "zh": "错"}
+GAP = {"en": " ", "ko": " ", "zh": ""}
+
+
+def add(a: int, b: int) -> str:
+    """`23+45=68`"""
+    return f"{a}+{b}={a + b}"
+
+
+def subtract(a: int, b: int) -> str:
+    """`68-12=56`"""
+    return f"{a}-{b}={a - b}"
+
+
+def signed(value: int, term: int) -> str:
+    """The addition of a positive, or the subtraction of a negative term."""
+    return add(value, term) if term >= 0 else subtract(value, -term)
+
+
+def multiply(a: int, b: int) -> str:
+    """`23*4=80+12=92`: tens and units apart, as one would on paper; `b` or `a` is one digit or a round number."""
+    if a < 10 < b:
+        return multiply(b, a) if b % 10 else f"{a}*{b}={a * b}"
+    if a < 10 or a % 10 == 0 or b % 10 == 0:
+        return f"{a}*{b}={a * b}"
+    return f"{a}*{b}={a // 10 * 10 * b}+{a % 10 * b}={a * b}"
+
+
+def divide(a: int, b: int) -> str:
+    """`21/3=7`, without remainder."""
+    return f"{a}/{b}={a // b}"
+
+
+def chain(language: str, steps: Sequence[str]) -> str:
+    """Steps joined by "first … then … so …" in the language."""
+    first, then, so = _FIRST_THEN_SO[language]
+    if len(steps) == 1:
+        return so.lstrip() + steps[0]
+    return first + then.join(steps[:-1]) + so + steps[-1]
+
+
+def so(language: str) -> str:
+    """The word before a conclusion, with its spaces."""
+    return _FIRST_THEN_SO[language][2]
