@@ -22,7 +22,7 @@ class Problem:
 
     @property
     def id(self) -> str:
-        """16 hex digits of the SHA-256 of prompt, answer and verifier: the same content is the same problem."""
+        """16 hex digits of the SHA-256 of prompt, answer and verifier: same content, same problem."""
         content = f"{self.prompt}\0{self.answer}\0{self.verifier}"
         return sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Every family by name, and problems drawn from them by address: the same (seed, stream, i) is the same problem."""
+"""Every family by name, and problems drawn by address: the same (seed, stream, i) is the same problem."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,9 +54,9 @@ def generate(
 ) -> list[Problem]:
     """`count` problems, families then languages then levels taken in turn (None: all families).
 
-    The i-th depends on (seed, stream, i) alone, except that a `held_out` list repeats no problem: a repetition is
-    drawn again. A longer list begins with the shorter one. Raises InputError where a name is unknown or a cell has
-    too few held-out problems.
+    The i-th depends on (seed, stream, i) alone, except that a `held_out` list repeats no problem: a repetition
+    is drawn again. A longer list begins with the shorter one. Raises InputError where a name is unknown or a
+    cell has too few held-out problems.
     """
     cells = _cells(families, languages, levels)
     seen: set[str] = set()
@@ -87,7 +87,8 @@ def _draw(family: Family, language: str, level: int, address: str, split: Split,
         problem = at(family, level, language, _seed_of(f"{address}/{attempt}"))
         if problem.held_out == wanted and (not wanted or problem.id not in seen):
             return problem
-    raise InputError(f"tasks: {family.NAME} level {level} in {language} has only few {split} problems; ask for fewer")
+    cell = f"{family.NAME} level {level} in {language}"
+    raise InputError(f"tasks: {cell} has too few {split} problems; ask for fewer, or for more cells")
 
 
 def _seed_of(address: str) -> int:
@@ -109,7 +110,9 @@ def _cells(
     ]
     missing = [level for level in levels if all(level != cell[2] for cell in cells)]
     if missing or not cells:
-        raise InputError(f"tasks: no family asked for has level {missing or list(levels)}; levels go from 1 to 3")
+        raise InputError(
+            f"tasks: no family asked for has level {missing or list(levels)}; they go from 1 to 3"
+        )
     return cells
 
 

@@ -16,12 +16,18 @@ WEEKDAYS = {
     "zh": ("星期一", "星期二", "星期三", "星期四", "星期五", "星期六", "星期日"),
 }
 _LATER = {
-    "en": ("Today is {day}. What day is it {n} days later?", "{name} comes {n} days after {day}. What day is it?"),
+    "en": (
+        "Today is {day}. What day is it {n} days later?",
+        "{name} comes {n} days after {day}. What day is it?",
+    ),
     "ko": ("오늘은 {day}. {n}일 뒤는 무슨 요일?", "{name}는 {day}의 {n}일 뒤에 온다. 무슨 요일?"),
     "zh": ("今天是{day}，{n}天后是星期几？", "{name}在{day}的{n}天后来，是星期几？"),
 }
 _EARLIER = {
-    "en": ("Today is {day}. What day was it {n} days before?", "{name} came {n} days before {day}. What day was it?"),
+    "en": (
+        "Today is {day}. What day was it {n} days before?",
+        "{name} came {n} days before {day}. What day was it?",
+    ),
     "ko": ("오늘은 {day}. {n}일 전은 무슨 요일?", "{name}는 {day}의 {n}일 전에 왔다. 무슨 요일?"),
     "zh": ("今天是{day}，{n}天前是星期几？", "{name}在{day}的{n}天前来，是星期几？"),
 }

@@ -1,7 +1,7 @@
 """Reach a target with given numbers, each used once: the solution tries, misses and goes back.
 
-The search is depth first in a fixed order (+, then bigger minus smaller, then *), so that its next step can be
-foreseen from what was tried; `(a∘b)` always stands in brackets in the answer, as it was built.
+The search is depth first in a fixed order (+, then bigger minus smaller, then *), so that its next step
+can be foreseen from what was tried; `(a∘b)` always stands in brackets in the answer, as it was built.
 """
 
 from collections.abc import Iterator

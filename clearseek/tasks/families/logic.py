@@ -1,4 +1,4 @@
-"""Knights tell the truth and knaves lie: suppose, derive, meet a contradiction, go back, suppose otherwise."""
+"""Knights tell the truth, knaves lie: suppose, derive, meet a contradiction, go back, suppose otherwise."""
 
 from random import Random
 
@@ -21,18 +21,30 @@ _THEN = {"en": "then", "ko": "그러면", "zh": "则"}
 _TRUTH = {"en": ("false", "true"), "ko": ("거짓", "참"), "zh": ("假", "真")}
 _SAYS = {
     "en": {
-        "knight": "{} is a knight.", "knave": "{} is a knave.", "alike": "I am like {}.", "unlike": "I am not like {}.",
-        "both": "{} and I are knaves.", "either": "{} or I am a knave.",
+        "knight": "{} is a knight.",
+        "knave": "{} is a knave.",
+        "alike": "I am like {}.",
+        "unlike": "I am not like {}.",
+        "both": "{} and I are knaves.",
+        "either": "{} or I am a knave.",
     },
     "ko": {
-        "knight": "{}는 기사.", "knave": "{}는 건달.", "alike": "나는 {}와 같다.", "unlike": "나는 {}와 다르다.",
-        "both": "{}와 나는 건달.", "either": "{}나 나는 건달.",
+        "knight": "{}는 기사.",
+        "knave": "{}는 건달.",
+        "alike": "나는 {}와 같다.",
+        "unlike": "나는 {}와 다르다.",
+        "both": "{}와 나는 건달.",
+        "either": "{}나 나는 건달.",
     },
     "zh": {
-        "knight": "{}是骑士。", "knave": "{}是骗子。", "alike": "我和{}一样。", "unlike": "我和{}不同。",
-        "both": "{}和我都是骗子。", "either": "{}或我是骗子。",
+        "knight": "{}是骑士。",
+        "knave": "{}是骗子。",
+        "alike": "我和{}一样。",
+        "unlike": "我和{}不同。",
+        "both": "{}和我都是骗子。",
+        "either": "{}或我是骗子。",
     },
-}  # fmt: skip
+}
 _COLON = {"en": ": ", "ko": ": ", "zh": "："}
 _SIMPLE = ("knight", "knave", "alike", "unlike")
 Says = tuple[tuple[str, int], ...]  # for each person in turn: what they claim, and about whom
@@ -44,12 +56,13 @@ def generate(rng: Random, level: int, language: str) -> Problem:
     order = rng.sample(range(len(PEOPLE[language])), 3 if level == 3 else 2)
     people = [PEOPLE[language][i] for i in order]
     claims = _SIMPLE if level != 2 else tuple(_SAYS[language])
+    go_back = level > 1 and rng.random() < 0.5
     while True:
         says = tuple((pick(rng, claims), (i + 1) % len(people)) for i in range(len(people)))
         if level == 2 and all(claim in _SIMPLE for claim, _ in says):
             continue
         outcomes = [_follow(says, first) for first in (True, False)]
-        if sum(consistent for _, consistent in outcomes) == 1:
+        if sum(consistent for _, consistent in outcomes) == 1 and (level == 1 or outcomes[1][1] == go_back):
             break
     tried = outcomes[:1] if outcomes[0][1] else outcomes
     kinds = [_KINDS[language][kind] for kind in tried[-1][0]]

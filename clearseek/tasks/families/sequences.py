@@ -69,10 +69,10 @@ def _growing(rng: Random, language: str) -> tuple[list[int], str]:
     a, b, c, d, _ = terms
     if a + b == c:
         return _growing(rng, language)
-    tests = [steps.add(a, b) + steps.NO[language], steps.subtract(b, a), steps.subtract(c, b), steps.subtract(d, c)]
+    differences = [steps.subtract(b, a), steps.subtract(c, b), steps.subtract(d, c)]
     last = step + 2 * growth
-    worked = [*tests, steps.subtract(step + growth, step), steps.add(last, growth), steps.add(d, last + growth)]
-    return terms, steps.chain(language, worked)
+    grown = [steps.subtract(step + growth, step), steps.add(last, growth), steps.add(d, last + growth)]
+    return terms, steps.chain(language, [steps.add(a, b) + steps.NO[language], *differences, *grown])
 
 
 def _sums(rng: Random, language: str) -> tuple[list[int], str]:

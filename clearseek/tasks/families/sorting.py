@@ -19,8 +19,16 @@ _SORT_DOWN = {
     "ko": ("큰 수부터 정렬: {}", "{} 큰 수부터 쓰시오."),
     "zh": ("把{}从大到小排列。", "从大到小写出{}。"),
 }
-_SMALLEST = {"en": ("Which is the smallest: {}?",), "ko": ("{} 중 가장 작은 수는?",), "zh": ("{}中最小的是？",)}
-_LARGEST = {"en": ("Which is the largest: {}?",), "ko": ("{} 중 가장 큰 수는?",), "zh": ("{}中最大的是？",)}
+_SMALLEST = {
+    "en": ("Which is the smallest: {}?", "{}: the smallest?"),
+    "ko": ("{} 중 가장 작은 수는?", "가장 작은 수는? {}"),
+    "zh": ("{}中最小的是？", "最小的是？{}"),
+}
+_LARGEST = {
+    "en": ("Which is the largest: {}?", "{}: the largest?"),
+    "ko": ("{} 중 가장 큰 수는?", "가장 큰 수는? {}"),
+    "zh": ("{}中最大的是？", "最大的是？{}"),
+}
 _EXTREME_LEFT = {
     "en": (("smallest ", "largest "), " left "),
     "ko": (("최소 ", "최대 "), " 남음 "),

@@ -28,7 +28,7 @@ def signed(value: int, term: int) -> str:
 
 
 def multiply(a: int, b: int) -> str:
-    """`23*4=80+12=92`: tens and units apart, as one would on paper; `b` or `a` is one digit or a round number."""
+    """`23*4=80+12=92`: tens and units apart; one of the two is a single digit or ends in 0."""
     if a < 10 < b:
         return multiply(b, a) if b % 10 else f"{a}*{b}={a * b}"
     if a < 10 or a % 10 == 0 or b % 10 == 0:
