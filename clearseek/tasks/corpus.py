@@ -20,7 +20,7 @@ class Example(NamedTuple):
 
 
 def render(problem: Problem, style: str, rng: Random) -> Example:
-    """`worked`: thought in the problem's language; `bare`: no thought; `foreign`: thought in another language."""
+    """`worked`: the thought in the problem's language; `bare`: none; `foreign`: in another language."""
     if style == "worked":
         return Example(problem.prompt, problem.solution, problem.answer)
     if style == "bare":

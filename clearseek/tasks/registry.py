@@ -54,8 +54,8 @@ def generate(
 ) -> list[Problem]:
     """`count` problems, families then languages then levels taken in turn (None: all families).
 
-    The i-th depends on (seed, stream, i) alone, except that a `held_out` list repeats no problem: a repetition
-    is drawn again. A longer list begins with the shorter one. Raises InputError where a name is unknown or a
+    The i-th depends on (seed, stream, i) alone, except that a `held_out` list repeats no problem: it draws
+    again instead. A longer list begins with the shorter one. Raises InputError where a name is unknown or a
     cell has too few held-out problems.
     """
     cells = _cells(families, languages, levels)

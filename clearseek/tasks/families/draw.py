@@ -18,7 +18,7 @@ def pick(rng: Random, options: Sequence[T]) -> T:
 
 
 def signed_terms(rng: Random, start: int, count: int) -> list[int]:
-    """Two-digit numbers to add (positive) or take away (negative) in turn; the value stays within 0 and 198."""
+    """Two-digit numbers to add (positive) or take away (negative); the value stays within 0 and 198."""
     terms: list[int] = []
     value = start
     for _ in range(count):

@@ -45,6 +45,7 @@ _SAYS = {
         "either": "{}或我是骗子。",
     },
 }
+_CLAUSE = {"en": " ", "ko": " ", "zh": "，"}
 _COLON = {"en": ": ", "ko": ": ", "zh": "："}
 _SIMPLE = ("knight", "knave", "alike", "unlike")
 Says = tuple[tuple[str, int], ...]  # for each person in turn: what they claim, and about whom
@@ -69,7 +70,7 @@ def generate(rng: Random, level: int, language: str) -> Problem:
     lines = [f"{people[i]}{_COLON[language]}{_SAYS[language][claim].format(people[about])}"
              for i, (claim, about) in enumerate(says)]  # fmt: skip
     prompt = GAP[language].join([ask, *lines])
-    solution = GAP[language].join(_tell(says, *outcome, people, language) for outcome in tried)
+    solution = _CLAUSE[language].join(_tell(says, *outcome, people, language) for outcome in tried)
     return Problem(NAME, language, level, prompt, ",".join(kinds), "exact", solution)
 
 
@@ -99,10 +100,10 @@ def _follow(says: Says, first: bool) -> tuple[list[bool], bool]:
 
 def _tell(says: Says, kinds: list[bool], consistent: bool, people: list[str], language: str) -> str:
     gap, names = GAP[language], _KINDS[language]
-    words = [_SUPPOSE[language], people[0], names[kinds[0]]]
+    clauses = [gap.join([_SUPPOSE[language], people[0], names[kinds[0]]])]
     for person, kind in zip(people[1:], kinds[1:], strict=False):
-        words += [_THEN[language], person, names[kind]]
+        clauses.append(gap.join([_THEN[language], person, names[kind]]))
     if len(kinds) == len(people):
         claim, about = says[-1]
-        words += [people[-1], _TRUTH[language][holds(claim, kinds[-1], kinds[about])]]
-    return gap.join(words) + (YES if consistent else NO)[language]
+        clauses.append(people[-1] + gap + _TRUTH[language][holds(claim, kinds[-1], kinds[about])])
+    return _CLAUSE[language].join(clauses) + (YES if consistent else NO)[language]
