@@ -1,0 +1,314 @@
+"""The typed recipe: what stages there are, what each may be told, and how they refer to one another."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from clearseek.config.model import ModelConfig, Table
+
+Language = Literal["en", "ko", "zh"]
+LANGUAGES: tuple[Language, ...] = ("en", "ko", "zh")
+
+
+class Problems(Table):
+    """Where problems with checkable answers come from: generated families, or a file of the user's own."""
+
+    tasks: list[str] | None = Field(default=None, description="families by name; default: all, unless path is set")
+    languages: list[Language] = list(LANGUAGES)
+    levels: list[int] = [1, 2]
+    path: str | None = Field(default=None, description="JSON lines with prompt, answer, verifier; or GSM8K's layout")
+    gym: list[str] | None = Field(default=None, description="reasoning-gym datasets (extra `gym`)")
+    held_out_path: str | None = Field(default=None, description="test file; default: split `path` by content hash")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("tasks", "path", "gym") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of tasks, path and gym, not {' and '.join(given)}")
+        if self.held_out_path is not None and self.path is None:
+            raise ValueError("held_out_path needs path")
+        return self
+
+
+class DataSource(Table):
+    """One source of documents or examples, and its share of the mixture.
+
+    Exactly one of `problems`, `path`, `dataset` and `stage` says where it comes from.
+    """
+
+    problems: Problems | None = None
+    path: str | None = Field(default=None, description="folder of .txt/.md, or a .jsonl or .parquet file")
+    dataset: str | None = Field(default=None, description="Hugging Face dataset, downloaded when the stage runs")
+    stage: str | None = Field(default=None, description="the examples that an earlier reject stage kept")
+    count: int = Field(default=0, ge=0, description="documents to take; 0: all (problems need a count)")
+    styles: dict[Literal["worked", "bare", "foreign"], float] = Field(
+        default={"worked": 1.0}, description="shares of worked solutions, bare answers and foreign-language ones"
+    )
+    layout: Literal["chat", "document"] = Field(default="chat", description="chat format, or plain text to learn whole")
+    hold_out_every: int = Field(default=0, ge=0, description="every N-th document is kept for bits per byte")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [n for n in ("problems", "path", "dataset", "stage") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a data source needs exactly one of problems, path, dataset and stage, got {given}")
+        if self.problems is not None and not self.count:
+            raise ValueError("a source of problems needs count, the number of documents to generate")
+        if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:
+            raise ValueError(f"styles must be shares above 0, got {self.styles}")
+        return self
+
+
+class Optimizer(Table):
+    """Muon for the matrices of the layers and AdamW for the rest, or AdamW for everything."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0, description="of AdamW")
+    muon_learning_rate: float = Field(default=0.02, gt=0)
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest global norm of the gradient")
+
+
+class Schedule(Table):
+    """The learning rate over a stage, as a share of its peak."""
+
+    kind: Literal["constant", "cosine", "wsd"] = "wsd"
+    warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the steps that rise to the peak")
+    decay: float = Field(default=0.5, ge=0, le=1, description="share of the steps that fall (wsd)")
+    final: float = Field(default=0.0, ge=0, le=1, description="what is left at the end")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup ({self.warmup}) and decay ({self.decay}) are more than the whole stage")
+        return self
+
+
+class Evaluation(Table):
+    """How a model is examined on held-out problems, and how much of its answers is kept to read."""
+
+    problems: Problems = Problems()
+    count: int = Field(default=300, gt=0)
+    samples: int = Field(default=1, gt=0, description="completions per problem")
+    temperature: float = Field(default=0.6, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_completion_tokens: int = Field(default=96, gt=0)
+    probes: int = Field(default=6, ge=0, description="problems whose answers are kept at every evaluation")
+
+
+class StageBase(Table):
+    """What every stage has: where its weights start from."""
+
+    kind: str
+    start: str = Field(description="a name in [models] (random weights), an earlier stage, or a model directory")
+
+
+class TokenizerStage(Table):
+    """Train a byte-level BPE tokenizer on documents."""
+
+    kind: Literal["tokenizer"]
+    vocab_size: int = Field(ge=300, le=262_144)
+    data: list[DataSource] = Field(min_length=1)
+
+
+class TrainStage(StageBase):
+    """What all gradient stages share."""
+
+    tokenizer: str | None = Field(default=None, description="a tokenizer stage or directory; default: the start's own")
+    sequence_length: int = Field(default=128, ge=8)
+    micro_batch_rows: int = Field(default=32, ge=1, description="rows of one forward pass on one process")
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    mtp_loss_weight: float = Field(default=0.0, ge=0, description="λ of multi-token prediction")
+    balance_loss_weight: float = Field(default=1e-4, ge=0, description="α of the sequence-wise balance loss")
+    bias_update_rate: float = Field(default=1e-3, ge=0, description="γ of the router's selection bias")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between resume points")
+    evaluate: bool = True
+    evaluate_every: int = Field(default=0, ge=0, description="steps between evaluations on the way; 0: only at the end")
+
+
+class PretrainStage(TrainStage):
+    """Learn to predict text from packed documents."""
+
+    kind: Literal["pretrain"]
+    data: list[DataSource] = Field(min_length=1)
+    packing: Literal["best_fit", "concatenate"] = "best_fit"
+    batch_rows: int = Field(default=64, ge=1, description="rows of one optimiser step over all processes")
+    tokens: int = Field(gt=0, description="tokens to train on; the data is repeated if it is shorter")
+
+
+class SftStage(TrainStage):
+    """Learn completions of chat examples; the prompt is not counted in the loss."""
+
+    kind: Literal["sft"]
+    data: list[DataSource] = Field(min_length=1)
+    batch_rows: int = Field(default=64, ge=1)
+    epochs: float = Field(default=1.0, gt=0)
+
+
+class DistillStage(TrainStage):
+    """Teach a student a teacher's kept answers, as R1 was distilled, optionally with the teacher's distribution."""
+
+    kind: Literal["distill"]
+    data: list[DataSource] = Field(min_length=1)
+    teacher: str | None = Field(default=None, description="stage or directory; needed for distribution_weight")
+    distribution_weight: float = Field(default=0.0, ge=0, le=1, description="share of KL to the teacher in the loss")
+    batch_rows: int = Field(default=64, ge=1)
+    epochs: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _teacher_if_asked(self) -> Self:
+        if self.distribution_weight and self.teacher is None:
+            raise ValueError("distribution_weight needs teacher, a stage or a model directory")
+        return self
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    # DeepSeek-R1's published formulation (arXiv:2501.12948; Nature 2025 supplement B.4)
+    "r1": {
+        "advantage": "group_std",
+        "policy_loss": "clip",
+        "aggregation": "sequence_mean",
+        "clip_low": 10.0,
+        "clip_high": 10.0,
+        "kl_weight": 0.001,
+        "language_consistency_weight": 1.0,
+        "drop_zero_variance": False,
+        "max_refill_rounds": 0,
+        "retire_pass_rate": None,
+        "sft_weight": 0.0,
+    },
+    # what the evidence since says: centred, token mean over the whole batch, no KL, no wasted groups
+    "best": {
+        "advantage": "center",
+        "policy_loss": "reinforce",
+        "aggregation": "token_mean",
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "kl_weight": 0.0,
+        "language_consistency_weight": 0.0,
+        "drop_zero_variance": True,
+        "max_refill_rounds": 1,
+        "retire_pass_rate": 0.9,
+        "sft_weight": 0.0,
+    },
+}
+
+
+class RlStage(TrainStage):
+    """Group-relative policy optimisation on problems with checkable answers.
+
+    `profile` fills in whatever the recipe leaves out of the keys below it.
+    """
+
+    kind: Literal["rl"]
+    problems: Problems = Problems()
+    steps: int = Field(gt=0)
+    problems_per_step: int = Field(default=32, ge=1)
+    group_size: int = Field(default=8, ge=2, description="completions per problem")
+    max_completion_tokens: int = Field(default=96, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
+    reference_refresh_steps: int = Field(default=400, ge=1)
+    max_mismatch: float = Field(default=0.5, gt=0, description="largest |sampler − trainer| log-probability allowed")
+
+    profile: Literal["r1", "best"] = "best"
+    advantage: Literal["group_std", "center", "leave_one_out", "batch_std"]
+    policy_loss: Literal["reinforce", "clip", "cispo", "gspo"]
+    aggregation: Literal["token_mean", "sequence_mean", "constant"]
+    clip_low: float = Field(ge=0)
+    clip_high: float = Field(ge=0)
+    kl_weight: float = Field(ge=0)
+    language_consistency_weight: float = Field(ge=0)
+    drop_zero_variance: bool
+    max_refill_rounds: int = Field(ge=0)
+    retire_pass_rate: float | None = Field(default=None, gt=0, le=1)
+    sft_weight: float = Field(ge=0, description="weight of a supervised term in the same step")
+    sft_data: list[DataSource] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {**PROFILES.get(values.get("profile", "best"), {}), **values}
+
+    @model_validator(mode="after")
+    def _sft_term_has_data(self) -> Self:
+        if bool(self.sft_weight) != bool(self.sft_data):
+            raise ValueError("sft_weight and sft_data belong together: give both or neither")
+        return self
+
+
+class RejectStage(StageBase):
+    """Sample completions, keep the right ones as examples for a later stage."""
+
+    kind: Literal["reject"]
+    tokenizer: str | None = None
+    problems: Problems = Problems()
+    count: int = Field(gt=0, description="problems to sample")
+    samples: int = Field(default=4, ge=1)
+    keep_per_problem: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_completion_tokens: int = Field(default=96, ge=1)
+    min_language_consistency: float = Field(default=0.0, ge=0, le=1)
+    include_retired: list[str] = Field(default=[], description="rl stages whose solved problems join the pool")
+
+
+class EvalStage(StageBase):
+    """Examine a model more closely than the evaluation after each stage."""
+
+    kind: Literal["eval"]
+    evaluation: Evaluation | None = Field(default=None, description="default: the recipe's [evaluation]")
+
+
+Stage = Annotated[
+    TokenizerStage | PretrainStage | SftStage | DistillStage | RlStage | RejectStage | EvalStage,
+    Field(discriminator="kind"),
+]
+STAGE_KINDS: dict[str, type[Table]] = {
+    "tokenizer": TokenizerStage,
+    "pretrain": PretrainStage,
+    "sft": SftStage,
+    "distill": DistillStage,
+    "rl": RlStage,
+    "reject": RejectStage,
+    "eval": EvalStage,
+}
+
+
+class Recipe(Table):
+    """A whole run: models by name, stages in order, one seed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(default=1, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    models: dict[str, ModelConfig] = {}
+    evaluation: Evaluation = Evaluation()
+    stages: dict[str, Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        seen: set[str] = set()
+        clash = set(self.models) & set(self.stages)
+        if clash:
+            raise ValueError(f"a model and a stage are both named {sorted(clash)[0]!r}; rename one")
+        for name, stage in self.stages.items():
+            for source in getattr(stage, "data", []) + getattr(stage, "sft_data", []):
+                if source.stage is not None and source.stage not in seen:
+                    raise ValueError(_unknown_stage(f"stages.{name}.data.stage", source.stage, seen))
+            start = getattr(stage, "start", None)
+            if start in self.stages and start not in seen:
+                raise ValueError(f"stages.{name}.start is {start!r}, which comes later; put it first")
+            seen.add(name)
+        return self
+
+
+def _unknown_stage(place: str, name: str, seen: set[str]) -> str:
+    """The message for a reference to a stage that is not there (yet)."""
+    known = ", ".join(sorted(seen)) or "none"
+    return f"{place} is {name!r}, which is no earlier stage; earlier stages: {known}"

@@ -1,0 +1,37 @@
+"""Finds the recipes that come with clearseek, so that `clearseek run r1-mini` works from a checkout and from a wheel."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from clearseek.config.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with clearseek, by name, in alphabetical order."""
+    for folder in _FOLDERS:
+        found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        if found:
+            return found
+    return {}
+
+
+def find_recipe(recipe: str) -> Path:
+    """The file that `recipe` means: a path, or else the bare name of a recipe that comes with clearseek.
+
+    Raises:
+        InputError: no such file and no such name; names the nearest one.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"{recipe} is a folder; give the recipe's .toml file")
+    shipped = shipped_recipes()
+    if recipe in shipped:
+        return shipped[recipe]
+    nearest = get_close_matches(path.stem, shipped, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"clearseek brings {', '.join(shipped) or 'none'}"
+    raise InputError(f"no recipe at {recipe}, and none of that name comes with clearseek; {hint}")

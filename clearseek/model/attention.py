@@ -1,0 +1,157 @@
+"""Attention: grouped-query (arXiv:2305.13245) and DeepSeek's multi-head latent attention (arXiv:2405.04434).
+
+Latent attention has two equal forms. *Expanded* (training, prefill): the latent becomes per-head keys and
+values. *Absorbed* (decoding): the up-projections move into the query and the output, so that only the latent
+and one shared rotary key are read from the cache.
+
+Shapes: B rows, T tokens, S cached positions, H heads, D head size, R latent rank, P rotary size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from clearseek.config.model import ModelConfig
+from clearseek.model.layers import Linear, RMSNorm
+from clearseek.model.rotary import rotate_halves, rotate_pairs, softmax_scale
+
+
+def causal_mask(segments: Tensor) -> Tensor:
+    """Who may see whom in packed rows [B, T]: earlier tokens of the same segment; bool [B, 1, T, T]."""
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    length = segments.shape[1]
+    order = torch.arange(length, device=segments.device)
+    return same & (order[:, None] >= order[None, :])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """Explicit softmax attention with an fp32 softmax, faster than fused kernels for short rows on a CPU.
+
+    query [B, H, T, D], key [B, H or 1, S, D], value [B, H or 1, S, Dv], visible bool broadcast to
+    [B, H, T, S]; returns [B, H, T, Dv].
+    """
+    scores = (query @ key.transpose(-1, -2)).float() * scale
+    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
+    return weights.to(value.dtype) @ value
+
+
+class GroupedQueryAttention(nn.Module):
+    """Queries in `num_heads` heads share `kv_heads` keys and values; Qwen3 normalises both per head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads, self.kv_heads, self.head_size = config.num_heads, config.kv_heads, config.head_size
+        self.scale = softmax_scale(config)
+        self.q = Linear(config.hidden_size, self.num_heads * self.head_size)
+        self.kv = Linear(config.hidden_size, 2 * self.kv_heads * self.head_size)
+        self.out = Linear(self.num_heads * self.head_size, config.hidden_size)
+        self.q_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else nn.Identity()
+
+    @property
+    def cache_sizes(self) -> tuple[int, ...]:
+        """Elements that one position keeps in each cache tensor: all keys, all values."""
+        return self.kv_heads * self.head_size, self.kv_heads * self.head_size
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, T, H, D], and the key and value [B, T, kv_heads · D] as the cache keeps them."""
+        key, value = self.kv(x).chunk(2, dim=-1)
+        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+        query = rotate_halves(self.q_norm(self.q(x).unflatten(-1, (self.num_heads, -1))), cos, sin)
+        key = rotate_halves(self.k_norm(key.unflatten(-1, (self.kv_heads, -1))), cos, sin)
+        return query, key.flatten(-2), value
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Full causal pass over [B, T, hidden]; also returns what a cache would keep."""
+        query, key, value = self.project(x, cos, sin)
+        return self.mix(query, (key, value), visible), (key, value)
+
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
+        """One new token per row, [B, 1, hidden], against the cache that already holds it."""
+        query, _, _ = self.project(x, cos, sin)
+        return self.mix(query, cache, visible)
+
+    def mix(self, query: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
+        """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · D]."""
+        key, value = (kept.unflatten(-1, (self.kv_heads, -1)).transpose(1, 2) for kept in cache)
+        batch, length = query.shape[:2]
+        group = self.num_heads // self.kv_heads
+        stacked = query.transpose(1, 2).reshape(batch, self.kv_heads, group * length, self.head_size)
+        seen = visible.expand(-1, -1, length, -1)
+        if group > 1:
+            seen = seen.repeat(1, 1, group, 1)
+        mixed = attend(stacked, key, value, seen, self.scale)
+        mixed = mixed.reshape(batch, self.num_heads, length, self.head_size)
+        return self.out(mixed.transpose(1, 2).flatten(-2))
+
+
+class LatentAttention(nn.Module):
+    """Multi-head latent attention: the cache keeps a latent of R elements and one rotary key of P."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads, self.scale = config.num_heads, softmax_scale(config)
+        self.nope_size, self.rope_size = config.qk_nope_head_dim or 0, config.qk_rope_head_dim or 0
+        self.value_size, self.rank = config.v_head_dim or 0, config.kv_lora_rank or 0
+        query_size = self.num_heads * (self.nope_size + self.rope_size)
+        if config.q_lora_rank is None:
+            self.q = Linear(config.hidden_size, query_size)
+        else:
+            self.q_a = Linear(config.hidden_size, config.q_lora_rank)
+            self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
+            self.q = Linear(config.q_lora_rank, query_size)
+        self.has_query_latent = config.q_lora_rank is not None
+        self.kv_a = Linear(config.hidden_size, self.rank + self.rope_size)
+        self.kv_norm = RMSNorm(self.rank, config.rms_norm_eps)
+        self.kv_b = Linear(self.rank, self.num_heads * (self.nope_size + self.value_size))
+        self.out = Linear(self.num_heads * self.value_size, config.hidden_size)
+
+    @property
+    def cache_sizes(self) -> tuple[int, ...]:
+        """Elements that one position keeps in each cache tensor: the latent and the rotary key."""
+        return self.rank, self.rope_size
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Query parts [B, T, H, nope] and [B, T, H, P], latent [B, T, R], rotary key [B, T, P]."""
+        query = self.q(self.q_norm(self.q_a(x)) if self.has_query_latent else x)
+        query = query.unflatten(-1, (self.num_heads, -1))
+        nope, rope = query.split((self.nope_size, self.rope_size), dim=-1)
+        latent, key = self.kv_a(x).split((self.rank, self.rope_size), dim=-1)
+        rope = rotate_pairs(rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
+        return nope, rope, self.kv_norm(latent), rotate_pairs(key, cos, sin)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Full causal pass in the expanded form; also returns the latent and rotary key for a cache."""
+        nope, rope, latent, shared_key = self.project(x, cos, sin)
+        key, value = (
+            self.kv_b(latent)
+            .unflatten(-1, (self.num_heads, -1))
+            .split((self.nope_size, self.value_size), dim=-1)
+        )
+        query = torch.cat((nope, rope), dim=-1).transpose(1, 2)
+        rotary_key = shared_key.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
+        key = torch.cat((key, rotary_key), dim=-1).transpose(1, 2)
+        mixed = attend(query, key, value.transpose(1, 2), visible, self.scale)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), (latent, shared_key)
+
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
+        """New tokens [B, T, hidden] in the absorbed form, against the cache that already holds them."""
+        latent, shared_key = cache
+        nope, rope, _, _ = self.project(x, cos, sin)
+        key_up, value_up = self.absorbed_weights(x.dtype)
+        batch, length = x.shape[:2]
+        in_latent = torch.einsum("bthd,hdr->bthr", nope, key_up)
+        query = torch.cat((in_latent, rope), dim=-1).transpose(1, 2).reshape(batch, 1, -1, self.rank + self.rope_size)
+        key = torch.cat((latent, shared_key), dim=-1).unsqueeze(1)
+        seen = visible.expand(-1, -1, length, -1).repeat(1, 1, self.num_heads, 1)
+        mixed = attend(query, key, latent.unsqueeze(1), seen, self.scale)
+        mixed = mixed.view(batch, self.num_heads, length, self.rank)
+        return self.out(torch.einsum("bhtr,hvr->bthv", mixed, value_up).flatten(-2))
+
+    def absorbed_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The two halves of `kv_b` per head: key [H, nope, R] and value [H, value, R]."""
+        weight = self.kv_b.weight.to(dtype).unflatten(0, (self.num_heads, -1))
+        key_up, value_up = weight.split((self.nope_size, self.value_size), dim=1)
+        return key_up, value_up
+
+
+Attention = GroupedQueryAttention | LatentAttention

@@ -1,0 +1,146 @@
+"""The decoder: embeddings, pre-norm layers, multi-token prediction, head. One class for every family.
+
+Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clearseek.config.model import ModelConfig
+from clearseek.model.attention import Attention, GroupedQueryAttention, LatentAttention, causal_mask
+from clearseek.model.experts import MixtureOfExperts, RouterLoad
+from clearseek.model.layers import Linear, RMSNorm, SwiGLU
+from clearseek.model.rotary import rotary_table
+
+
+@dataclass
+class Hidden:
+    """What a full pass leaves: final states, those of the multi-token modules, and the routers' loads."""
+
+    states: Tensor  # [B, T, hidden], normalised, ready for the head
+    predicted_states: list[Tensor] = field(default_factory=list)  # one [B, T, hidden] per depth
+    loads: list[RouterLoad] = field(default_factory=list)
+
+
+class Layer(nn.Module):
+    """Norm, attention, norm, feed-forward, with residual connections."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention: Attention = LatentAttention(config) if config.is_latent else GroupedQueryAttention(config)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.feed_forward: MixtureOfExperts | SwiGLU = (
+            MixtureOfExperts(config)
+            if config.is_moe_layer(index)
+            else SwiGLU(config.hidden_size, config.intermediate_size)
+        )
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor) -> tuple[Tensor, RouterLoad | None]:
+        """Full causal pass over packed rows [B, T, hidden]; segment 0 is padding and is not counted."""
+        mixed, _ = self.attention(self.attention_norm(x), cos, sin, causal_mask(segments))
+        return self.feed(x + mixed, segments > 0)
+
+    def feed(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
+        """The feed-forward half; `counted` [B, T] asks a router for its load over those tokens."""
+        normed = self.feed_forward_norm(x)
+        if isinstance(self.feed_forward, SwiGLU):
+            return x + self.feed_forward(normed), None
+        output, load = self.feed_forward(normed, counted)
+        return x + output, load
+
+
+class MultiTokenModule(nn.Module):
+    """One depth of multi-token prediction (arXiv:2412.19437 §2.2): joins a state with the next embedding."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.state_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.embedding_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.join = Linear(2 * config.hidden_size, config.hidden_size)
+        self.layer = Layer(config, index)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def combine(self, states: Tensor, next_embeddings: Tensor) -> Tensor:
+        """The layer's input at position t: the state at t and the embedding of token t + 1."""
+        # the published order of the joined halves: embedding first (DeepSeek-V3 weights, eh_proj)
+        return self.join(torch.cat((self.embedding_norm(next_embeddings), self.state_norm(states)), dim=-1))
+
+
+class Decoder(nn.Module):
+    """A causal language model; parameters in one dtype, activations in whatever `dtype` the caller asks for."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size)
+        self.mtp = nn.ModuleList(
+            MultiTokenModule(config, config.num_layers + depth) for depth in range(config.num_mtp_layers)
+        )
+        self.rotary: Tensor
+        self.register_buffer("rotary", torch.empty(2, 0, 0), persistent=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output projection, [V, hidden]."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Random weights: normal with `initializer_range`; maps back into the residual stream are smaller."""
+        std = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                continue
+            into_stream = name.endswith(("out.weight", "down.weight", ".down"))
+            depth_scale = (2 * self.config.num_layers) ** -0.5 if into_stream else 1.0
+            nn.init.normal_(parameter, std=std * depth_scale, generator=generator)
+
+    def rotary_for(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """cos and sin [length, rotary / 2], grown on demand."""
+        if self.rotary.shape[1] < length or self.rotary.device != device:
+            self.rotary = rotary_table(self.config, max(length, 256), device)
+        return self.rotary[0, :length], self.rotary[1, :length]
+
+    def forward(
+        self, tokens: Tensor, segments: Tensor, dtype: torch.dtype = torch.float32, depth: int | None = None
+    ) -> Hidden:
+        """Full pass over packed rows [B, T].
+
+        Segments number the documents of a row from 1; 0 is padding. `depth` limits multi-token prediction
+        (default: all modules when training, none otherwise).
+        """
+        cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
+        embeddings = F.embedding(tokens, self.embedding.weight).to(dtype)
+        states, loads = embeddings, []
+        for layer in self.layers:
+            states, load = layer(states, cos, sin, segments)
+            loads.append(load)
+        depth = len(self.mtp) * self.training if depth is None else depth
+        hidden = Hidden(self.norm(states))
+        for module in list(self.mtp)[:depth]:
+            embeddings = F.pad(embeddings[:, 1:], (0, 0, 0, 1))
+            assert isinstance(module, MultiTokenModule)
+            states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
+            states, load = module.layer(module.combine(states, embeddings), cos, sin, segments)
+            hidden.predicted_states.append(module.norm(states))
+            loads.append(load)
+        hidden.loads = [load for load in loads if load is not None]
+        return hidden
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Unnormalised scores [..., V] of final states, in fp32."""
+        return F.linear(states, self.head_weight.to(states.dtype)).float()
+
+    def routers(self) -> Iterator[nn.Module]:
+        """Every router, in the order of `Hidden.loads` (multi-token modules last)."""
+        modules = [*self.layers, *(module.layer for module in self.mtp)]
+        for layer in modules:
+            if isinstance(layer.feed_forward, MixtureOfExperts):
+                yield layer.feed_forward.router

@@ -1,0 +1,121 @@
+"""DeepSeekMoE (arXiv:2401.06066) with V3's sigmoid router and its balancing without an auxiliary loss.
+
+Two forms of the same sum: `dense` computes every expert and masks by the gate, keeping shapes static, which
+wins while experts are few and narrow; `grouped` sorts tokens by expert and computes only the chosen ones.
+
+Shapes: N tokens, E experts, I expert width, K experts per token.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clearseek.config.model import ModelConfig
+from clearseek.model.layers import SwiGLU
+
+MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
+MAX_DENSE_OVERHEAD = 4.0  # computing all experts is worth it up to this ratio of total to chosen ones
+
+
+@dataclass(frozen=True)
+class RouterLoad:
+    """What balancing needs from one layer's forward pass; sums, so that micro-batches simply add up."""
+
+    tokens_per_expert: Tensor  # [E], counted tokens only
+    balance_loss: Tensor  # sum over rows of Σ f_i P_i (arXiv:2412.19437, eq. 17-20)
+
+
+def top_mask(scores: Tensor, count: int) -> Tensor:
+    """Mark the `count` largest of the last dimension; of equal scores the lower index wins."""
+    size = scores.shape[-1]
+    if size > MAX_RANKED_EXPERTS:
+        chosen = scores.topk(count, dim=-1).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, chosen, True)
+    index = torch.arange(size, device=scores.device)
+    ours, theirs = scores.unsqueeze(-1), scores.unsqueeze(-2)
+    better = (theirs > ours) | ((theirs == ours) & (index[None, :] < index[:, None]))
+    return better.sum(-1) < count
+
+
+class Router(nn.Module):
+    """Sigmoid affinities; the bias steers which experts are chosen, never how they are weighted."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.num_routed_experts, config.hidden_size))
+        self.selection_bias: Tensor
+        self.register_buffer("selection_bias", torch.zeros(config.num_routed_experts))
+        self.num_chosen = config.num_experts_per_token
+        self.num_groups, self.num_limited_groups = config.num_expert_groups, config.num_limited_groups
+        self.scaling = config.routed_scaling_factor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Affinities, chosen mask and gates of tokens [..., hidden], each [..., E], in fp32."""
+        affinity = F.linear(x.float(), self.weight.float()).sigmoid()
+        chosen = self.choose(affinity.detach() + self.selection_bias)
+        kept = affinity * chosen
+        gates = kept / (kept.sum(-1, keepdim=True) + 1e-20) * self.scaling
+        return affinity, chosen, gates
+
+    def choose(self, biased: Tensor) -> Tensor:
+        """Top-K experts within the best groups; a group is as good as its two best experts."""
+        if self.num_groups > 1:
+            grouped = biased.unflatten(-1, (self.num_groups, -1))
+            group_scores = grouped.topk(2, dim=-1).values.sum(-1)
+            allowed = top_mask(group_scores, self.num_limited_groups)
+            biased = grouped.masked_fill(~allowed.unsqueeze(-1), float("-inf")).flatten(-2)
+        return top_mask(biased, self.num_chosen)
+
+    def load(self, affinity: Tensor, chosen: Tensor, counted: Tensor) -> RouterLoad:
+        """Load and sequence-wise balance loss of rows [B, T, E] over the counted tokens [B, T]."""
+        weight = counted.unsqueeze(-1).float()
+        tokens = weight.sum(1).clamp(min=1.0)
+        chosen_per_row = (chosen * weight).sum(1)
+        frequency = chosen_per_row / tokens * (chosen.shape[-1] / self.num_chosen)
+        share = (affinity / affinity.sum(-1, keepdim=True) * weight).sum(1) / tokens
+        return RouterLoad(chosen_per_row.sum(0).detach(), (frequency.detach() * share).sum())
+
+
+class MixtureOfExperts(nn.Module):
+    """Routed experts beside shared ones; gate and up of an expert are one product."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        experts, width, hidden = config.num_routed_experts, config.moe_intermediate_size, config.hidden_size
+        self.router = Router(config)
+        self.gate_up = nn.Parameter(torch.empty(experts, 2 * width, hidden))
+        self.down = nn.Parameter(torch.empty(experts, hidden, width))
+        shared_width = width * config.num_shared_experts
+        self.shared = SwiGLU(hidden, shared_width) if shared_width else None
+        overhead = experts / config.num_experts_per_token
+        self.is_dense_form = experts <= MAX_RANKED_EXPERTS and overhead <= MAX_DENSE_OVERHEAD
+
+    def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
+        """Map [B, T, hidden]; `counted` [B, T] asks for the load over those tokens."""
+        affinity, chosen, gates = self.router(x)
+        routed = self.all_experts(x, gates) if self.is_dense_form else self.chosen_experts(x, chosen, gates)
+        output = routed if self.shared is None else routed + self.shared(x)
+        return output, None if counted is None else self.router.load(affinity, chosen, counted)
+
+    def all_experts(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Every expert on every token: one wide SwiGLU whose hidden units are scaled by the gates."""
+        gate_up = F.linear(x, self.gate_up.to(x.dtype).flatten(0, 1)).unflatten(-1, (gates.shape[-1], -1))
+        gate, up = gate_up.chunk(2, dim=-1)
+        hidden = F.silu(gate) * up * gates.unsqueeze(-1).to(x.dtype)
+        return F.linear(hidden.flatten(-2), self.down.to(x.dtype).transpose(0, 1).flatten(1))
+
+    def chosen_experts(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        """Only the chosen experts: copies of the tokens sorted by expert, then grouped products."""
+        flat, num_chosen = x.flatten(0, -2), self.router.num_chosen
+        expert = chosen.flatten(0, -2).to(torch.int8).topk(num_chosen, dim=-1).indices  # [N, K]
+        gate_of = gates.flatten(0, -2).gather(-1, expert).flatten()
+        order = expert.flatten().argsort(stable=True)
+        token = order // num_chosen
+        ends = torch.bincount(expert.flatten(), minlength=chosen.shape[-1]).cumsum(0).to(torch.int32)
+        gate_up = F.grouped_mm(flat[token], self.gate_up.to(x.dtype).transpose(-1, -2), offs=ends)
+        gate, up = gate_up.chunk(2, dim=-1)
+        hidden = F.silu(gate) * up * gate_of[order].unsqueeze(-1).to(x.dtype)
+        outputs = F.grouped_mm(hidden, self.down.to(x.dtype).transpose(-1, -2), offs=ends)
+        return torch.zeros_like(flat).index_add(0, token, outputs).view_as(x)
