@@ -1,0 +1,76 @@
+"""One record as one canonical line of bytes, and a file of such lines read back.
+
+Apart from the writer so that readers (report, doctor, a dashboard) need no open ledger.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FIRST_PREV = "0" * 64
+
+
+def plain(value: Any, where: str) -> Any:
+    """Turns a value into what JSON can hold; floats that are not finite become "nan", "inf" or "-inf".
+
+    Raises TypeError naming `where` for anything else (a tensor, a path, an integer key): convert it first.
+    """
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else repr(float(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}; keys of a record must be strings")
+        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    raise TypeError(f"{where} is a {type(value).__name__}; a record holds JSON values only")
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    """The canonical bytes of a record with its newline: keys in the caller's order, compact, UTF-8."""
+    clean = {key: plain(value, key) for key, value in record.items()}
+    text = json.dumps(clean, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair has no UTF-8; escapes can hold it
+        return json.dumps(clean, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def number(value: Any) -> float | None:
+    """A field read back as a number, "nan" and "inf" included; None when it is absent or no number."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    return float(value) if value in ("nan", "inf", "-inf") else None
+
+
+def split_lines(data: bytes) -> tuple[list[bytes], int]:
+    """Whole lines (newlines kept) and the number of bytes after the last newline (a torn line)."""
+    *whole, torn = data.split(b"\n")
+    return [line + b"\n" for line in whole], len(torn)
+
+
+def tolerant_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Every line that is a JSON object; torn or foreign lines are passed over. A missing file has none."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return
+    for line in data.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
