@@ -1,6 +1,7 @@
 """Chat templates: a conversation to the text a model reads, and a model's text to thought and answer.
 
-Templates are Jinja sources as published models carry them, rendered in a sandbox the way transformers renders them.
+Templates are Jinja sources as published models carry them, rendered in a sandbox the way transformers renders
+them.
 """
 
 import json
@@ -15,7 +16,8 @@ from clearseek.text.thoughts import ThoughtParser
 if TYPE_CHECKING:
     import jinja2
 
-# DeepSeek-V3.1's format. System messages stand right after the beginning; thoughts of earlier turns are dropped.
+# DeepSeek-V3.1's format. System messages stand right after the beginning; thoughts of earlier turns are
+# dropped.
 DEEPSEEK_TEMPLATE = """\
 {%- set state = namespace(system='', last_user=-1) -%}
 {%- for message in messages -%}
@@ -24,7 +26,7 @@ DEEPSEEK_TEMPLATE = """\
   {%- elif message['role'] == 'user' -%}
     {%- set state.last_user = loop.index0 -%}
   {%- elif message['role'] != 'assistant' -%}
-    {{- raise_exception("a message's role must be system, user or assistant, not " + message['role']|tojson) -}}
+    {{- raise_exception('role must be system, user or assistant, not ' + message['role']|tojson) -}}
   {%- endif -%}
 {%- endfor -%}
 {{- bos_token + state.system -}}
@@ -75,7 +77,7 @@ class ChatTemplate:
     """A Jinja chat template with the begin and end tokens it may name."""
 
     def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
-        """`source` is compiled at first use; rendering raises InputError where it is broken or refuses the messages."""
+        """`source` is compiled at first use; rendering then raises InputError where it is broken."""
         self.source = source
         self.bos_token = bos_token
         self.eos_token = eos_token
@@ -83,7 +85,7 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, thinking: bool = True
     ) -> str:
-        """The conversation as text. `thinking` chooses whether the generation prompt opens a thought or closes it."""
+        """The conversation as text; `thinking`: the generation prompt opens a thought, else closes it."""
         import jinja2
 
         try:
@@ -106,11 +108,11 @@ class ChatTemplate:
 
     @cached_property
     def opens_thought(self) -> bool:
-        """Whether the generation prompt already holds `<think>`, so that a completion begins inside the thought."""
+        """Whether the generation prompt holds `<think>`, so that a completion begins inside the thought."""
         return self.render_problem("?").rstrip().endswith("<think>")
 
     def split_completion(self, text: str) -> tuple[str, str | None]:
-        """A completion as (thought, answer); the answer is stripped, and None where the thought was never closed."""
+        """A completion as (thought, answer): the answer stripped, None where the thought never closed."""
         parser = ThoughtParser(inside_thought=self.opens_thought)
         events = parser.feed(text.removesuffix(self.eos_token)) + parser.close()
         thought = "".join(part for kind, part in events if kind == "thought")

@@ -14,8 +14,9 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 class PlainTextEncoder:
     """The same vocabulary without its control tokens, and a guard for text that goes through a chat template.
 
-    The guard puts a private character behind every character that could begin a control token. The template can
-    then move, trim or join the text as it likes; whatever control token the rendered text shows is the template's.
+    The guard puts a private character behind every character that could begin a control token. The template
+    can then move, trim or join the text as it likes; whatever control token the rendered text shows is the
+    template's.
     """
 
     def __init__(self, backend: "tokenizers.Tokenizer", library: Any) -> None:

@@ -1,9 +1,9 @@
 """Token sequences packed into rows of one length, with the segment and the loss weight of every position.
 
-A row is trained with inputs `tokens[:, :-1]` and targets `tokens[:, 1:]`; `weights[:, t]` is the weight of predicting
-`tokens[:, t]`. It is 0 for prompts, for padding, and for the first token of a document, which nothing in its own
-document predicts. A document that is cut goes on in another row from its last token there, so that every token that
-counts is predicted exactly once.
+A row is trained with inputs `tokens[:, :-1]` and targets `tokens[:, 1:]`; `weights[:, t]` is the weight of
+predicting `tokens[:, t]`. It is 0 for prompts, for padding, and for the first token of a document, which
+nothing in its own document predicts. A document that is cut goes on in another row from its last token there,
+so that every token that counts is predicted exactly once.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ class Example:
 class Rows:
     """Packed rows: N rows of T positions.
 
-    tokens int32 [N, T]; segments int32 [N, T], 0 for padding, else 1, 2, … per document within the row; weights
-    float32 [N, T], the weight of predicting tokens[:, t] from the tokens of the same segment before it.
+    tokens int32 [N, T]; segments int32 [N, T], 0 for padding, else 1, 2, … per document within the row;
+    weights float32 [N, T], the weight of predicting tokens[:, t] from the tokens of the same segment before
+    it.
     """
 
     tokens: np.ndarray
@@ -41,6 +42,7 @@ class Rows:
     weights: np.ndarray
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.tokens)
 
     @cached_property
@@ -74,7 +76,7 @@ def pack(
     pad_id: int = 0,
     window: int = 8192,
 ) -> Rows:
-    """Pack `examples` into rows of `sequence_length`; see `pack_arrays`. Raises InputError for an empty example."""
+    """Pack `examples` into rows; see `pack_arrays`. Raises InputError for an empty example."""
     lengths = np.fromiter((len(example.tokens) for example in examples), np.int64, len(examples))
     prompts = np.fromiter((example.num_prompt_tokens for example in examples), np.int64, len(examples))
     if examples and all(isinstance(example.tokens, np.ndarray) for example in examples):
@@ -97,8 +99,9 @@ def pack_arrays(
 ) -> Rows:
     """Pack documents that lie end to end, as `Tokenizer.encode_packed` gives them.
 
-    "best_fit" keeps a document whole where it fits a row (best-fit decreasing among `window` documents at a time, so
-    that a shuffled order stays shuffled); "concatenate" cuts the stream of documents, padding only the last row.
+    "best_fit" keeps a document whole where it fits a row (best-fit decreasing among `window` documents at a
+    time, so that a shuffled order stays shuffled); "concatenate" cuts the stream of documents, padding only
+    the last row.
     """
     lengths = np.diff(offsets)
     prompts = np.broadcast_to(np.asarray(num_prompt_tokens, np.int64), lengths.shape)
@@ -185,10 +188,10 @@ def _pieces(offsets: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.n
 
 
 def _fill_bins(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Best-fit decreasing: the row of each piece, rows numbered by the first piece in them, and how many rows.
+    """Best-fit decreasing: the row of each piece, numbered by its first piece, and how many rows.
 
-    `open_mask` has bit s set where some row has s positions left, so the tightest fit is its lowest bit from the
-    piece's length on.
+    `open_mask` has bit s set where some row has s positions left, so the tightest fit is its lowest bit from
+    the piece's length on.
     """
     room: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_mask, num_bins = 0, 0

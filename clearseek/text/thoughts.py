@@ -10,8 +10,8 @@ _START, _END = "<think>", "</think>"
 class ThoughtParser:
     """Parts a completion at its thought tags: a first `<think>`, if any, and the first `</think>` after it.
 
-    Tags are left out of what comes back. A second `</think>` is text of the answer. Any chunking of a text gives the
-    same thought and the same answer.
+    Tags are left out of what comes back. A second `</think>` is text of the answer. Any chunking of a text
+    gives the same thought and the same answer.
     """
 
     def __init__(self, inside_thought: bool) -> None:
@@ -28,7 +28,7 @@ class ThoughtParser:
         return self._advance()
 
     def close(self) -> list[tuple[Kind, str]]:
-        """The text has ended: give back what was held. `inside_thought` then says whether the thought stayed open."""
+        """The text has ended: give back what was held. `inside_thought`: whether the thought stayed open."""
         self._at_start = False
         held, self._held = self._held, ""
         return self._event(held)

@@ -1,7 +1,7 @@
 """Byte-level BPE: train it, open a published one, turn text into token ids and back.
 
-The work is the `tokenizers` library's; what is ours is the split (every digit stays a token of its own), the special
-tokens and their order, and a chat encoding that user text cannot break out of.
+The work is the `tokenizers` library's; what is ours is the split (every digit stays a token of its own), the
+special tokens and their order, and a chat encoding that user text cannot break out of.
 """
 
 import hashlib
@@ -29,16 +29,17 @@ THINK_START, THINK_END = "<think>", "</think>"
 SPECIAL_TOKENS = (BOS, EOS, PAD, USER, ASSISTANT, THINK_START, THINK_END)
 
 _OPERATORS = r"\-+*/=×÷^%<>()"
+_EAST_ASIAN = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
 _SPACE_BEFORE_DIGIT = r"(?: (?=\p{N}))?"
 _SPACE_BEFORE_SYMBOL = r"(?: (?=[^\s\p{L}]))?"
-# Alternatives in order of preference. A single space goes with the word or symbol after it; before a digit, which
-# stands alone, it goes with what precedes it, so that "12 + 5 = 17" is 1|2| + |5| = |1|7.
+# Alternatives in order of preference. A single space goes with the word or symbol after it; before a digit,
+# which stands alone, it goes with what precedes it, so that "12 + 5 = 17" is 1|2| + |5| = |1|7.
 SPLIT_PATTERN = "|".join(
     (
         r"\p{N}",
         rf" ?\p{{Hangul}}+{_SPACE_BEFORE_DIGIT}",
-        rf" ?[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}ー]+{_SPACE_BEFORE_DIGIT}",
-        rf" ?[\p{{L}}\p{{M}}&&[^\p{{Hangul}}\p{{Han}}\p{{Hiragana}}\p{{Katakana}}]]+(?:['’]\p{{Latin}}+)?{_SPACE_BEFORE_DIGIT}",
+        rf" ?[{_EAST_ASIAN}]+{_SPACE_BEFORE_DIGIT}",
+        rf" ?[\p{{L}}\p{{M}}&&[^\p{{Hangul}}{_EAST_ASIAN}]]+(?:['’]\p{{Latin}}+)?{_SPACE_BEFORE_DIGIT}",
         r" ?(?:=>|->|</|/>|\(\)|={2,}|-{3,}|/{2,}|\*{2,})",
         rf" ?[{_OPERATORS}]{_SPACE_BEFORE_SYMBOL}",
         rf" ?[^\s\p{{L}}\p{{M}}\p{{N}}{_OPERATORS}]+(?:[\r\n]+|{_SPACE_BEFORE_DIGIT})",
@@ -59,7 +60,7 @@ class Tokenizer:
     def __init__(
         self, backend: "tokenizers.Tokenizer", chat: ChatTemplate, config: Mapping[str, Any]
     ) -> None:
-        """Wrap `backend`; `config` is the content of a tokenizer_config.json, with bos/eos/pad as strings or null."""
+        """Wrap `backend`; `config` is a tokenizer_config.json's content, bos/eos/pad as strings or null."""
         self._backend = backend
         self._config = dict(config)
         self.chat = chat
@@ -77,7 +78,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn a vocabulary of at most `vocab_size` from `documents`; the same documents give the same tokenizer.
+        """Learn a vocabulary of at most `vocab_size`; the same documents give the same tokenizer.
 
         Raises InputError where `vocab_size` cannot hold the special tokens and the 256 bytes.
         """
@@ -108,7 +109,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> "Tokenizer":
-        """Open a Hugging Face directory's tokenizer; raises InputError naming the file that is missing or broken."""
+        """Open a Hugging Face directory's tokenizer; InputError names the file that is missing or broken."""
         files = read_tokenizer_directory(directory)
         try:
             backend = _library().Tokenizer.from_str(files.tokenizer_json)
@@ -122,7 +123,7 @@ class Tokenizer:
             raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from None
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, as transformers' AutoTokenizer opens."""
+        """Write the directory that transformers' AutoTokenizer opens; raises RunError where it can't."""
         try:
             write_tokenizer_directory(
                 directory, self._backend.to_str(pretty=True), self._config, self.chat.source
@@ -144,7 +145,7 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; strings of special tokens in it become those tokens (for user text: `encode_plain`)."""
+        """Token ids of `text`; special tokens' strings become those tokens (user text: `encode_plain`)."""
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def encode_plain(self, text: str) -> list[int]:
@@ -156,7 +157,7 @@ class Tokenizer:
         return list(self._encode_each(texts))
 
     def encode_packed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """All texts end to end: ids int32 [tokens] and offsets int64 [texts + 1]; text i is ids[offsets[i]:offsets[i+1]]."""
+        """All texts end to end: ids int32 [tokens], and int64 [texts + 1] where each begins and ends."""
         pieces: list[np.ndarray] = []
         lengths: list[int] = []
         encoded = self._encode_each(texts)
@@ -171,9 +172,10 @@ class Tokenizer:
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, thinking: bool = True
     ) -> list[int]:
-        """Token ids of a conversation. Special tokens come from the template alone: in a message they are plain text.
+        """Token ids of a conversation. Special tokens come from the template alone, never from a message.
 
-        An assistant message's own first `<think>` and `</think>` stay tags, for the template to drop or to keep.
+        An assistant message's own first `<think>` and `</think>` stay tags, for the template to drop or to
+        keep.
         """
         guarded, mark = self._plain.guard(messages, (THINK_START, THINK_END))
         rendered = self.chat.render(guarded, add_generation_prompt, thinking)
@@ -213,7 +215,7 @@ _OWN_CONFIG: dict[str, Any] = {
 
 
 def _library() -> Any:
-    """The `tokenizers` library, imported at first use, with its threads settled for this process and its forks."""
+    """The `tokenizers` library, imported at first use, its threads settled for this process and forks."""
     if "TOKENIZERS_PARALLELISM" not in os.environ:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
         # Threads don't survive a fork: a child that encoded in parallel would wait forever.
@@ -228,7 +230,7 @@ def _encode_serially() -> None:
 
 
 def _with_visible_thought_tags(backend: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
-    """The same tokenizer with the thought tags not special: decoding without specials keeps them, as DeepSeek's does."""
+    """The same with the thought tags not special: decoding without specials keeps them, as DeepSeek's."""
     content = json.loads(backend.to_str())
     for token in content["added_tokens"]:
         token["special"] = token["content"] not in (THINK_START, THINK_END)

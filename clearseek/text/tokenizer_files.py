@@ -1,4 +1,4 @@
-"""The files of a tokenizer directory in Hugging Face's layout: what is read, what is written, what is refused."""
+"""The files of a tokenizer directory in Hugging Face's layout: what is read, written and refused."""
 
 import json
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class TokenizerFiles:
 def read_tokenizer_directory(directory: Path) -> TokenizerFiles:
     """Read tokenizer.json, tokenizer_config.json and the chat template, wherever this directory keeps it.
 
-    A directory without a chat template (a base model's) gets R1-Zero's plain-text form. Raises InputError naming
-    the file that is missing or broken.
+    A directory without a chat template (a base model's) gets R1-Zero's plain-text form. Raises InputError
+    naming the file that is missing or broken.
     """
     tokenizer_json = _read_text(directory / "tokenizer.json")
     config = _read_table(directory / "tokenizer_config.json")
@@ -78,7 +78,7 @@ def _token_text(token: Any) -> str | None:
 
 
 def _chat_template(directory: Path, in_config: Any) -> str | None:
-    """The template from its own file, else from the config: a string, or a list of named ones ("default" first)."""
+    """The template from its own file, else from the config: text, or a list of named ones."""
     for path in (
         directory / "chat_template.jinja",
         directory / "additional_chat_templates" / "default.jinja",
