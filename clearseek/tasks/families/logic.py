@@ -106,4 +106,5 @@ def _tell(says: Says, kinds: list[bool], consistent: bool, people: list[str], la
     if len(kinds) == len(people):
         claim, about = says[-1]
         clauses.append(people[-1] + gap + _TRUTH[language][holds(claim, kinds[-1], kinds[about])])
-    return _CLAUSE[language].join(clauses) + (YES if consistent else NO)[language]
+    clauses.append((YES if consistent else NO)[language].strip())
+    return _CLAUSE[language].join(clauses)
