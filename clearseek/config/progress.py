@@ -1,4 +1,4 @@
-"""What a long piece of work says about itself while it runs; the command line draws it, a library caller may ignore it."""
+"""What long work says about itself while it runs; the command line draws it, a library may ignore it."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ class Progress(Protocol):
         """Stage `name` begins: number `index` (from 1) of `total`."""
 
     def step(self, done: int, total: int, **metrics: float) -> None:
-        """`done` of `total` steps of the current stage are finished; `metrics` are the numbers worth showing."""
+        """`done` of `total` steps of the stage are finished; `metrics` are the numbers worth showing."""
 
     def note(self, text: str) -> None:
         """One line a person should read, such as the device chosen and why."""

@@ -1,4 +1,4 @@
-"""Finds the recipes that come with clearseek, so that `clearseek run r1-mini` works from a checkout and from a wheel."""
+"""Finds the recipes that come with clearseek: `clearseek run r1-mini` works from a checkout and a wheel."""
 
 from difflib import get_close_matches
 from pathlib import Path

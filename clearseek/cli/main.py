@@ -1,0 +1,109 @@
+"""The `clearseek` command: its table of commands, and where an error becomes a line and an exit code."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+import click
+
+from clearseek import __version__
+from clearseek.cli.lazy import LazyGroup
+from clearseek.config.errors import InputError, RunError
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "run": ("clearseek.cli.run", "Run a recipe, or continue a run that was stopped."),
+    "chat": ("clearseek.cli.chat", "Talk with a model in the terminal."),
+    "generate": ("clearseek.cli.generate", "Answer one prompt, from an argument or from a pipe."),
+    "eval": ("clearseek.cli.eval", "Measure how many held-out problems a model solves."),
+    "new": ("clearseek.cli.new", "Write a recipe for your own model and problems."),
+    "report": ("clearseek.cli.report", "Write a run's report again from its records."),
+    "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),
+    "doctor": ("clearseek.cli.doctor", "Describe this machine, or say what ails a run."),
+    "completion": ("clearseek.cli.completion", "Print the completion script for a shell."),
+}
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["CLEARSEEK_DEBUG"] = "1"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Start here:
+  clearseek run r1-mini           from nothing to a small model that reasons
+  clearseek chat runs/r1-mini     talk with it
+
+Exit codes: 0 done, 1 failed, 2 the input is wrong, 130 interrupted.""",
+)
+@click.version_option(__version__, "-V", "--version", message="clearseek %(version)s")
+@click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_set_debug,
+    help="Show tracebacks (also CLEARSEEK_DEBUG=1).",
+)
+def cli() -> None:
+    """Train a reasoning model from nothing, check it, and talk with it, on your own machine."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; only here are errors turned into lines on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = cli.main(words, prog_name="clearseek", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _say(_interrupted(words), INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        return WRONG_INPUT if isinstance(error, click.FileError) else error.exit_code
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:  # the last place that can turn an error into one line
+        if os.environ.get("CLEARSEEK_DEBUG", "0") not in ("", "0"):
+            raise
+        return _explain(error)
+    return result if isinstance(result, int) else DONE
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, InputError):
+        return _say(f"error: {error}", WRONG_INPUT)
+    if isinstance(error, RunError):
+        return _say(f"error: {error}", FAILED)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"error: {place}{error.strerror}", FAILED)
+    if isinstance(error, MemoryError):
+        return _say("error: out of memory; `clearseek run RECIPE --dry-run` says how much is needed", FAILED)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return _say(
+        f"error: {what}\nThis is a mistake in clearseek, not in your input. Please report it with what "
+        "`clearseek --debug …` and `clearseek doctor` print (see CONTRIBUTING.md, Reporting).",
+        FAILED,
+    )
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    if "run" in words and "--dry-run" not in words:
+        return f"interrupted; the same command continues: clearseek {shlex.join(words)}"
+    return "interrupted"
+
+
+def _reader_left() -> int:
+    """Whoever read our output has closed it (`| head`): leave quietly, also at interpreter exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+def _say(text: str, exit_code: int) -> int:
+    click.echo(text, err=True)
+    return exit_code

@@ -1,0 +1,70 @@
+"""Arguments and options that several commands share, and how a result is written."""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class RecipeName(click.ParamType):
+    """A recipe's path, or the bare name of one that comes with clearseek; completes both."""
+
+    name = "recipe"
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names of the recipes that come with clearseek, then files."""
+        from clearseek.config.shipped import shipped_recipes
+
+        names = [CompletionItem(name) for name in shipped_recipes() if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+def model_argument(command: Decorated) -> Decorated:
+    """MODEL: a run directory, one of its checkpoints, or a directory in Hugging Face format."""
+    return click.argument("model", type=click.Path(file_okay=False))(command)
+
+
+def device_option(command: Decorated) -> Decorated:
+    """--device: where to compute."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    )(command)
+
+
+def json_option(command: Decorated) -> Decorated:
+    """--json: the result as one JSON object."""
+    return click.option("as_json", "--json", is_flag=True, help="Print the result as one JSON object.")(
+        command
+    )
+
+
+def print_json(result: object) -> None:
+    """Write `result` to stdout as one JSON object."""
+    click.echo(json.dumps(result, ensure_ascii=False, indent=2, default=str))
+
+
+def print_columns(rows: list[list[str]]) -> None:
+    """Write `rows` to stdout with every column as wide as its longest cell, the first one left-aligned."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        first, *rest = (
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join([first, *rest]).rstrip())
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run: under torchrun only rank 0 prints."""
+    return os.environ.get("RANK", "0") == "0"

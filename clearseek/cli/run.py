@@ -1,0 +1,142 @@
+"""`clearseek run`: run a recipe's stages, continue a stopped run, or print what it would take."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clearseek.cli.options import (
+    RecipeName,
+    device_option,
+    is_first_rank,
+    json_option,
+    print_columns,
+    print_json,
+)
+
+EPILOG = """\b
+Examples:
+  clearseek run r1-mini
+  clearseek run recipes/r1-mini.toml --out runs/first -s rl.learning_rate=2e-4
+  clearseek run r1-671b --dry-run --accelerator h800 --count 2048 --price 2
+  torchrun --nproc-per-node 2 -m clearseek run r1-mini
+
+\b
+The same command again continues a run that was stopped, from its last resume
+point and to the same bytes. A recipe that changed meanwhile is refused with
+the difference shown, unless --fork starts a new run from what is still valid.
+
+Exit codes: 0 done, 1 failed, 2 the recipe or an option is wrong, 130 interrupted."""
+
+
+@click.command("run", epilog=EPILOG)
+@click.argument("recipe", type=RecipeName())
+@click.option(
+    "overrides",
+    "-s",
+    "--set",
+    multiple=True,
+    metavar="STAGE.KEY=VALUE",
+    help="Change one value of the recipe; may be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="The run's directory.  [default: runs/NAME]",
+)
+@click.option(
+    "--fork", is_flag=True, help="Go on although the recipe differs from the one the run began with."
+)
+@click.option("--dry-run", is_flag=True, help="Print parameters, memory, time and money; run nothing.")
+@click.option(
+    "--accelerator", metavar="NAME", help="With --dry-run: plan for this accelerator, not this machine."
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), help="With --dry-run: how many accelerators.  [default: 1]"
+)
+@click.option(
+    "--price", type=click.FloatRange(min=0), metavar="USD", help="With --dry-run: dollars an hour, each."
+)
+@device_option
+@json_option
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    fork: bool,
+    dry_run: bool,
+    accelerator: str | None,
+    count: int | None,
+    price: float | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Run a recipe, or continue a run that was stopped.
+
+    RECIPE is a TOML file, or the name of a recipe that comes with clearseek.
+    """
+    from clearseek.config.shipped import find_recipe
+
+    path = find_recipe(recipe)
+    if dry_run:
+        _plan(path, list(overrides), accelerator, count or 1, price, as_json)
+        return
+    for option, value in (("--accelerator", accelerator), ("--count", count), ("--price", price)):
+        if value is not None:
+            raise click.UsageError(f"{option} belongs to --dry-run")
+    _run(path, list(overrides), out, fork, device, as_json)
+
+
+def _plan(
+    path: Path, overrides: list[str], accelerator: str | None, count: int, price: float | None, as_json: bool
+) -> None:
+    from clearseek.config.load import load_recipe
+    from clearseek.recipe.plan import plan_recipe
+
+    plan = plan_recipe(
+        load_recipe(path, overrides), accelerator=accelerator, count=count, price_per_hour=price
+    )
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        click.echo("\n".join(plan.render()))
+
+
+def _run(path: Path, overrides: list[str], out: Path | None, fork: bool, device: str, as_json: bool) -> None:
+    from clearseek.cli.progress import open_progress
+    from clearseek.recipe.run import run_recipe
+
+    progress = open_progress()
+    try:
+        result = run_recipe(
+            str(path), overrides=overrides, out=out, fork=fork, device=device, progress=progress
+        )
+    finally:
+        progress.end()
+    if not is_first_rank():
+        return
+    if as_json:
+        print_json(result.report)
+        return
+    _print_stages(result.report)
+    click.echo(f"\nreport  {result.run_dir}/report.html\ntalk    clearseek chat {result.run_dir}")
+
+
+def _print_stages(report: dict[str, Any]) -> None:
+    from clearseek.cli.progress import duration
+
+    rows = [["stage", "kind", "time", "pass@1", "95 % interval"]]
+    for stage in report.get("stages", []):
+        score = stage.get("eval") or {}
+        low, high = score.get("ci95") or (None, None)
+        rows.append(
+            [
+                stage["name"],
+                stage["kind"],
+                duration(stage["wall_seconds"]),
+                f"{score['pass_at_1']:.1%}" if score else "",
+                f"{low:.1%} to {high:.1%}" if low is not None else "",
+            ]
+        )
+    print_columns(rows)

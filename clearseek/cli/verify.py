@@ -1,0 +1,42 @@
+"""`clearseek verify`: one candidate answer against one verifier."""
+
+import sys
+
+import click
+
+from clearseek.cli.options import json_option, print_json
+
+EPILOG = """\b
+Examples:
+  echo "6 * 7 = 42" | clearseek verify number --answer 42
+  echo "1/2" | clearseek verify math --answer 0.5 --json
+  echo "[3, 1]" | clearseek verify checks.py:is_sorted --answer "[1, 3]"
+
+\b
+The verdict is correct, wrong, unparseable (no answer of the right kind found)
+or error (the verifier itself failed or took too long).
+
+Exit codes: 0 a verdict was given, whichever; 1 failed; 2 no such verifier."""
+
+
+@click.command("verify", epilog=EPILOG)
+@click.argument("verifier")
+@click.option("--answer", required=True, help="The right answer.")
+@json_option
+def command(verifier: str, answer: str, as_json: bool) -> None:
+    """Check one answer with a verifier.
+
+    VERIFIER is number, exact, choice, math, regex, json, or a Python function
+    as path.py:function. The candidate is read from standard input.
+    """
+    from clearseek.tasks.worker import VerifierPool
+
+    if sys.stdin.isatty():
+        click.echo("Type the candidate, then Ctrl-D on a line of its own.", err=True)
+    candidate = sys.stdin.read().strip()
+    with VerifierPool() as pool:
+        (verdict,) = pool.verify_many([(verifier, candidate, answer)])
+    if as_json:
+        print_json({"verdict": str(verdict)})
+    else:
+        click.echo(str(verdict))

@@ -1,0 +1,30 @@
+"""Stand-ins for the rooms below the command line, so that its own work is tested alone."""
+
+import sys
+from types import ModuleType
+
+import pytest
+
+
+class FakeSession:
+    """Answers every prompt with the same pieces; stops with Ctrl-C where a piece says so."""
+
+    def __init__(self, pieces=(("thought", "6*7"), ("thought", "=42"), ("answer", "\n\n42"))):
+        self.pieces = pieces
+        self.asked = []
+        self.completion_tokens = len(pieces)
+        self.finish_reason = "stop"
+
+    def stream(self, messages, **settings):
+        self.asked.append((messages, settings))
+        for kind, text in self.pieces:
+            if text is KeyboardInterrupt:
+                raise KeyboardInterrupt
+            yield kind, text
+
+
+def put_module(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    """Let `from NAME import MEMBER` find `members`, whether or not the real module is there."""
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
