@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tokenizers
 
+Encode = Callable[[str], list[int]]
+
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
@@ -25,7 +27,7 @@ class PlainTextEncoder:
         control = [token for token in content["added_tokens"] if token["content"].strip()]
         content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].strip()]
         content["post_processor"] = None
-        self._backend = library.Tokenizer.from_str(json.dumps(content))
+        self.backend = library.Tokenizer.from_str(json.dumps(content))
         self._control_ids = {token["content"]: token["id"] for token in control}
         longest_first = sorted(control, key=lambda token: -len(token["content"]))
         self._pattern = re.compile("|".join(f"({_as_pattern(token)})" for token in longest_first) or r"(?!)")
@@ -33,10 +35,6 @@ class PlainTextEncoder:
         self._first_characters = re.compile(
             "[" + re.escape("".join({text[0] for text in self._control_ids})) + "]"
         )
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, none of them a control token's."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def guard(
         self, messages: Sequence[Mapping[str, Any]], thought_tags: tuple[str, str]
@@ -46,7 +44,7 @@ class PlainTextEncoder:
         mark = next(chr(code) for code in _PRIVATE_USE if chr(code) not in held)
         return [self._guard_message(message, mark, thought_tags) for message in messages], mark
 
-    def encode_guarded(self, rendered: str, mark: str, encode: Callable[[str], list[int]]) -> list[int]:
+    def encode_guarded(self, rendered: str, mark: str, encode: Encode, encode_plain: Encode) -> list[int]:
         """Token ids of a rendered conversation: its control tokens as tokens, all else as plain text.
 
         Where no message holds a control token's string, this is what `encode` gives for the whole text.
@@ -58,10 +56,10 @@ class PlainTextEncoder:
         ids: list[int] = []
         end = 0
         for match in matches:
-            ids += self.encode(rendered[end : match.start()].replace(mark, ""))
+            ids += encode_plain(rendered[end : match.start()].replace(mark, ""))
             ids.append(self._ids_by_group[(match.lastindex or 1) - 1])
             end = match.end()
-        return ids + self.encode(rendered[end:].replace(mark, ""))
+        return ids + encode_plain(rendered[end:].replace(mark, ""))
 
     def _guard_message(
         self, message: Mapping[str, Any], mark: str, thought_tags: tuple[str, str]

@@ -174,7 +174,8 @@ def _best_fit(offsets: np.ndarray, sequence_length: int, window: int) -> tuple[n
     segments = np.zeros(num_rows * sequence_length, np.int32)
     source[flat] = np.repeat(starts, lengths) + within
     segments[flat] = np.repeat(np.arange(len(rows)) - first + 1, lengths)
-    return source.reshape(num_rows, -1), segments.reshape(num_rows, -1)
+    shape = (num_rows, sequence_length)
+    return source.reshape(shape), segments.reshape(shape)
 
 
 def _pieces(offsets: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -146,21 +146,21 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; special tokens' strings become those tokens (user text: `encode_plain`)."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return self.encode_batch([text])[0]
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of `text` taken as plain text: what looks like a special token in it is only letters."""
-        return self._plain.encode(text)
+        return self.encode_batch([text], plain=True)[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, as `encode` gives them."""
-        return list(self._encode_each(texts))
+    def encode_batch(self, texts: Sequence[str], plain: bool = False) -> list[list[int]]:
+        """Token ids of each text, as `encode` gives them, or `encode_plain`."""
+        return list(self._encode_each(texts, plain))
 
-    def encode_packed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_packed(self, texts: Sequence[str], plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """All texts end to end: ids int32 [tokens], and int64 [texts + 1] where each begins and ends."""
         pieces: list[np.ndarray] = []
         lengths: list[int] = []
-        encoded = self._encode_each(texts)
+        encoded = self._encode_each(texts, plain)
         while batch := list(itertools.islice(encoded, _DOCUMENTS_PER_BATCH)):
             counts = [len(ids) for ids in batch]
             pieces.append(np.fromiter(itertools.chain.from_iterable(batch), np.int32, sum(counts)))
@@ -179,7 +179,7 @@ class Tokenizer:
         """
         guarded, mark = self._plain.guard(messages, (THINK_START, THINK_END))
         rendered = self.chat.render(guarded, add_generation_prompt, thinking)
-        return self._plain.encode_guarded(rendered, mark, self.encode)
+        return self._plain.encode_guarded(rendered, mark, self.encode, self.encode_plain)
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """The text of `ids`. `skip_special` leaves out special tokens; thought tags are text and stay."""
@@ -196,10 +196,15 @@ class Tokenizer:
     def _optional_id(self, token: str | None) -> int | None:
         return None if token is None else self._backend.token_to_id(token)
 
-    def _encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
+    def _encode_each(self, texts: Sequence[str], plain: bool) -> Iterator[list[int]]:
+        backend = self._plain.backend if plain else self._backend
         for start in range(0, len(texts), _DOCUMENTS_PER_BATCH):
             batch = list(texts[start : start + _DOCUMENTS_PER_BATCH])
-            for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
+            try:
+                encodings = backend.encode_batch_fast(batch, add_special_tokens=False)
+            except TypeError as error:
+                raise _text_error(batch) or error from None
+            for encoding in encodings:
                 yield encoding.ids
 
 
@@ -235,6 +240,17 @@ def _with_visible_thought_tags(backend: "tokenizers.Tokenizer") -> "tokenizers.T
     for token in content["added_tokens"]:
         token["special"] = token["content"] not in (THINK_START, THINK_END)
     return _library().Tokenizer.from_str(json.dumps(content))
+
+
+def _text_error(texts: Sequence[str]) -> InputError | None:
+    """What is wrong with the first text that the library can't take, None if each is well formed."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            near = text[max(0, error.start - 20) : error.end]
+            return InputError(f"text holds half a character (a lone surrogate) after {near!r}")
+    return None
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,115 @@
+"""Chat templates: DeepSeek's format to the character, and completions parted as the format says."""
+
+from typing import Any
+
+import pytest
+
+from clearseek.config.errors import InputError
+from clearseek.text.chat import DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
+
+BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+CHAT = ChatTemplate(DEEPSEEK_TEMPLATE, BOS, EOS)
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str, **more: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content, **more}
+
+
+def test_a_problem_opens_the_thought() -> None:
+    assert CHAT.render_problem(" 1+1? \n") == f"{BOS}<｜User｜> 1+1? \n<｜Assistant｜><think>"
+    assert CHAT.opens_thought
+    assert CHAT.render([user("1")], thinking=False) == f"{BOS}<｜User｜>1<｜Assistant｜></think>"
+
+
+def test_the_system_message_stands_after_the_beginning() -> None:
+    system = {"role": "system", "content": "S"}
+    assert CHAT.render([user("q"), system]) == f"{BOS}S<｜User｜>q<｜Assistant｜><think>"
+    assert CHAT.render([system, system, user("q")]).startswith(f"{BOS}S\n\nS<｜User｜>")
+
+
+@pytest.mark.parametrize("answer", ["<think>t</think>a", "t</think>a", "a"])
+def test_thoughts_of_earlier_turns_are_dropped(answer: str) -> None:
+    messages = [user("q"), assistant(answer, reasoning_content="r"), user("z")]
+    expected = f"{BOS}<｜User｜>q<｜Assistant｜></think>a{EOS}<｜User｜>z<｜Assistant｜><think>"
+    assert CHAT.render(messages) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [assistant("<think>t</think>a"), assistant("t</think>a"), assistant("a", reasoning_content="t")],
+)
+def test_the_last_answer_keeps_its_thought(message: dict[str, str]) -> None:
+    rendered = CHAT.render([user("q"), message], add_generation_prompt=False)
+    assert rendered == f"{BOS}<｜User｜>q<｜Assistant｜><think>t</think>a{EOS}"
+
+
+def test_an_unknown_role_and_a_broken_template_are_named() -> None:
+    with pytest.raises(InputError, match='not "tool"'):
+        CHAT.render([{"role": "tool", "content": "x"}])
+    with pytest.raises(InputError, match="chat template"):
+        CHAT.render([{"role": "user"}])
+    with pytest.raises(InputError, match="chat template"):
+        ChatTemplate("{% for %}", "", "").render([])
+    with pytest.raises(InputError, match="chat template"):
+        ChatTemplate("{{ 1 / 0 }}", "", "").render([])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ messages.append(1) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ raise_exception.__globals__.values() }}",
+        "{{ strftime_now.__globals__['json'] }}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_templates_stay_in_their_sandbox(attack: str) -> None:
+    with pytest.raises(InputError):
+        ChatTemplate(attack, "", "").render([user("x")])
+
+
+def test_templates_have_what_transformers_offers() -> None:
+    source = (
+        "{%- for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}\n"
+        "  {% if true %}\n"
+        "{{ {'b': '<한>', 'a': 1} | tojson }}{{ strftime_now('%Y') | length }}\n"
+        "  {% endif %}\n"
+        "{{ [1] | tojson(indent=2) }}"
+    )
+    assert ChatTemplate(source, "", "").render([]) == '01{"b": "<한>", "a": 1}4\n[\n  1\n]'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"t</think> 42 {EOS}", ("t", "42")),
+        ("t</think>42", ("t", "42")),
+        ("t</think>", ("t", "")),
+        ("no end", ("no end", None)),
+        ("t</thin", ("t</thin", None)),
+        ("", ("", None)),
+        ("<think>t</think>a</think>b", ("t", "a</think>b")),
+        ("</think>a", ("", "a")),
+    ],
+)
+def test_completions_are_parted_at_the_first_end_of_thought(text: str, expected: tuple[str, Any]) -> None:
+    assert CHAT.split_completion(text) == expected
+
+
+def test_completions_of_a_template_that_opens_no_thought() -> None:
+    chat = ChatTemplate("{{ messages[0].content }}:", "", "</s>")
+    assert not chat.opens_thought
+    assert chat.split_completion("42</s>") == ("", "42")
+    assert chat.split_completion("\n<think>t</think>42") == ("t", "42")
+    assert chat.split_completion("<think>t") == ("t", None)
+
+
+def test_plain_template_speaks_as_r1_zero() -> None:
+    chat = ChatTemplate(PLAIN_TEMPLATE, "<s>", "</s>")
+    rendered = chat.render([{"role": "system", "content": "S"}, user("q"), assistant("a"), user("z")])
+    assert rendered == "<s>S\n\nUser: q\n\nAssistant: a</s>\n\nUser: z\n\nAssistant: <think>"
