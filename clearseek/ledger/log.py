@@ -17,7 +17,7 @@ from clearseek.config.errors import RunError
 from clearseek.ledger.append import LineFile
 from clearseek.ledger.lines import FIRST_PREV, encode_line, split_lines
 
-_RESERVED = frozenset({"n", "prev", "kind", "stage"})
+_RESERVED = frozenset({"line", "prev", "kind", "stage"})
 
 
 class Head(NamedTuple):
@@ -72,7 +72,7 @@ class Ledger(LineFile):
         """
         if reserved := _RESERVED & fields.keys():
             raise ValueError(f"a record's field may not be called {sorted(reserved)[0]}")
-        record: dict[str, Any] = {"n": self._cursor, "prev": self.head, "kind": kind}
+        record: dict[str, Any] = {"line": self._cursor, "prev": self.head, "kind": kind}
         if stage is not None:
             record["stage"] = stage
         line = encode_line(record | fields)
@@ -117,11 +117,11 @@ def verify(path: str | os.PathLike[str]) -> Head:
 
 
 def _check_chain(lines: list[bytes], path: Path) -> list[str]:
-    """The hash of every line; n and prev stand first in a line, so that no line need be parsed."""
+    """The hash of every line; the number and prev stand first, so that no line need be parsed."""
     hashes: list[str] = []
     for n, line in enumerate(lines):
         prev = hashes[-1] if hashes else FIRST_PREV
-        if not line.startswith(b'{"n":%d,"prev":"%s",' % (n, prev.encode())):
+        if not line.startswith(b'{"line":%d,"prev":"%s",' % (n, prev.encode())):
             raise RunError(f"{path}: line {n} does not follow from the line before it: {_break(line, n)}")
         hashes.append(_sha256(line))
     return hashes
@@ -129,7 +129,7 @@ def _check_chain(lines: list[bytes], path: Path) -> list[str]:
 
 def _break(line: bytes, n: int) -> str:
     try:
-        found = json.loads(line)["n"]
+        found = json.loads(line)["line"]
     except (ValueError, KeyError, TypeError):
         return "it is not a record of a ledger"
     if found != n:

@@ -31,9 +31,9 @@ def test_each_line_carries_its_number_and_the_hash_of_the_line_before(tmp_path: 
     with write_three(tmp_path / "ledger.jsonl") as ledger:
         assert len(ledger) == 3
     lines = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
-    assert lines[0] == b'{"n":0,"prev":"' + b"0" * 64 + b'","kind":"run","recipe":"r1-mini","seed":1}\n'
+    assert lines[0] == b'{"line":0,"prev":"' + b"0" * 64 + b'","kind":"run","recipe":"r1-mini","seed":1}\n'
     for n, record in enumerate(read(tmp_path / "ledger.jsonl")):
-        assert record["n"] == n
+        assert record["line"] == n
         assert n == 0 or record["prev"] == hashlib.sha256(lines[n - 1]).hexdigest()
     assert verify(tmp_path / "ledger.jsonl") == (3, hashlib.sha256(lines[2]).hexdigest(), False)
 
