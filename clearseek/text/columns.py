@@ -14,13 +14,14 @@ from clearseek.text.documents import Document, document_from_row
 from clearseek.text.sources import Source, hash_file
 
 _ROWS_PER_BATCH = 1024
-_NO_CONNECTION = (
+# By exact name: a connection that breaks off raises a kind of ConnectionError too, and may be tried again.
+_NO_CONNECTION = {
     "ConnectError",
     "ConnectTimeout",
     "ConnectionError",
-    "NewConnectionError",
+    "ConnectionRefusedError",
     "OfflineModeIsEnabled",
-)
+}
 
 
 class ParquetSource(Source):
@@ -44,7 +45,7 @@ class ParquetSource(Source):
         number = 0
         try:
             with parquet.ParquetFile(self.path) as table:
-                columns = [name for name in table.schema_arrow.names if name not in self.ignored_fields]
+                columns = _columns(table.schema_arrow.names, self.ignored_fields, self.name)
                 for batch in table.iter_batches(_ROWS_PER_BATCH, columns=columns):
                     for row in batch.to_pylist():
                         number += 1
@@ -70,8 +71,9 @@ class HuggingFaceSource(Source):
 
     def documents_by_group(self) -> Iterator[tuple[str, Document]]:
         """The rows' documents, all in one group."""
-        for number, row in enumerate(self._rows, 1):
-            yield "", document_from_row(_without_nulls(row), f"{self.name} row {number}", self.ignored_fields)
+        rows = self._rows.select_columns(_columns(self._rows.column_names, self.ignored_fields, self.name))
+        for number, row in enumerate(rows, 1):
+            yield "", document_from_row(_without_nulls(row), f"{self.name} row {number}")
 
     @cached_property
     def _rows(self) -> Any:
@@ -87,8 +89,8 @@ class HuggingFaceSource(Source):
 
 def _download_error(name: str, error: Exception) -> InputError | RunError:
     """What a failed download means: no way to the hub, a name that is wrong, or a transfer that broke off."""
-    kinds = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
-    if kinds & set(_NO_CONNECTION):
+    kinds = {type(link).__name__ for link in _chain(error)}
+    if kinds & _NO_CONNECTION:
         return InputError(
             f"data set {name!r}: the hub can't be reached; connect, or download it elsewhere "
             "and give the .parquet or .jsonl file itself"
@@ -127,6 +129,14 @@ def _datasets(name: str) -> ModuleType:
         ) from None
     module: ModuleType = datasets
     return module
+
+
+def _columns(names: list[str], ignored: tuple[str, ...], place: str) -> list[str]:
+    """The columns to read; an ignored one must be there."""
+    for name in ignored:
+        if name not in names:
+            raise InputError(f"{place}: no field {name!r} to ignore; it has {', '.join(names)}")
+    return [name for name in names if name not in ignored]
 
 
 def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:

@@ -49,17 +49,26 @@ class PlainTextEncoder:
 
         Where no message holds a control token's string, this is what `encode` gives for the whole text.
         """
-        matches = list(self._pattern.finditer(rendered))
         plain = rendered.replace(mark, "")
-        if len(matches) == sum(1 for _ in self._pattern.finditer(plain)):
+        found = [(match.start(), match.end(), match.lastindex) for match in self._pattern.finditer(plain)]
+        if found == self._control_tokens(rendered, mark):
             return encode(plain)
         ids: list[int] = []
         end = 0
-        for match in matches:
-            ids += encode_plain(rendered[end : match.start()].replace(mark, ""))
-            ids.append(self._ids_by_group[(match.lastindex or 1) - 1])
-            end = match.end()
-        return ids + encode_plain(rendered[end:].replace(mark, ""))
+        for start, next_end, group in self._control_tokens(rendered, mark):
+            ids += encode_plain(plain[end:start])
+            ids.append(self._ids_by_group[(group or 1) - 1])
+            end = next_end
+        return ids + encode_plain(plain[end:])
+
+    def _control_tokens(self, rendered: str, mark: str) -> list[tuple[int, int, int | None]]:
+        """Where the template's control tokens begin and end in the text without marks, and which they are."""
+        tokens, marks, seen = [], 0, 0
+        for match in self._pattern.finditer(rendered):
+            marks += rendered.count(mark, seen, match.start())
+            seen = match.end()
+            tokens.append((match.start() - marks, match.end() - marks, match.lastindex))
+        return tokens
 
     def _guard_message(
         self, message: Mapping[str, Any], mark: str, thought_tags: tuple[str, str]
