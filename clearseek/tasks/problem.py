@@ -22,8 +22,12 @@ class Problem:
 
     @property
     def id(self) -> str:
-        """16 hex digits of the SHA-256 of prompt, answer and verifier: same content, same problem."""
-        content = f"{self.prompt}\0{self.answer}\0{self.verifier}"
+        """16 hex digits of the SHA-256 of prompt, answer and verifier: same content, same problem.
+
+        Of a verifier by path only the file's name counts, and nothing after `#` (where a problem came from).
+        """
+        verifier = self.verifier.partition("#")[0].rpartition("/")[2]
+        content = f"{self.prompt}\0{self.answer}\0{verifier}"
         return sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     @property
