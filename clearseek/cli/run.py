@@ -17,7 +17,7 @@ from clearseek.cli.options import (
 EPILOG = """\b
 Examples:
   clearseek run r1-mini
-  clearseek run recipes/r1-mini.toml --out runs/first -s rl.learning_rate=2e-4
+  clearseek run recipes/r1-mini.toml --out runs/second -s seed=2
   clearseek run r1-671b --dry-run --accelerator h800 --count 2048 --price 2
   torchrun --nproc-per-node 2 -m clearseek run r1-mini
 
