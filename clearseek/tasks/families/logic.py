@@ -57,13 +57,13 @@ def generate(rng: Random, level: int, language: str) -> Problem:
     order = rng.sample(range(len(PEOPLE[language])), 3 if level == 3 else 2)
     people = [PEOPLE[language][i] for i in order]
     claims = _SIMPLE if level != 2 else tuple(_SAYS[language])
-    go_back = level > 1 and rng.random() < 0.5
+    go_back = rng.random() < (1 / 3 if level == 1 else 1 / 2)
     while True:
         says = tuple((pick(rng, claims), (i + 1) % len(people)) for i in range(len(people)))
         if level == 2 and all(claim in _SIMPLE for claim, _ in says):
             continue
         outcomes = [_follow(says, first) for first in (True, False)]
-        if sum(consistent for _, consistent in outcomes) == 1 and (level == 1 or outcomes[1][1] == go_back):
+        if sum(consistent for _, consistent in outcomes) == 1 and outcomes[1][1] == go_back:
             break
     tried = outcomes[:1] if outcomes[0][1] else outcomes
     kinds = [_KINDS[language][kind] for kind in tried[-1][0]]

@@ -77,6 +77,8 @@ def _growing(rng: Random, language: str) -> tuple[list[int], str]:
 
 def _sums(rng: Random, language: str) -> tuple[list[int], str]:
     terms = [between(rng, 1, 20), between(rng, 1, 20)]
+    if 3 * terms[0] == 2 * terms[1]:  # its differences grow evenly too, and would go on otherwise
+        return _sums(rng, language)
     for _ in range(3):
         terms.append(terms[-2] + terms[-1])
     a, b, _, d, _ = terms
