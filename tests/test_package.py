@@ -65,7 +65,8 @@ def test_peers_share_our_pins():
 
 def test_wheel_carries_recipes_and_types():
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"recipes": "clearseek/recipes"}
+    assert wheel["only-include"] == ["clearseek", "recipes"]
+    assert wheel["sources"] == {"recipes": "clearseek/recipes"}
     assert (ROOT / "clearseek" / "py.typed").is_file()
 
 
