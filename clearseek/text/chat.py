@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # DeepSeek-V3.1's format. System messages stand right after the beginning; thoughts of earlier turns are
 # dropped.
 DEEPSEEK_TEMPLATE = """\
-{%- set state = namespace(system='', last_user=-1) -%}
+{%- set state = namespace(system='', last_user=-1, answered=false) -%}
 {%- for message in messages -%}
   {%- if message['role'] == 'system' -%}
     {%- set state.system = state.system + ('\\n\\n' if state.system else '') + message['content'] -%}
@@ -32,6 +32,7 @@ DEEPSEEK_TEMPLATE = """\
 {{- bos_token + state.system -}}
 {%- for message in messages -%}
   {%- if message['role'] == 'user' -%}
+    {%- set state.answered = false -%}
     {{- '<｜User｜>' + message['content'] -}}
   {%- elif message['role'] == 'assistant' -%}
     {%- set content = message['content'] -%}
@@ -43,6 +44,7 @@ DEEPSEEK_TEMPLATE = """\
         {%- set thought = thought[7:] -%}
       {%- endif -%}
     {%- endif -%}
+    {%- set state.answered = true -%}
     {{- '<｜Assistant｜>' -}}
     {%- if thought and loop.index0 > state.last_user -%}
       {{- '<think>' + thought -}}
@@ -50,7 +52,7 @@ DEEPSEEK_TEMPLATE = """\
     {{- '</think>' + content + eos_token -}}
   {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}
+{%- if add_generation_prompt and not state.answered -%}
   {{- '<｜Assistant｜>' + ('<think>' if thinking is not defined or thinking else '</think>') -}}
 {%- endif -%}
 """

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 Encode = Callable[[str], list[int]]
 
+_NEVER = r"(?!)"
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
@@ -28,13 +29,12 @@ class PlainTextEncoder:
         content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].strip()]
         content["post_processor"] = None
         self.backend = library.Tokenizer.from_str(json.dumps(content))
-        self._control_ids = {token["content"]: token["id"] for token in control}
+        self.control_ids = {token["id"] for token in control}
         longest_first = sorted(control, key=lambda token: -len(token["content"]))
-        self._pattern = re.compile("|".join(f"({_as_pattern(token)})" for token in longest_first) or r"(?!)")
+        self._pattern = re.compile("|".join(f"({_as_pattern(token)})" for token in longest_first) or _NEVER)
         self._ids_by_group = [token["id"] for token in longest_first]
-        self._first_characters = re.compile(
-            "[" + re.escape("".join({text[0] for text in self._control_ids})) + "]"
-        )
+        first_characters = sorted({token["content"][0] for token in control})
+        self._first_characters = re.compile("|".join(map(re.escape, first_characters)) or _NEVER)
 
     def guard(
         self, messages: Sequence[Mapping[str, Any]], thought_tags: tuple[str, str]

@@ -190,6 +190,11 @@ class Tokenizer:
         return self._optional_id(token)
 
     @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids of the tokens that plain text never becomes: special tokens, thought tags and the like."""
+        return frozenset(self._plain.control_ids)
+
+    @cached_property
     def _plain(self) -> PlainTextEncoder:
         return PlainTextEncoder(self._backend, _library())
 
@@ -223,8 +228,9 @@ def _library() -> Any:
     """The `tokenizers` library, imported at first use, its threads settled for this process and forks."""
     if "TOKENIZERS_PARALLELISM" not in os.environ:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"
-        # Threads don't survive a fork: a child that encoded in parallel would wait forever.
-        os.register_at_fork(after_in_child=_encode_serially)
+        if hasattr(os, "register_at_fork"):
+            # Threads don't survive a fork: a child that encoded in parallel would wait forever.
+            os.register_at_fork(after_in_child=_encode_serially)
     import tokenizers
 
     return tokenizers

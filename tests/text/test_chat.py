@@ -47,6 +47,11 @@ def test_the_last_answer_keeps_its_thought(message: dict[str, str]) -> None:
     assert rendered == f"{BOS}<｜User｜>q<｜Assistant｜><think>t</think>a{EOS}"
 
 
+def test_a_conversation_that_is_answered_is_not_asked_on() -> None:
+    messages = [user("q"), assistant("a")]
+    assert CHAT.render(messages) == CHAT.render(messages, add_generation_prompt=False)
+
+
 def test_an_unknown_role_and_a_broken_template_are_named() -> None:
     with pytest.raises(InputError, match='not "tool"'):
         CHAT.render([{"role": "tool", "content": "x"}])

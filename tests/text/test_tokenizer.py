@@ -202,3 +202,19 @@ def test_half_a_character_is_refused(tokenizer: Tokenizer) -> None:
         tokenizer.encode("a\ud800")
     with pytest.raises(InputError, match="surrogate"):
         tokenizer.encode_batch(["ok", "\udfff"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+def test_a_forked_child_encodes_without_threads() -> None:
+    """With threads it would wait for ever for those that stayed behind in its parent."""
+    program = (
+        "import os; from clearseek.text.tokenizer import Tokenizer;"
+        "tokenizer = Tokenizer.train(['a b c 1'] * 9, 300); texts = ['a b 1'] * 5000; tokenizer.encode_batch(texts);"
+        "child = os.fork();"
+        "child or (tokenizer.encode_batch(texts), os._exit(7));"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, capture_output=True)
+    assert done.returncode == 7, done.stderr
+    assert not done.stderr

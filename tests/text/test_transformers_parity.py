@@ -60,8 +60,10 @@ def test_conversations_agree(
     "source",
     [
         "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m | tojson }}\n  {% endif %}\n{% endfor %}",
-        "{%- for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
-        "{{ m.content | tojson(indent=2) }}{% endfor %}",
+        (
+            "{%- for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}"
+            "{{ m.content | tojson(indent=2) }}{% endfor %}"
+        ),
         "{{ bos_token }}{{ messages | map(attribute='role') | join(',') }}{{ '<' | tojson }}{{ eos_token }}",
     ],
 )
