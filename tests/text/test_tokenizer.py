@@ -209,7 +209,8 @@ def test_a_forked_child_encodes_without_threads() -> None:
     """With threads it would wait for ever for those that stayed behind in its parent."""
     program = (
         "import os; from clearseek.text.tokenizer import Tokenizer;"
-        "tokenizer = Tokenizer.train(['a b c 1'] * 9, 300); texts = ['a b 1'] * 5000; tokenizer.encode_batch(texts);"
+        "tokenizer = Tokenizer.train(['a b c 1'] * 9, 300);"
+        "texts = ['a b 1'] * 5000; tokenizer.encode_batch(texts);"
         "child = os.fork();"
         "child or (tokenizer.encode_batch(texts), os._exit(7));"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
