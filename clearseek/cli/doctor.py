@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import device_option, json_option, print_columns, print_json
+from clearseek.cli.options import device_option, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -41,7 +41,10 @@ def command(run: Path | None, device: str, as_json: bool) -> None:
     from clearseek.ledger.doctor import diagnose
 
     findings = diagnose(run)
-    print_json(findings) if as_json else _print_findings(findings)
+    if as_json:
+        print_json({"findings": [finding.to_dict() for finding in findings]})
+    else:
+        click.echo("\n\n".join(map(str, findings)) or "nothing ails this run")
 
 
 def _print_machine(facts: dict[str, Any]) -> None:
@@ -60,10 +63,6 @@ def _print_machine(facts: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         click.echo(f"{name:<13} {value}")
-
-
-def _print_findings(findings: Any) -> None:
-    print_columns([[str(finding)] for finding in findings] or [["nothing ails this run"]])
 
 
 def _gib(num_bytes: int | None) -> str:

@@ -4,16 +4,22 @@ from pathlib import Path
 
 import click
 
+from clearseek.cli.options import json_option, print_json
+
 EPILOG = """\b
 Example:
   clearseek report runs/r1-mini
+
+\b
+--json also prints what it wrote into report.json.
 
 Exit codes: 0 written, 1 the records are damaged, 2 no such run."""
 
 
 @click.command("report", epilog=EPILOG)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def command(run: Path) -> None:
+@json_option
+def command(run: Path, as_json: bool) -> None:
     """Write a run's report again from its records.
 
     RUN is a run directory. Nothing is computed anew: the report only reads
@@ -21,6 +27,8 @@ def command(run: Path) -> None:
     """
     from clearseek.ledger.report import write_report
 
-    write_report(run)
-    click.echo(run / "report.html")
-    click.echo(run / "report.json")
+    report = write_report(run)
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(f"{run / 'report.html'}\n{run / 'report.json'}")

@@ -8,13 +8,14 @@ from clearseek.cli.options import json_option, print_json
 
 EPILOG = """\b
 Examples:
-  echo "6 * 7 = 42" | clearseek verify number --answer 42
+  echo "1,090" | clearseek verify number --answer 1090
   echo "1/2" | clearseek verify math --answer 0.5 --json
   echo "[3, 1]" | clearseek verify checks.py:is_sorted --answer "[1, 3]"
 
 \b
-The verdict is correct, wrong, unparseable (no answer of the right kind found)
-or error (the verifier itself failed or took too long).
+The verdict is correct, wrong, unparseable (not an answer of the right kind,
+such as words where a number is due) or error (the verifier itself failed or
+took too long; the reason is on standard error).
 
 Exit codes: 0 a verdict was given, whichever; 1 failed; 2 no such verifier."""
 
@@ -36,6 +37,9 @@ def command(verifier: str, answer: str, as_json: bool) -> None:
     candidate = sys.stdin.read().strip()
     with VerifierPool() as pool:
         (verdict,) = pool.verify_many([(verifier, candidate, answer)])
+        why = pool.last_error
+    if verdict == "error" and why:
+        click.echo(why, err=True)
     if as_json:
         print_json({"verdict": str(verdict)})
     else:

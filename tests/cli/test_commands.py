@@ -2,14 +2,13 @@
 
 import io
 import json
-from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 
 from clearseek.cli.main import main
+from clearseek.ledger.log import Ledger
 from tests.cli.fakes import put_module
 
 REPORT = {
@@ -194,10 +193,25 @@ def test_new_prints_the_path_and_the_next_step(monkeypatch, capsys):
     assert calls == [("mine", {"base": Path("runs/a"), "data": Path("p.jsonl"), "out": None})]
 
 
-def test_report_prints_both_files(monkeypatch, tmp_path, capsys):
-    put_module(monkeypatch, "clearseek.ledger.report", write_report=lambda run_dir: None)
-    assert main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/report.html", f"{tmp_path}/report.json"]
+@pytest.fixture
+def finished_run(tmp_path):
+    """A run whose ledger says only that it began and ended."""
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        ledger.append("run", recipe="mine", seed=3)
+        ledger.append("run_finished")
+    return tmp_path
+
+
+def test_report_prints_both_files(finished_run, capsys):
+    assert main(["report", str(finished_run)]) == 0
+    written = [finished_run / "report.html", finished_run / "report.json"]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in written]
+    assert all(path.stat().st_size for path in written)
+
+
+def test_report_json_is_what_it_wrote(finished_run, capsys):
+    assert main(["report", str(finished_run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((finished_run / "report.json").read_text())
 
 
 def test_report_of_a_missing_run_is_wrong_input(capsys):
@@ -205,41 +219,53 @@ def test_report_of_a_missing_run_is_wrong_input(capsys):
     assert "runs/none" in capsys.readouterr().err
 
 
-class Verdict(StrEnum):
-    wrong = "wrong"
-
-
-class Pool:
-    """Calls everything wrong and remembers what it was asked."""
-
-    asked: ClassVar[list[tuple[str, str, str]]] = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def verify_many(self, items):
-        self.asked += items
-        return [Verdict.wrong for _ in items]
-
-
 @pytest.mark.parametrize(
-    ("option", "printed"), [([], "wrong\n"), (["--json"], '{\n  "verdict": "wrong"\n}\n')]
+    ("candidate", "verdict"), [(" 42.0\n", "correct"), ("41", "wrong"), ("many", "unparseable")]
 )
-def test_verify_gives_a_verdict_and_succeeds(monkeypatch, capsys, option, printed):
-    put_module(monkeypatch, "clearseek.tasks.worker", VerifierPool=Pool)
-    monkeypatch.setattr("sys.stdin", io.StringIO(" 41\n"))
-    assert main(["verify", "number", "--answer", "42", *option]) == 0
-    assert capsys.readouterr().out == printed
-    assert Pool.asked[-1] == ("number", "41", "42")
+def test_verify_gives_a_verdict_and_succeeds(monkeypatch, capsys, candidate, verdict):
+    monkeypatch.setattr("sys.stdin", io.StringIO(candidate))
+    assert main(["verify", "number", "--answer", "42"]) == 0
+    assert capsys.readouterr().out == f"{verdict}\n"
 
 
-def test_doctor_of_a_run_lists_findings(monkeypatch, tmp_path, capsys):
-    put_module(monkeypatch, "clearseek.ledger.doctor", diagnose=lambda run: ["every group is all wrong"])
+def test_verify_json(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("42"))
+    assert main(["verify", "number", "--answer", "42", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"verdict": "correct"}
+
+
+def test_verify_says_why_a_verifier_failed(monkeypatch, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def check(candidate, answer):\n    raise KeyError('broken here')\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("42"))
+    assert main(["verify", f"{tmp_path}/mine.py:check", "--answer", "42"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "error\n"
+    assert "broken here" in err
+
+
+def test_verify_refuses_an_unknown_verifier(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("42"))
+    assert main(["verify", "nmber", "--answer", "42"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_doctor_of_a_healthy_run(finished_run, capsys):
+    assert main(["doctor", str(finished_run)]) == 0
+    assert capsys.readouterr().out == "nothing ails this run\n"
+
+
+def test_doctor_of_a_stopped_run(tmp_path, capsys):
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        ledger.append("run", recipe="mine", seed=3)
     assert main(["doctor", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "every group is all wrong\n"
+    assert "try:  run the same command again" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"][0]["severity"] == "warning"
+
+
+def test_doctor_of_a_folder_that_is_no_run_is_wrong_input(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 @pytest.fixture
