@@ -44,7 +44,7 @@ def _yarn_frequencies(frequencies: Tensor, yarn: YarnScaling, theta: float) -> T
         return dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
     low = max(math.floor(pair_turning(yarn.beta_fast)), 0)
-    high = min(math.ceil(pair_turning(yarn.beta_slow)), dim - 1)
+    high: float = min(math.ceil(pair_turning(yarn.beta_slow)), dim - 1)
     if low == high:
         high += 0.001  # keeps the ramp finite, as the published code does
     ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
