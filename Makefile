@@ -56,7 +56,7 @@ clean:  ## remove environments, caches and builds; runs/ stays
 # $(1) environment, $(2) what pip installs, $(3) stamp
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "clearseek needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	    { echo "clearseek needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
 	    "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1) || \
 	    { rm -rf $(1); echo "$(PYTHON) cannot make an environment;" \
