@@ -56,7 +56,7 @@ def _descendants() -> list[int]:
 
 
 def _stat(pid: int) -> list[int]:
-    """The numbers behind the name in /proc/PID/stat, from `state` (as 0) on; zeros when the process is gone."""
+    """What stands behind the name in /proc/PID/stat, `state` as 0; empty when the process is gone."""
     words = _text(_PROC / str(pid) / "stat").rpartition(")")[2].split()
     return [int(word) if word.lstrip("-").isdigit() else 0 for word in words]
 

@@ -255,8 +255,8 @@ def test_a_path_that_cannot_be_opened_is_a_named_error(tmp_path: Path) -> None:
 
 def test_the_room_needs_only_the_standard_library() -> None:
     code = (
-        "import sys; import clearseek.ledger.log, clearseek.ledger.timings"
-        "\n"
+        "import sys; import clearseek.ledger.log, clearseek.ledger.timings, clearseek.ledger.report, "
+        "clearseek.ledger.doctor, clearseek.ledger.page\n"
         "assert not {'torch', 'numpy', 'pydantic', 'jinja2'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,142 @@
+"""Which curves of a run are drawn, and what a reader is told about each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clearseek.ledger.charts import Chart, Series, line_chart
+from clearseek.ledger.lines import number
+from clearseek.ledger.phrases import percent
+from clearseek.ledger.record import RunRecord, StageRecord, judged
+
+NUM_COLORS = 6
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves in the order they are read: learning to write, learning by trying, and the small print."""
+
+    losses: list[Chart]
+    rl: list[Chart]
+    more: list[Chart]
+
+
+def all_curves(record: RunRecord) -> Curves:
+    """Every chart that the run has the numbers for."""
+    rl = [stage for stage in record.stages if stage.kind == "rl"]
+    trained = [stage for stage in record.stages if stage.kind != "rl" and stage.series("loss")]
+    losses = [_loss(stage, place) for place, stage in enumerate(trained)]
+    return Curves(losses=_drawn(losses), rl=_drawn(_rl_charts(rl)), more=_drawn(_more_charts(rl, trained)))
+
+
+def _loss(stage: StageRecord, place: int) -> Chart | None:
+    note = "How surprised the model is by the right next piece. Lower is better."
+    series = Series(stage.name, place % NUM_COLORS + 1, stage.series("loss"))
+    return line_chart(f"Loss in {stage.name}", note, [series], _plain)
+
+
+def _rl_charts(stages: list[StageRecord]) -> list[Chart | None]:
+    length = "Pieces of text, thoughts included. It grows when the model learns that working things out pays."
+    language = "Share of words in the language of the question."
+    return [
+        line_chart(
+            "Right answers",
+            "Share of its own attempts that were right. Dots: the same on problems it never trains on.",
+            [
+                Series(stage.name, place % NUM_COLORS + 1, _share(stage, "correct"), _evaluated(stage))
+                for place, stage in enumerate(stages)
+            ],
+            percent,
+            floor=0.0,
+            ceiling=1.0,
+        ),
+        _over(stages, "reward", "Reward", "What training raises: 1 for a right answer, 0 for a wrong one."),
+        _over(stages, "completion_tokens", "Length of an answer", length, floor=0.0),
+        _over(stages, "language_consistency", "Stays in the language asked", language, percent, ceiling=1.0),
+    ]
+
+
+def _more_charts(rl: list[StageRecord], trained: list[StageRecord]) -> list[Chart | None]:
+    every = trained + rl
+    return [
+        _over(
+            rl,
+            "entropy",
+            "Entropy",
+            "How many ways it still tries. Near zero, nothing new is found.",
+            floor=0.0,
+        ),
+        _shares(
+            rl,
+            "groups_all_wrong",
+            "groups",
+            "Problems no attempt solved",
+            "Nothing can be learned from these.",
+        ),
+        _shares(
+            rl,
+            "groups_all_correct",
+            "groups",
+            "Problems every attempt solved",
+            "Nor from these: already known.",
+        ),
+        _shares(
+            rl, "truncated", None, "Answers cut short", "They reached the length limit before they ended."
+        ),
+        _shares(rl, "unparseable", None, "Answers that can't be read", "No final answer in the asked form."),
+        _over(
+            trained, "expert_load_max", "Busiest expert", "Its load over the mean load; 1 is perfectly even."
+        ),
+        _over(
+            every, "grad_norm", "Gradient norm", "How hard each step pulls. Spikes mean trouble.", floor=0.0
+        ),
+        _over(every, "learning_rate", "Learning rate", "How far each step goes.", floor=0.0),
+    ]
+
+
+def _over(
+    stages: list[StageRecord],
+    name: str,
+    title: str,
+    note: str,
+    tick: Callable[[float], str] | None = None,
+    floor: float | None = None,
+    ceiling: float | None = None,
+) -> Chart | None:
+    series = [
+        Series(each.name, place % NUM_COLORS + 1, each.series(name)) for place, each in enumerate(stages)
+    ]
+    return line_chart(title, note, series, tick or _plain, floor, ceiling)
+
+
+def _shares(stages: list[StageRecord], name: str, whole: str | None, title: str, note: str) -> Chart | None:
+    series = [
+        Series(stage.name, place % NUM_COLORS + 1, _share(stage, name, whole))
+        for place, stage in enumerate(stages)
+    ]
+    if not any(y for each in series for _, y in each.points):
+        return None
+    return line_chart(title, note, series, percent, floor=0.0)
+
+
+def _share(stage: StageRecord, name: str, whole: str | None = None) -> list[tuple[float, float]]:
+    """A count of the steps over all completions, or over the count called `whole`."""
+    pairs = []
+    for step in stage.steps:
+        x, part = number(step.get("step")), number(step.get(name))
+        all_of_them = number(step.get(whole)) if whole else judged([step])
+        if x is not None and part is not None and all_of_them:
+            pairs.append((x, part / all_of_them))
+    return pairs
+
+
+def _evaluated(stage: StageRecord) -> list[tuple[float, float]]:
+    pairs = ((number(record.get("step")), number(record.get("pass_at_1"))) for record in stage.evals)
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _drawn(charts: list[Chart | None]) -> list[Chart]:
+    return [chart for chart in charts if chart is not None]
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}"
