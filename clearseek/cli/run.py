@@ -24,7 +24,8 @@ Examples:
 \b
 The same command again continues a run that was stopped, from its last resume
 point and to the same bytes. A recipe that changed meanwhile is refused with
-the difference shown, unless --fork starts a new run from what is still valid.
+the difference shown, unless --fork continues in a new directory from the first
+stage that changed.
 
 Exit codes: 0 done, 1 failed, 2 the recipe or an option is wrong, 130 interrupted."""
 
@@ -46,7 +47,7 @@ Exit codes: 0 done, 1 failed, 2 the recipe or an option is wrong, 130 interrupte
     help="The run's directory.  [default: runs/NAME]",
 )
 @click.option(
-    "--fork", is_flag=True, help="Go on although the recipe differs from the one the run began with."
+    "--fork", is_flag=True, help="Where the recipe differs from the run's, continue in a new directory."
 )
 @click.option("--dry-run", is_flag=True, help="Print parameters, memory, time and money; run nothing.")
 @click.option(
