@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+GROUPED_PRODUCT_MULTIPLE = 8  # rows of grouped matrix products are whole 16 bytes, in bf16 too
+
 
 class Table(BaseModel):
     """A table of a recipe: unknown keys are errors, values never change after loading."""
@@ -19,7 +21,16 @@ class YarnScaling(Table):
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     mscale: float = 1.0
-    mscale_all_dim: float = 1.0
+    mscale_all_dim: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _read_alike_everywhere(self) -> Self:
+        if self.mscale <= 0 or (self.mscale_all_dim == 0 and self.mscale != 1):
+            raise ValueError(
+                f"mscale ({self.mscale}) with mscale_all_dim ({self.mscale_all_dim}) is read differently by "
+                "different libraries; give both, or 1 and 0"
+            )
+        return self
 
 
 class ModelConfig(Table):
@@ -35,22 +46,22 @@ class ModelConfig(Table):
     num_heads: int = Field(gt=0)
     intermediate_size: int = Field(gt=0, description="width of a dense feed-forward")
     max_position_embeddings: int = Field(default=4096, gt=0)
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10_000.0
+    rms_norm_eps: float = Field(default=1e-6, gt=0)
+    rope_theta: float = Field(default=10_000.0, gt=1)
     rope_scaling: YarnScaling | None = None
     tie_word_embeddings: bool = False
     initializer_range: float = Field(default=0.02, gt=0)
 
     # grouped-query attention (qwen3, llama)
-    num_key_value_heads: int | None = Field(default=None, description="default: num_heads")
-    head_dim: int | None = Field(default=None, description="default: hidden_size / num_heads")
+    num_key_value_heads: int | None = Field(default=None, gt=0, description="default: num_heads")
+    head_dim: int | None = Field(default=None, gt=0, description="default: hidden_size / num_heads")
 
     # multi-head latent attention (deepseek_v3)
-    q_lora_rank: int | None = None
-    kv_lora_rank: int | None = None
-    qk_nope_head_dim: int | None = None
-    qk_rope_head_dim: int | None = None
-    v_head_dim: int | None = None
+    q_lora_rank: int | None = Field(default=None, gt=0)
+    kv_lora_rank: int | None = Field(default=None, gt=0)
+    qk_nope_head_dim: int | None = Field(default=None, gt=0)
+    qk_rope_head_dim: int | None = Field(default=None, gt=0)
+    v_head_dim: int | None = Field(default=None, gt=0)
 
     # mixture of experts (deepseek_v3)
     num_routed_experts: int = Field(default=0, ge=0, description="0: every layer is dense")
@@ -60,7 +71,7 @@ class ModelConfig(Table):
     num_dense_layers: int = Field(default=0, ge=0, description="the first layers, which stay dense")
     num_expert_groups: int = Field(default=1, ge=1)
     num_limited_groups: int = Field(default=1, ge=1, description="groups a token may choose experts from")
-    routed_scaling_factor: float = 1.0
+    routed_scaling_factor: float = Field(default=1.0, gt=0)
 
     num_mtp_layers: int = Field(default=0, ge=0, le=4, description="multi-token prediction depth")
 
@@ -122,7 +133,8 @@ class ModelConfig(Table):
             raise ValueError(
                 f"num_heads ({self.num_heads}) must be divisible by num_key_value_heads ({self.kv_heads})"
             )
-        if self.head_dim is None and self.hidden_size % self.num_heads:
+        # transformers asks it of Llama even where head_dim is given
+        if (self.head_dim is None or self.family == "llama") and self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be divisible by num_heads ({self.num_heads})"
             )
@@ -138,10 +150,24 @@ class ModelConfig(Table):
             )
         if not self.moe_intermediate_size:
             raise ValueError("num_routed_experts needs moe_intermediate_size")
+        for name in ("hidden_size", "moe_intermediate_size"):
+            if getattr(self, name) % GROUPED_PRODUCT_MULTIPLE:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be a multiple of {GROUPED_PRODUCT_MULTIPLE} where "
+                    "there are experts"
+                )
+        self._check_expert_groups()
+
+    def _check_expert_groups(self) -> None:
         if self.num_routed_experts % self.num_expert_groups:
             raise ValueError(
                 f"num_routed_experts ({self.num_routed_experts}) must be divisible by "
                 f"num_expert_groups ({self.num_expert_groups})"
+            )
+        if self.num_routed_experts < 2 * self.num_expert_groups:
+            raise ValueError(
+                f"num_routed_experts ({self.num_routed_experts}) must be at least 2 for each of "
+                f"num_expert_groups ({self.num_expert_groups}), which are ranked by their two best"
             )
         if self.num_limited_groups > self.num_expert_groups:
             raise ValueError(

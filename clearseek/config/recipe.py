@@ -149,20 +149,12 @@ class SftStage(TrainStage):
 
 
 class DistillStage(TrainStage):
-    """Teach a student a teacher's kept answers, as R1 was distilled, optionally with the teacher's distribution."""
+    """Teach a student the answers that a teacher's reject stage kept, as R1 was distilled."""
 
     kind: Literal["distill"]
     data: list[DataSource] = Field(min_length=1)
-    teacher: str | None = Field(default=None, description="stage or directory; needed for distribution_weight")
-    distribution_weight: float = Field(default=0.0, ge=0, le=1, description="share of KL to the teacher in the loss")
     batch_rows: int = Field(default=64, ge=1)
     epochs: float = Field(default=1.0, gt=0)
-
-    @model_validator(mode="after")
-    def _teacher_if_asked(self) -> Self:
-        if self.distribution_weight and self.teacher is None:
-            raise ValueError("distribution_weight needs teacher, a stage or a model directory")
-        return self
 
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -289,6 +281,7 @@ class Recipe(Table):
     compile: bool | Literal["auto"] = "auto"
     models: dict[str, ModelConfig] = {}
     evaluation: Evaluation = Evaluation()
+    final: str | None = Field(default=None, description="the stage whose model the run stands for; default: the last")
     stages: dict[str, Stage] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -305,6 +298,8 @@ class Recipe(Table):
             if start in self.stages and start not in seen:
                 raise ValueError(f"stages.{name}.start is {start!r}, which comes later; put it first")
             seen.add(name)
+        if self.final is not None and self.final not in self.stages:
+            raise ValueError(_unknown_stage("final", self.final, seen))
         return self
 
 

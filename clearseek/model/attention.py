@@ -14,6 +14,10 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.layers import Linear, RMSNorm
 from clearseek.model.rotary import rotate_halves, rotate_pairs, softmax_scale
 
+LATENT_NORM_EPS = 1e-6  # published implementations fix it, whatever rms_norm_eps says
+
+Cache = tuple[Tensor, ...]  # what a layer keeps: one tensor [B, S, size] for each of `cache_sizes`
+
 
 def causal_mask(segments: Tensor) -> Tensor:
     """Who may see whom in packed rows [B, T]: earlier tokens of the same segment; bool [B, 1, T, T]."""
@@ -32,6 +36,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: fl
     scores = (query @ key.transpose(-1, -2)).float() * scale
     weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
     return weights.to(value.dtype) @ value
+
+
+def write(cache: Cache, entries: tuple[Tensor, ...], where: Tensor) -> None:
+    """Put one new entry [B, 1, size] per row into each cache tensor [B, S, size] at position `where` [B], in place."""
+    rows = torch.arange(where.shape[0], device=where.device)
+    for kept, entry in zip(cache, entries, strict=True):
+        kept[rows, where] = entry[:, 0]
 
 
 class GroupedQueryAttention(nn.Module):
@@ -60,17 +71,18 @@ class GroupedQueryAttention(nn.Module):
         key = rotate_halves(self.k_norm(key.unflatten(-1, (self.kv_heads, -1))), cos, sin)
         return query, key.flatten(-2), value
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, Cache]:
         """Full causal pass over [B, T, hidden]; also returns what a cache would keep."""
         query, key, value = self.project(x, cos, sin)
         return self.mix(query, (key, value), visible), (key, value)
 
-    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
-        """One new token per row, [B, 1, hidden], against the cache that already holds it."""
-        query, _, _ = self.project(x, cos, sin)
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
+        """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
+        query, key, value = self.project(x, cos, sin)
+        write(cache, (key, value), where)
         return self.mix(query, cache, visible)
 
-    def mix(self, query: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
+    def mix(self, query: Tensor, cache: Cache, visible: Tensor) -> Tensor:
         """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · D]."""
         key, value = (kept.unflatten(-1, (self.kv_heads, -1)).transpose(1, 2) for kept in cache)
         batch, length = query.shape[:2]
@@ -97,11 +109,11 @@ class LatentAttention(nn.Module):
             self.q = Linear(config.hidden_size, query_size)
         else:
             self.q_a = Linear(config.hidden_size, config.q_lora_rank)
-            self.q_norm = RMSNorm(config.q_lora_rank, config.rms_norm_eps)
+            self.q_norm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
             self.q = Linear(config.q_lora_rank, query_size)
         self.has_query_latent = config.q_lora_rank is not None
         self.kv_a = Linear(config.hidden_size, self.rank + self.rope_size)
-        self.kv_norm = RMSNorm(self.rank, config.rms_norm_eps)
+        self.kv_norm = RMSNorm(self.rank, LATENT_NORM_EPS)
         self.kv_b = Linear(self.rank, self.num_heads * (self.nope_size + self.value_size))
         self.out = Linear(self.num_heads * self.value_size, config.hidden_size)
 
@@ -119,7 +131,7 @@ class LatentAttention(nn.Module):
         rope = rotate_pairs(rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
         return nope, rope, self.kv_norm(latent), rotate_pairs(key, cos, sin)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, Cache]:
         """Full causal pass in the expanded form; also returns the latent and rotary key for a cache."""
         nope, rope, latent, shared_key = self.project(x, cos, sin)
         key, value = (
@@ -133,10 +145,11 @@ class LatentAttention(nn.Module):
         mixed = attend(query, key, value.transpose(1, 2), visible, self.scale)
         return self.out(mixed.transpose(1, 2).flatten(-2)), (latent, shared_key)
 
-    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, ...], visible: Tensor) -> Tensor:
-        """New tokens [B, T, hidden] in the absorbed form, against the cache that already holds them."""
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
+        """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
+        nope, rope, new_latent, new_key = self.project(x, cos, sin)
+        write(cache, (new_latent, new_key), where)
         latent, shared_key = cache
-        nope, rope, _, _ = self.project(x, cos, sin)
         key_up, value_up = self.absorbed_weights(x.dtype)
         batch, length = x.shape[:2]
         in_latent = torch.einsum("bthd,hdr->bthr", nope, key_up)

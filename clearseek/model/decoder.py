@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
-from clearseek.model.attention import Attention, GroupedQueryAttention, LatentAttention, causal_mask
+from clearseek.model.attention import Attention, Cache, GroupedQueryAttention, LatentAttention, causal_mask
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU
 from clearseek.model.rotary import rotary_table
@@ -44,6 +44,16 @@ class Layer(nn.Module):
         """Full causal pass over packed rows [B, T, hidden]; segment 0 is padding and is not counted."""
         mixed, _ = self.attention(self.attention_norm(x), cos, sin, causal_mask(segments))
         return self.feed(x + mixed, segments > 0)
+
+    def prefill(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor) -> tuple[Tensor, Cache]:
+        """As `forward`, without balancing, and with what the cache keeps of every position."""
+        mixed, entries = self.attention(self.attention_norm(x), cos, sin, causal_mask(segments))
+        return self.feed(x + mixed, None)[0], entries
+
+    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
+        """One new token per row, [B, 1, hidden]; extends `cache` in place."""
+        x = x + self.attention.decode(self.attention_norm(x), cos, sin, cache, where, visible)
+        return self.feed(x, None)[0]
 
     def feed(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
         """The feed-forward half; `counted` [B, T] asks a router for its load over those tokens."""
@@ -126,6 +136,8 @@ class Decoder(nn.Module):
         hidden = Hidden(self.norm(states))
         for module in list(self.mtp)[:depth]:
             embeddings = F.pad(embeddings[:, 1:], (0, 0, 0, 1))
+            # a document's last token has no next one to join with: from here on it is padding
+            segments = segments * (segments == F.pad(segments[:, 1:], (0, 1)))
             assert isinstance(module, MultiTokenModule)
             states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
             states, load = module.layer(module.combine(states, embeddings), cos, sin, segments)
@@ -133,6 +145,29 @@ class Decoder(nn.Module):
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
         return hidden
+
+    def prefill(self, tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Cache]]:
+        """Final states [B, T, hidden] of prompts [B, T] padded at the end, and each layer's cache entries."""
+        cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
+        states, caches = F.embedding(tokens, self.embedding.weight).to(dtype), []
+        segments = torch.ones_like(tokens)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            states, cache = layer.prefill(states, cos, sin, segments)
+            caches.append(cache)
+        return self.norm(states), caches
+
+    def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
+        """Final states [B, hidden] of one new token per row [B] at positions `where` [B]; extends the caches."""
+        length = caches[0][0].shape[1]
+        cos, sin = self.rotary_for(length, tokens.device)
+        cos, sin = cos[where].unsqueeze(1), sin[where].unsqueeze(1)
+        visible = (torch.arange(length, device=tokens.device) <= where[:, None])[:, None, None]
+        states = F.embedding(tokens, self.embedding.weight).to(dtype).unsqueeze(1)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            assert isinstance(layer, Layer)
+            states = layer.decode(states, cos, sin, cache, where, visible)
+        return self.norm(states).squeeze(1)
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores [..., V] of final states, in fp32."""

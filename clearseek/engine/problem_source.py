@@ -1,0 +1,70 @@
+"""Where reinforcement learning and rejection sampling take their problems from, addressed by step."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from clearseek.config.errors import InputError
+from clearseek.config.recipe import Problems
+from clearseek.tasks.problem import Problem
+from clearseek.tasks.registry import Split, generate
+from clearseek.tasks.user import load_problems
+from clearseek.text.packing import epoch_order
+
+
+class ProblemSource:
+    """Problems without end for training, or a fixed number of held-out ones."""
+
+    def __init__(self, problems: Problems, seed: int, stream: str) -> None:
+        self.problems, self.seed, self.stream = problems, seed, stream
+        self.pool = {split: self._load(split) for split in ("train", "held_out")} if self.is_finite else {}
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the problems come from a file or a fixed data set, so that they repeat."""
+        return self.problems.path is not None or self.problems.gym is not None
+
+    def draw(self, round: int, count: int, without: Collection[str] = ()) -> list[Problem]:
+        """`count` training problems for a round of sampling; those named in `without` (by id) are passed over."""
+        if not self.is_finite:
+            return self._generate(count, "train", f"{self.stream}/{round}")
+        pool = [problem for problem in self.pool["train"] if problem.id not in without]
+        if not pool:
+            raise InputError(f"{self.problems.path}: every problem is solved and retired; stop here or add problems")
+        drawn = []
+        for position in range(round * count, (round + 1) * count):
+            epoch, place = divmod(position, len(pool))
+            drawn.append(pool[epoch_order(len(pool), self.seed, self.stream, epoch)[place]])
+        return drawn
+
+    def held_out(self, count: int) -> list[Problem]:
+        """Up to `count` problems that training never sees."""
+        if not self.is_finite:
+            return self._generate(count, "held_out", self.stream)
+        pool = self.pool["held_out"]
+        return [pool[i] for i in epoch_order(len(pool), self.seed, "held_out", 0)[:count]]
+
+    def _generate(self, count: int, split: Split, stream: str) -> list[Problem]:
+        chosen = self.problems
+        return generate(chosen.tasks, chosen.languages, chosen.levels, count, self.seed, split, stream)
+
+    def _load(self, split: str) -> list[Problem]:
+        if self.problems.gym is not None:
+            from clearseek.tasks.gym import load_gym
+
+            loaded = load_gym(self.problems.gym, self.seed)
+            return [problem for problem in loaded if problem.held_out == (split == "held_out")]
+        assert self.problems.path is not None
+        if self.problems.held_out_path is not None:
+            return load_problems(Path(self.problems.path if split == "train" else self.problems.held_out_path))
+        return _part(load_problems(Path(self.problems.path)), split, self.problems.path)
+
+
+def _part(problems: list[Problem], split: str, path: str) -> list[Problem]:
+    """The training or held-out problems of one file, parted by content hash."""
+    part = [problem for problem in problems if problem.held_out == (split == "held_out")]
+    if not part:
+        raise InputError(
+            f"{path}: {len(problems)} problems are too few to keep one in eight for evaluation; "
+            "add problems or give held_out_path"
+        )
+    return part

@@ -1,0 +1,238 @@
+"""Runs a recipe: every stage in order, skipping what is done and resuming what is not."""
+
+import platform
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import clearseek
+from clearseek.config.errors import InputError, RunError
+from clearseek.config.load import difference, load_recipe, recipe_sha256, resolved
+from clearseek.config.progress import Progress, SilentProgress
+from clearseek.config.recipe import Recipe, TokenizerStage
+from clearseek.config.shipped import find_recipe
+from clearseek.config.toml import to_toml
+from clearseek.eval.examine import Examiner
+from clearseek.ledger.log import Ledger, read
+from clearseek.ledger.report import write_report
+from clearseek.ledger.timings import Timings
+from clearseek.model.decoder import Decoder
+from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.recipe.stages import checkpoint_path, record_examination, run_stage
+from clearseek.tasks.worker import VerifierPool
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.context import StageContext
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run lies and what its report says."""
+
+    run_dir: Path
+    report: dict[str, Any]
+
+
+def run_recipe(
+    recipe_path: str,
+    overrides: list[str] | None = None,
+    out: Path | None = None,
+    fork: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run, or continue, a recipe given by path or by the name of a shipped one.
+
+    Raises InputError when the recipe is wrong or differs from the one the run was started with (unless `fork`,
+    which continues in a new directory from the first stage that changed), and RunError when a stage fails.
+    """
+    recipe = load_recipe(find_recipe(recipe_path), overrides)
+    run_dir = Path(out) if out is not None else Path("runs") / recipe.name
+    run_dir = open_run_directory(recipe, run_dir, fork)
+    choice = choose_device(device, recipe.dtype)
+    run = Run(recipe, run_dir, choice, progress or SilentProgress())
+    try:
+        run.all_stages()
+    finally:
+        run.close()
+    return RunResult(run_dir, write_report(run_dir))
+
+
+def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
+    """Make the run's directory, or check that it belongs to this recipe; with `fork`, branch off where it differs."""
+    stored = run_dir / "recipe.toml"
+    if stored.exists():
+        old = tomllib.loads(stored.read_text(encoding="utf-8"))
+        changes = difference(old, _without_none(resolved(recipe)))
+        if not changes:
+            return run_dir
+        if not fork:
+            raise InputError(
+                f"{run_dir} was started with another recipe: {'; '.join(changes)}. "
+                "Give --fork to continue in a new directory, or --out for a new run"
+            )
+        return fork_run(recipe, run_dir, old)
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise InputError(f"{run_dir} holds files but no run; give another --out")
+    _write_recipe(recipe, run_dir)
+    return run_dir
+
+
+def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
+    """A new directory with the stages before the first changed one, and the ledger up to there."""
+    new = _without_none(resolved(recipe))
+    target = next(p for n in range(2, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}-{n}")).exists())
+    kept = []
+    if not any(line for line in difference(old, new) if not line.startswith("stages.")):
+        for name in recipe.stages:
+            if old["stages"].get(name) != new["stages"][name]:
+                break
+            kept.append(name)
+    records = read(run_dir / "ledger.jsonl")
+    ends = [i + 1 for i, r in enumerate(records) if r["kind"] == "stage_finished" and r["stage"] in kept]
+    target.mkdir(parents=True)
+    _copy_lines(run_dir / "ledger.jsonl", target / "ledger.jsonl", max(ends, default=0))
+    starts = [r for r in records[max(ends, default=0) :] if r["kind"] == "stage_started"]
+    _copy_lines(run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else 0)
+    for name in kept:
+        for path in (checkpoint_path(run_dir, name), run_dir / "data" / f"{name}.jsonl"):
+            if path.is_dir():
+                shutil.copytree(path, target / path.relative_to(run_dir))
+            elif path.is_file():
+                (target / "data").mkdir(exist_ok=True)
+                shutil.copy(path, target / path.relative_to(run_dir))
+    _write_recipe(recipe, target)
+    return target
+
+
+def _copy_lines(source: Path, target: Path, count: int) -> None:
+    lines = source.read_bytes().splitlines(keepends=True)[:count] if source.exists() else []
+    target.write_bytes(b"".join(lines))
+
+
+def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "recipe.toml").write_text(to_toml(_without_none(resolved(recipe))), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {run_dir}: {error.strerror}") from None
+
+
+def _without_none(values: Any) -> Any:
+    """TOML has no null: a key that is None is left out."""
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return [_without_none(value) for value in values] if isinstance(values, list) else values
+
+
+class Run:
+    """One session of a run: its files are open and its verifiers are warm."""
+
+    def __init__(self, recipe: Recipe, run_dir: Path, choice: DeviceChoice, progress: Progress) -> None:
+        self.recipe, self.run_dir, self.choice, self.progress = recipe, run_dir, choice, progress
+        self.ledger = Ledger(run_dir / "ledger.jsonl")
+        self.samples = Ledger(run_dir / "samples.jsonl")
+        self.timings = Timings(run_dir / "timings.jsonl")
+        self.verifiers = VerifierPool()
+        self.examiner: Callable[[], Examiner] = cache(self._examiner)
+        self._num_lines = len(self.ledger)
+
+    def close(self) -> None:
+        """End the verifiers and close the files."""
+        self.verifiers.close()
+        for file in (self.ledger, self.samples, self.timings):
+            file.close()
+
+    def all_stages(self) -> None:
+        """Every stage that is not finished yet, then the closing record."""
+        self.progress.note(f"device {self.choice.device}, {_name(self.choice.dtype)}: {self.choice.reason}")
+        self._open_ledger()
+        records = read(self.run_dir / "ledger.jsonl")
+        for index, (name, stage) in enumerate(self.recipe.stages.items(), start=1):
+            if self._is_finished(name, records):
+                self.progress.note(f"{name}: done before")
+                continue
+            self.progress.stage(name, stage.kind, index, len(self.recipe.stages))
+            self._back_to_start_of(name, records)
+            self.timings.start_stage(name)
+            run_stage(self._context(name), self.examiner)
+            shutil.rmtree(self._context(name).partial_dir, ignore_errors=True)
+        if not any(record["kind"] == "run_finished" for record in records):
+            self.ledger.append("run_finished", final=self.recipe.final)
+            self.ledger.sync()
+
+    def _open_ledger(self) -> None:
+        """The first record says what ran where; a session that continues must be the same."""
+        numbers = {
+            "recipe": self.recipe.name,
+            "recipe_sha256": recipe_sha256(self.recipe),
+            "seed": self.recipe.seed,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "clearseek": clearseek.__version__,
+            },
+            "device": str(self.choice.device),
+            "dtype": _name(self.choice.dtype),
+            "dtype_reason": self.choice.reason,
+            "threads": torch.get_num_threads(),
+        }
+        if self._num_lines == 0 or not self._same_run(numbers):
+            self.ledger.append("run", **numbers)
+
+    def _same_run(self, numbers: dict[str, Any]) -> bool:
+        last = [r for r in read(self.run_dir / "ledger.jsonl") if r["kind"] == "run"][-1]
+        return {key: last.get(key) for key in numbers} == numbers
+
+    def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
+        return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)
+
+    def _back_to_start_of(self, name: str, records: list[dict[str, Any]]) -> None:
+        """Rewind both logs to where an unfinished stage began, so that it is recorded again and compared."""
+        for record in records:
+            if record["kind"] == "stage_started" and record["stage"] == name:
+                self.ledger.rewind(record["line"])
+                self.samples.rewind(record["samples_lines"])
+                return
+
+    def _context(self, name: str) -> StageContext:
+        recipe = self.recipe
+        return StageContext(
+            recipe=recipe,
+            stage=name,
+            run_dir=self.run_dir,
+            ledger=self.ledger,
+            samples=self.samples,
+            timings=self.timings,
+            progress=self.progress,
+            verifiers=self.verifiers,
+            device=self.choice.device,
+            dtype=self.choice.dtype,
+            compile=recipe.compile,
+            examine=lambda model, tokenizer, step: self._examine(name, model, tokenizer, step),
+            examined_prompts=self._examined_prompts(name),
+        )
+
+    def _examined_prompts(self, name: str) -> frozenset[str]:
+        """Prompts that are kept for evaluation; files of problems are parted by content instead."""
+        stage = self.recipe.stages[name]
+        if isinstance(stage, TokenizerStage) or not getattr(stage, "evaluate", False):
+            return frozenset()
+        return frozenset(problem.prompt for problem in self.examiner().problems)
+
+    def _examiner(self) -> Examiner:
+        return Examiner(self.recipe.evaluation, self.recipe.seed, self.choice.dtype, self.verifiers)
+
+    def _examine(self, name: str, model: Decoder, tokenizer: Tokenizer, step: int) -> dict[str, Any]:
+        examination = self.examiner().examine(model, tokenizer)
+        record_examination(self._context(name), examination, step, self.recipe.evaluation.probes, {})
+        return examination.record()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,232 @@
+"""Runs one stage: finds what it starts from, calls its trainer, writes what it leaves, examines it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.config.model import ModelConfig
+from clearseek.config.recipe import (
+    DistillStage,
+    EvalStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RlStage,
+    SftStage,
+    TokenizerStage,
+    TrainStage,
+)
+from clearseek.engine.streams import stream_key
+from clearseek.eval.bits_per_byte import bits_per_byte
+from clearseek.eval.examine import Examination, Examiner
+from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, save_model, write_directory
+from clearseek.model.decoder import Decoder
+from clearseek.text.documents import TextDocument
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.context import StageContext
+from clearseek.train.corpus import kept_samples_path, open_documents
+from clearseek.train.flops import num_parameters
+from clearseek.train.pretrain import run_pretrain
+from clearseek.train.reject import run_reject
+from clearseek.train.rl import run_rl
+from clearseek.train.sft import run_sft
+from clearseek.train.tokenize import run_tokenizer
+
+_TRAINERS: dict[type, Callable[..., dict[str, float]]] = {
+    PretrainStage: run_pretrain,
+    SftStage: run_sft,
+    DistillStage: run_sft,
+    RlStage: run_rl,
+}
+
+
+@dataclass
+class Start:
+    """What a stage begins with: a model, its tokenizer, and where both came from."""
+
+    model: Decoder
+    tokenizer: Tokenizer
+    parents: list[dict[str, str]]
+
+
+def checkpoint_path(run_dir: Path, stage: str) -> Path:
+    """Where a finished stage leaves its model or tokenizer."""
+    return run_dir / "checkpoints" / stage
+
+
+def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -> Start:
+    """The model a stage starts from: new, an earlier stage's, or a directory's. Raises InputError naming all three."""
+    stage = recipe.stages[name]
+    assert not isinstance(stage, TokenizerStage)
+    tokenizer_name = getattr(stage, "tokenizer", None)
+    if stage.start in recipe.models:
+        directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
+        tokenizer = Tokenizer.load(directory)
+        model = new_model(recipe, stage.start, tokenizer, device)
+        return Start(model, tokenizer, [_parent(directory, "tokenizer.json")])
+    directory = _model_directory(recipe, run_dir, name, stage.start)
+    tokenizer = Tokenizer.load(find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory)
+    model = load_model(directory).to(device)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} only "
+            f"{model.config.vocab_size}; give the tokenizer that the model was trained with"
+        )
+    return Start(model, tokenizer, [_parent(directory, "model.safetensors")])
+
+
+def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
+    """Random weights for a model of the recipe, addressed by the run's seed and the model's name."""
+    config = sized_for(recipe.models[name], tokenizer.vocab_size, name)
+    model = Decoder(config)
+    model.initialise(torch.Generator().manual_seed(stream_key(recipe.seed, "model", name) % 2**63))
+    return model.to(device)
+
+
+def sized_for(config: ModelConfig, vocab_size: int, name: str) -> ModelConfig:
+    """A model's shape with the tokenizer's vocabulary, unless the recipe gave a larger one."""
+    if 0 < config.vocab_size < vocab_size:
+        raise InputError(
+            f"models.{name}.vocab_size ({config.vocab_size}) is smaller than the tokenizer's ({vocab_size}); "
+            "leave it out to take the tokenizer's"
+        )
+    return config.model_copy(update={"vocab_size": config.vocab_size or vocab_size})
+
+
+def find_tokenizer(recipe: Recipe, run_dir: Path, name: str, wanted: str | None) -> Path:
+    """The directory of a stage's tokenizer: a stage, a directory, or the recipe's only tokenizer stage."""
+    stages = [stage for stage, table in recipe.stages.items() if table.kind == "tokenizer"]
+    if wanted is None and len(stages) != 1:
+        raise InputError(f"stages.{name}.tokenizer is missing; tokenizer stages: {', '.join(stages) or 'none'}")
+    chosen = wanted or stages[0]
+    if chosen in recipe.stages:
+        return checkpoint_path(run_dir, chosen)
+    if not Path(chosen).is_dir():
+        raise InputError(f"stages.{name}.tokenizer is {chosen!r}: no stage and no directory of that name")
+    return Path(chosen)
+
+
+def _model_directory(recipe: Recipe, run_dir: Path, name: str, start: str) -> Path:
+    if start in recipe.stages:
+        return checkpoint_path(run_dir, start)
+    if not Path(start).exists():
+        known = ", ".join([*recipe.models, *recipe.stages])
+        raise InputError(f"stages.{name}.start is {start!r}: no model, stage or directory of that name; known: {known}")
+    return resolve_model(Path(start))
+
+
+def _parent(directory: Path, file: str) -> dict[str, str]:
+    path = directory / file
+    return {"path": directory.name, "sha256": file_sha256(path) if path.is_file() else ""}
+
+
+def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
+    """Run one stage from its start, or from its latest resume point, to its `stage_finished` record."""
+    stage = context.recipe.stages[context.stage]
+    if isinstance(stage, TokenizerStage):
+        _started(context, stage, [], None)
+        tokenizer = run_tokenizer(context, stage)
+        with write_directory(checkpoint_path(context.run_dir, context.stage)) as directory:
+            tokenizer.save(directory)
+        _finished(context, ["tokenizer.json"], {})
+        return
+    start = find_start(context.recipe, context.run_dir, context.stage, context.device)
+    _started(context, stage, start.parents, start.model.config)
+    totals: dict[str, float] = {}
+    if isinstance(stage, RejectStage):
+        totals = run_reject(context, stage, start.model, start.tokenizer)
+        _finished(context, [str(kept_samples_path(context.run_dir, context.stage))], totals)
+        return
+    if isinstance(stage, EvalStage):
+        chosen = stage.evaluation or context.recipe.evaluation
+        closer = Examiner(chosen, context.recipe.seed, context.dtype, context.verifiers)
+        record_examination(context, closer.examine(start.model, start.tokenizer), 0, chosen.probes, {})
+        _finished(context, [], totals)
+        return
+    totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
+    with write_directory(checkpoint_path(context.run_dir, context.stage)) as directory:
+        tokenizer = start.tokenizer
+        save_model(
+            start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
+        )
+        tokenizer.save(directory)
+    _examine_trained(context, stage, start, examiner)
+    _finished(context, ["model.safetensors"], totals)
+
+
+def _examine_trained(
+    context: StageContext, stage: TrainStage, start: Start, examiner: Callable[[], Examiner]
+) -> None:
+    """The evaluation after a stage: held-out problems, and bits per byte where documents were held out."""
+    extra = {}
+    held_out = [source for source in getattr(stage, "data", []) if source.hold_out_every]
+    if held_out:
+        extra["bits_per_byte"] = {
+            source.path or source.dataset: _bits(context, stage, start, source) for source in held_out
+        }
+    if stage.evaluate:
+        examination = examiner().examine(start.model, start.tokenizer)
+        record_examination(context, examination, -1, context.recipe.evaluation.probes, extra)
+    elif extra:
+        context.record("eval", step=-1, **extra)
+
+
+def _bits(context: StageContext, stage: TrainStage, start: Start, source: Any) -> float:
+    _, held_out = open_documents(context, source).split(source.hold_out_every)
+    texts = [document.text for document in held_out if isinstance(document, TextDocument)]
+    return bits_per_byte(start.model, start.tokenizer, texts, stage.sequence_length, context.dtype)
+
+
+def record_examination(
+    context: StageContext, examination: Examination, step: int, probes: int, extra: dict[str, Any]
+) -> None:
+    """Write an evaluation and the probe problems' answers; step −1 stands for the end of the stage."""
+    record = examination.record() | extra
+    context.record("eval", step=step, **record)
+    context.timings.append("eval", context.stage, step, tokens=examination.num_sampled_tokens)
+    low, high = record["ci95"]
+    context.progress.note(f"{context.stage}: pass@1 {record['pass_at_1']:.1%} ({low:.1%} to {high:.1%})")
+    for group in examination.groups[:probes]:
+        item = group.judged[0]
+        context.samples.append(
+            "sample",
+            context.stage,
+            step=step,
+            problem_id=group.problem.id,
+            family=group.problem.family,
+            language=group.problem.language,
+            prompt=group.problem.prompt,
+            answer=group.problem.answer,
+            completion=item.thought if item.answer is None else f"{item.thought}</think>{item.answer}",
+            verdict=item.verdict.value,
+        )
+
+
+def _started(context: StageContext, stage: Any, parents: list[dict[str, str]], config: ModelConfig | None) -> None:
+    parameters = None
+    if config is not None:
+        parameters = {"total": num_parameters(config), "active": num_parameters(config, active=True)}
+    context.record(
+        "stage_started",
+        kind_of_stage=stage.kind,
+        config=stage.model_dump(mode="json"),
+        parents=parents,
+        parameters=parameters,
+        samples_lines=len(context.samples),
+    )
+
+
+def _finished(context: StageContext, files: list[str], totals: dict[str, float]) -> None:
+    """The `stage_finished` record with the hash of every file left."""
+    folder = checkpoint_path(context.run_dir, context.stage)
+    outputs = []
+    for file in files:
+        path = folder / file
+        outputs.append({"name": path.name, "path": str(path.relative_to(context.run_dir)) if path.is_relative_to(context.run_dir) else path.name, "sha256": file_sha256(path)})
+    context.record("stage_finished", outputs=outputs, **totals)
+    context.ledger.sync()
+    context.timings.finish_stage(context.stage, **totals)

@@ -1,0 +1,79 @@
+"""What a stage is given besides its own table: where it writes, what it counts with, how it is examined."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from clearseek.config.progress import Progress
+from clearseek.config.recipe import Recipe
+from clearseek.engine.streams import stream_key
+from clearseek.ledger.log import Ledger
+from clearseek.ledger.timings import Timings
+from clearseek.model.compiling import pays
+from clearseek.model.decoder import Decoder
+from clearseek.model.device import can_compile
+from clearseek.tasks.worker import VerifierPool
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.flops import training_flops
+from clearseek.train.state import ResumePoint
+
+EAGER_FLOPS_PER_SECOND = 60e9  # of small models on two cores, for deciding whether compiling pays
+Examine = Callable[[Decoder, Tokenizer, int], dict[str, Any]]  # model, tokenizer, step → the evaluation's record
+
+
+@dataclass
+class StageContext:
+    """One stage of one run on one process."""
+
+    recipe: Recipe
+    stage: str
+    run_dir: Path
+    ledger: Ledger
+    samples: Ledger
+    timings: Timings
+    progress: Progress
+    verifiers: VerifierPool
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool | Literal["auto"]
+    examine: Examine
+    examined_prompts: frozenset[str] = frozenset()  # held out: no training document may hold one
+
+    @property
+    def partial_dir(self) -> Path:
+        """Where the stage keeps its resume points."""
+        return self.run_dir / "checkpoints" / f"{self.stage}.partial"
+
+    def key(self, *address: int | str) -> int:
+        """A random stream's key within this stage of this run."""
+        return stream_key(self.recipe.seed, self.stage, *address)
+
+    def compile_for(self, model: Decoder, tokens: float, sequence_length: int) -> bool:
+        """Whether to compile for this many training tokens: where it pays, unless the recipe says."""
+        if self.compile != "auto":
+            return self.compile
+        if can_compile() is not None:
+            return False
+        return pays(training_flops(model.config, tokens, sequence_length) / EAGER_FLOPS_PER_SECOND)
+
+    def resume_point(
+        self, step: int, fingerprint: str, totals: dict[str, float], extra: dict[str, Any] | None = None
+    ) -> ResumePoint:
+        """A resume point of this stage at the ledger's present end."""
+        self.ledger.sync()
+        self.samples.sync()
+        return ResumePoint(
+            self.stage, step, len(self.ledger), len(self.samples), fingerprint, dict(totals), extra or {}
+        )
+
+    def rewind(self, point: ResumePoint) -> None:
+        """Go back to where a resume point was made; what is recorded again must be the same."""
+        self.ledger.rewind(point.ledger_lines)
+        self.samples.rewind(point.samples_lines)
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Write a deterministic fact of this stage to the ledger."""
+        self.ledger.append(kind, self.stage, **fields)

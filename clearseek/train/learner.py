@@ -1,0 +1,155 @@
+"""One optimiser step, whatever the stage: micro-batches in, one update out.
+
+The gradient does not know how it was computed: a loss is a sum over tokens divided once by counts of the whole
+batch, so any split into micro-batches, any padding and any number of ranks gives the same update.
+
+Shapes: B rows, T positions that are predicted from (rows hold T + 1 tokens).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import RunError
+from clearseek.config.recipe import TrainStage
+from clearseek.model.compiling import compiled_layers
+from clearseek.model.decoder import Decoder, Hidden
+from clearseek.model.experts import RouterLoad
+from clearseek.model.log_probs import token_log_probs
+from clearseek.text.packing import Rows
+from clearseek.train.optimizer import Optimizer, clip_gradients
+
+
+@dataclass
+class MicroBatch:
+    """Packed rows on the device; `extras` hold more numbers per predicted token, [B, T] each."""
+
+    tokens: Tensor  # [B, T + 1] int64
+    segments: Tensor  # [B, T + 1] int32
+    weights: Tensor  # [B, T + 1] fp32
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Tensor:
+        """The tokens to predict, [B, T]."""
+        return self.tokens[:, 1:]
+
+    @property
+    def target_weights(self) -> Tensor:
+        """What each prediction counts, [B, T]."""
+        return self.weights[:, 1:]
+
+    def future_weights(self, depth: int) -> Tensor:
+        """What predicting the token `depth` further on counts, [B, T]: only within the same document."""
+        shift = 1 + depth
+        weights = torch.zeros_like(self.target_weights)
+        same = self.segments[:, shift:] == self.segments[:, :-shift]
+        weights[:, : weights.shape[1] - depth] = self.weights[:, shift:] * same
+        return weights
+
+    def future_targets(self, depth: int) -> Tensor:
+        """The tokens `depth` further on than the next, [B, T]; the last `depth` are arbitrary."""
+        return self.tokens[:, 1:].roll(-depth, dims=1)
+
+
+Loss = Callable[[Tensor, MicroBatch], Tensor]  # log-probabilities [B, T] → a sum already divided by global counts
+
+
+@dataclass
+class StepResult:
+    """What one step measured, over the whole batch."""
+
+    loss: float
+    grad_norm: float
+    mtp_loss: float
+    balance_loss: float
+    expert_load_max: float  # busiest expert's share of a layer's tokens times the number of experts
+
+
+def micro_batches(rows: Rows, size: int, device: torch.device) -> list[MicroBatch]:
+    """Split rows into micro-batches of exactly `size`, the last filled up with empty rows: shapes stay static."""
+    missing = -len(rows) % size
+    parts = [
+        torch.from_numpy(np.pad(array, ((0, missing), (0, 0)))).split(size)
+        for array in (rows.tokens, rows.segments, rows.weights)
+    ]
+    return [
+        MicroBatch(t.long().to(device), s.to(device), w.to(device)) for t, s, w in zip(*parts, strict=True)
+    ]
+
+
+class Learner:
+    """A model in training: its optimiser and its compiled forward pass."""
+
+    def __init__(self, model: Decoder, stage: TrainStage, dtype: torch.dtype, compile: bool) -> None:
+        self.model, self.stage, self.dtype = model, stage, dtype
+        self.is_compiled = compile
+        self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)
+        self._head_log_probs = compiled_layers(model, self._head) if compile else self._head
+
+    def _head(self, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        return token_log_probs(self.model.logits(states), targets, temperature)
+
+    def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
+        """Log-probability of every target, [B, T], and the pass it came from."""
+        hidden = self.model(batch.tokens[:, :-1], batch.segments[:, :-1], self.dtype, depth)
+        return self._head_log_probs(hidden.states, batch.targets, temperature), hidden
+
+    def step(
+        self,
+        batches: Sequence[MicroBatch],
+        loss: Loss,
+        share: float,
+        num_rows: int,
+        temperature: float = 1.0,
+    ) -> StepResult:
+        """One update from all micro-batches; `num_rows` is the number of rows of the global batch.
+
+        Raises RunError when the gradient is not finite; nothing has been updated then.
+        """
+        stage, self.model.training = self.stage, True
+        depth = len(self.model.mtp) if stage.mtp_loss_weight else 0
+        future_counts = [max(float(sum(b.future_weights(k + 1).sum() for b in batches)), 1.0) for k in range(depth)]
+        totals, loads = torch.zeros(3), []
+        for batch in batches:
+            log_probs, hidden = self.log_probs(batch, depth, temperature)
+            parts = [loss(log_probs, batch), self._mtp_loss(batch, hidden, future_counts)]
+            parts.append(sum((load.balance_loss for load in hidden.loads), torch.zeros(())) / num_rows)
+            weighted = parts[0] + stage.mtp_loss_weight * parts[1] + stage.balance_loss_weight * parts[2]
+            weighted.backward()
+            totals += torch.stack([part.detach().cpu() for part in parts])
+            loads.append([load.tokens_per_expert for load in hidden.loads])
+        grad_norm = clip_gradients(self.model.parameters(), stage.optimizer.gradient_clip)
+        if not np.isfinite(grad_norm):
+            raise RunError(f"gradient norm is {grad_norm}; lower the learning rate or look at the data")
+        self.optimizer.step(share)
+        counts = [torch.stack(layer).sum(0) for layer in zip(*loads, strict=True)]
+        load_max = update_selection_bias(self.model, counts, stage.bias_update_rate)
+        return StepResult(float(totals[0]), grad_norm, float(totals[1]), float(totals[2]), load_max)
+
+    def _mtp_loss(self, batch: MicroBatch, hidden: Hidden, counts: list[float]) -> Tensor:
+        """Mean over depths of the loss of predicting further tokens (arXiv:2412.19437, eq. 24-25)."""
+        total = torch.zeros(())
+        for k, states in enumerate(hidden.predicted_states, start=1):
+            log_probs = self._head_log_probs(states, batch.future_targets(k), 1.0)
+            total = total - (log_probs * batch.future_weights(k)).sum() / counts[k - 1] / len(counts)
+        return total
+
+
+@torch.no_grad()
+def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float) -> float:
+    """Move each router's bias towards its underused experts, once per step, and keep its mean at zero.
+
+    `counts` are in the order of `model.routers()`; routers beyond the list (multi-token modules that did not
+    run) stay as they are. Returns the worst load: busiest expert ÷ mean.
+    """
+    worst = 0.0
+    for router, tokens in zip(model.routers(), counts, strict=False):
+        mean = tokens.mean()
+        bias = router.selection_bias + rate * torch.sign(mean - tokens)
+        router.selection_bias.copy_(bias - bias.mean())
+        worst = max(worst, float(tokens.max() / mean.clamp(min=1.0)))
+    return worst

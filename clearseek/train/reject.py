@@ -1,0 +1,77 @@
+"""Rejection sampling: keep the right, readable completions as examples for a later stage (R1's third step)."""
+
+from clearseek.config.errors import RunError
+from clearseek.config.recipe import RejectStage
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Sampling
+from clearseek.model.decoder import Decoder
+from clearseek.tasks.verify import Verdict
+from clearseek.text.sources import open_source
+from clearseek.text.documents import Conversation
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.context import StageContext
+from clearseek.train.corpus import kept_samples_path, write_examples
+from clearseek.train.flops import forward_flops
+from clearseek.engine.problem_source import ProblemSource
+from clearseek.engine.rollout import Group, Judged, describe, roll_out
+
+_PROBLEMS_AT_A_TIME = 512
+
+
+def run_reject(context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
+    """Sample, judge and keep; writes `data/STAGE.jsonl` and one `step` record per round; returns totals."""
+    engine = Engine(model, tokenizer.eos_id, context.dtype)
+    source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
+    sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
+    kept = [example for name in stage.include_retired for example in retired_examples(context, name)]
+    sampled = 0.0
+    rounds = range(-(-stage.count // _PROBLEMS_AT_A_TIME))
+    for round in rounds:
+        count = min(_PROBLEMS_AT_A_TIME, stage.count - round * _PROBLEMS_AT_A_TIME)
+        groups = roll_out(
+            engine,
+            tokenizer,
+            source.draw(round, _PROBLEMS_AT_A_TIME)[:count],
+            stage.samples,
+            sampling,
+            lambda problem: context.key(round, problem.id),
+            context.verifiers,
+        )
+        kept += [example for group in groups for example in keep(group, stage)]
+        numbers = describe(groups)
+        sampled += numbers["completion_tokens"] * count * stage.samples
+        context.record("step", step=round + 1, kept=len(kept), **numbers)
+        context.progress.step(round + 1, len(rounds), kept=len(kept))
+    if not kept:
+        raise RunError(
+            f"stage {context.stage} kept no sample of {stage.count} problems: the model at {stage.start!r} solves "
+            "none of them; train it further, or lower min_language_consistency"
+        )
+    write_examples(kept_samples_path(context.run_dir, context.stage), kept)
+    return {"tokens": sampled, "flops": forward_flops(model.config, sampled, stage.max_completion_tokens)}
+
+
+def keep(group: Group, stage: RejectStage) -> list[dict[str, str]]:
+    """The first right and consistent completions of a group, no two thoughts alike, as examples."""
+    good = {item.thought: item for item in reversed(group.judged) if _is_good(item, stage.min_language_consistency)}
+    chosen = list(reversed(good.values()))[: stage.keep_per_problem]
+    return [
+        {"prompt": group.problem.prompt, "thought": item.thought, "answer": item.answer or ""} for item in chosen
+    ]
+
+
+def _is_good(item: Judged, min_consistency: float) -> bool:
+    consistency = 1.0 if item.language_consistency is None else item.language_consistency
+    return item.verdict == Verdict.correct and not item.is_truncated and consistency >= min_consistency
+
+
+def retired_examples(context: StageContext, stage: str) -> list[dict[str, str]]:
+    """The answers that an rl stage kept of the problems it retired."""
+    path = kept_samples_path(context.run_dir, stage)
+    if not path.exists() or not path.stat().st_size:
+        return []
+    return [
+        {"prompt": document.history[-1]["content"], "thought": document.thought, "answer": document.answer}
+        for document in open_source(path)
+        if isinstance(document, Conversation)
+    ]

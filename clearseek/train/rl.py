@@ -1,0 +1,264 @@
+"""Group-relative policy optimisation: sample groups, reward them by their verdicts, take a step, repeat.
+
+On policy: with one update per batch the ratio is 1 by construction and clipping is inert, as it should be.
+What is left out on purpose: value networks, reward models, asynchronous rollouts.
+"""
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import RunError
+from clearseek.config.recipe import RlStage
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Sampling
+from clearseek.model.decoder import Decoder
+from clearseek.text.packing import Rows
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.advantages import ADVANTAGES, has_signal
+from clearseek.train.context import StageContext
+from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
+from clearseek.train.flops import forward_flops, training_flops
+from clearseek.train.learner import Learner, MicroBatch, micro_batches
+from clearseek.train.policy_batch import PolicyBatch, pack_groups
+from clearseek.train.policy_losses import POLICY_LOSSES, PolicyTerms, kl_to_reference
+from clearseek.engine.problem_source import ProblemSource
+from clearseek.engine.rollout import Group, describe, rewards, roll_out
+from clearseek.train.schedule import rate_at
+from clearseek.train.state import ResumePoint, latest_resume_point, load_model_state, save_resume_point
+from clearseek.train.supervised import mean_loss, rows_of_step
+
+
+@dataclass
+class Pool:
+    """What a stage remembers of the problems it has solved: which to pass over, and answers worth keeping."""
+
+    retired: set[str] = field(default_factory=set)
+    solved: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, groups: list[Group], pass_rate: float | None) -> None:
+        """Retire problems solved often enough; their first right answer joins the rejection-sampling pool."""
+        for group in groups:
+            if pass_rate is None or group.pass_rate < pass_rate:
+                continue
+            self.retired.add(group.problem.id)
+            right = next(item for item in group.judged if item.verdict == "correct")
+            self.solved.append(
+                {"prompt": group.problem.prompt, "thought": right.thought, "answer": right.answer or ""}
+            )
+
+
+class PolicyTrainer:
+    """One reinforcement-learning stage on one model."""
+
+    def __init__(self, context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> None:
+        self.context, self.stage, self.model, self.tokenizer = context, stage, model, tokenizer
+        tokens = stage.steps * stage.problems_per_step * stage.group_size * stage.max_completion_tokens
+        self.learner = Learner(model, stage, context.dtype, context.compile_for(model, tokens, stage.sequence_length))
+        self.engine = Engine(model, tokenizer.eos_id, context.dtype)
+        self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
+        self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
+        self.reference = self._freeze() if stage.kl_weight else None
+        self.supervised_rows = self._supervised_rows()
+        self.pool = Pool()
+        self.totals: dict[str, float] = {"tokens": 0, "flops": 0.0}
+
+    def _freeze(self) -> Learner:
+        """A copy of the policy that the KL term holds on to."""
+        frozen = copy.deepcopy(self.model).requires_grad_(False)
+        return Learner(frozen, self.stage, self.context.dtype, self.learner.is_compiled)
+
+    def _supervised_rows(self) -> Rows | None:
+        if not self.stage.sft_data:
+            return None
+        return build_rows(
+            self.context, self.stage.sft_data, self.tokenizer, self.stage.sequence_length, "best_fit"
+        )
+
+    def run(self) -> dict[str, float]:
+        """All steps, from the latest resume point if there is one; returns totals."""
+        stage, context = self.stage, self.context
+        for step in range(self._resume(), stage.steps):
+            started = time.perf_counter()
+            groups, dropped = self.sample(step)
+            numbers = describe(groups + dropped) | self.update(step, groups)
+            sampled = numbers["completion_tokens"] * numbers["groups"] * stage.group_size
+            self._count(int(sampled))
+            context.record("step", step=step + 1, **numbers)
+            context.progress.step(
+                step + 1,
+                stage.steps,
+                reward=numbers["reward"],
+                tokens_per_second=sampled / (time.perf_counter() - started),
+            )
+            done = step + 1
+            if stage.evaluate_every and done % stage.evaluate_every == 0 and done < stage.steps:
+                context.examine(self.model, self.tokenizer, done)
+            if done % stage.checkpoint_every == 0 and done < stage.steps:
+                self._save(done)
+        return self.totals
+
+    def sample(self, step: int) -> tuple[list[Group], list[Group]]:
+        """Groups to learn from and groups that tell nothing; drawn again up to `max_refill_rounds` times."""
+        stage, kept, dropped = self.stage, [], []
+        if step:
+            self.engine.load_weights(self.model)
+        for refill in range(stage.max_refill_rounds + 1):
+            missing = stage.problems_per_step - len(kept)
+            round = step * (stage.max_refill_rounds + 1) + refill
+            problems = self.source.draw(round, stage.problems_per_step, self.pool.retired)[:missing]
+            groups = roll_out(
+                self.engine,
+                self.tokenizer,
+                problems,
+                stage.group_size,
+                self.sampling,
+                lambda problem: self.context.key(step, refill, problem.id),
+                self.context.verifiers,
+            )
+            self.pool.add(groups, stage.retire_pass_rate)
+            signal = has_signal(rewards(groups, stage.language_consistency_weight))
+            for group, tells in zip(groups, signal, strict=True):
+                (kept if tells or not stage.drop_zero_variance else dropped).append(group)
+            if not stage.drop_zero_variance or len(kept) >= stage.problems_per_step:
+                break
+        return kept, dropped
+
+    def update(self, step: int, groups: list[Group]) -> dict[str, Any]:
+        """The gradient steps on one sampled batch; a batch without signal changes nothing."""
+        stage = self.stage
+        share = rate_at(stage.schedule, step, stage.steps)
+        values = rewards(groups, stage.language_consistency_weight)
+        numbers: dict[str, Any] = {
+            "reward": float(np.nanmean(values)) if groups else 0.0,
+            "learning_rate": stage.optimizer.learning_rate * share,
+            "loss": 0.0, "grad_norm": 0.0, "tokens": 0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0,
+        }  # fmt: skip
+        if not groups:
+            return numbers
+        batch = pack_groups(groups, ADVANTAGES[stage.advantage](values), values, stage, self.tokenizer.pad_id)
+        batches = batch.micro_batches(stage.micro_batch_rows, self.context.device)
+        measures = _Measures()
+        if stage.updates_per_batch > 1 or stage.kl_weight:
+            self._remember(batches)
+        for _ in range(stage.updates_per_batch):
+            result = self.learner.step(
+                [*batches, *self._supervised_batches(step)],
+                lambda log_probs, one: self._loss(log_probs, one, measures),
+                share,
+                len(batch.rows),
+                stage.temperature,
+            )
+        if measures.mismatch > stage.max_mismatch:
+            raise RunError(
+                f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by "
+                f"{measures.mismatch:.3f} in a log-probability, above max_mismatch ({stage.max_mismatch}); "
+                "set dtype = \"float32\" in the recipe"
+            )
+        self._refresh_reference(step)
+        numbers |= {"loss": result.loss, "grad_norm": result.grad_norm, "tokens": batch.num_tokens}
+        return numbers | measures.as_numbers(batch.num_tokens)
+
+    def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: "_Measures") -> Tensor:
+        """Policy loss and KL of policy rows; cross-entropy of supervised ones."""
+        if "advantages" not in batch.extras:
+            return self.stage.sft_weight * mean_loss(float(batch.extras["num_counted"].max()))(log_probs, batch)
+        stage, extras = self.stage, batch.extras
+        counted = extras["token_weights"] > 0
+        old = extras.get("old_log_probs", log_probs.detach())
+        terms = PolicyTerms(
+            log_probs, old, extras["advantages"], counted, extras["sequences"], stage.clip_low, stage.clip_high
+        )
+        loss = POLICY_LOSSES[stage.policy_loss](terms)
+        measures.add(terms, extras["sampled_log_probs"], first="old_log_probs" not in extras)
+        if stage.kl_weight:
+            divergence = kl_to_reference(log_probs, extras["reference_log_probs"])
+            measures.kl += float((divergence.detach() * counted).sum())
+            loss = loss + stage.kl_weight * divergence
+        return torch.where(counted, loss * extras["token_weights"], 0.0).sum()
+
+    @torch.no_grad()
+    def _remember(self, batches: list[MicroBatch]) -> None:
+        """Store what the sampling policy and the reference think of every token."""
+        for batch in batches:
+            if self.stage.updates_per_batch > 1:
+                batch.extras["old_log_probs"], _ = self.learner.log_probs(batch, 0, self.stage.temperature)
+            if self.reference is not None:
+                batch.extras["reference_log_probs"], _ = self.reference.log_probs(batch, 0, self.stage.temperature)
+
+    def _refresh_reference(self, step: int) -> None:
+        if self.reference is not None and (step + 1) % self.stage.reference_refresh_steps == 0:
+            load_model_state(self.reference.model, self.model.state_dict())
+
+    def _supervised_batches(self, step: int) -> list[MicroBatch]:
+        if self.supervised_rows is None:
+            return []
+        size = self.stage.micro_batch_rows
+        rows = rows_of_step(self.supervised_rows, step, size, self.context.recipe.seed, f"{self.context.stage}/sft")
+        (batch,) = micro_batches(rows, size, self.context.device)
+        batch.extras["num_counted"] = torch.full_like(batch.target_weights, max(rows.num_counted_tokens, 1))
+        return [batch]
+
+    def _count(self, sampled_tokens: int) -> None:
+        config, length = self.model.config, self.stage.sequence_length
+        self.totals["tokens"] += sampled_tokens
+        self.totals["flops"] += forward_flops(config, sampled_tokens, length) + training_flops(config, sampled_tokens, length)
+
+    def _fingerprint(self) -> str:
+        return f"{self.context.recipe.seed}/{self.stage.problems.model_dump_json()}"
+
+    def _resume(self) -> int:
+        point = latest_resume_point(self.context.partial_dir)
+        if point is None:
+            return 0
+        point.check(self.context.stage, self._fingerprint())
+        others = point.restore(self.model, self.learner.optimizer)
+        if self.reference is not None:
+            load_model_state(self.reference.model, others)
+        self.pool = Pool(set(point.extra["retired"]), point.extra["solved"])
+        self.totals = point.totals
+        self.context.rewind(point)
+        self.engine.load_weights(self.model)
+        return point.step
+
+    def _save(self, step: int) -> None:
+        extra = {"retired": sorted(self.pool.retired), "solved": self.pool.solved}
+        point = self.context.resume_point(step, self._fingerprint(), self.totals, extra)
+        others = None if self.reference is None else self.reference.model.state_dict()
+        save_resume_point(self.context.partial_dir, point, self.model, self.learner.optimizer, others)
+        self.context.timings.append("step", self.context.stage, step, tokens=self.totals["tokens"])
+
+
+@dataclass
+class _Measures:
+    """Sums over the tokens of one batch."""
+
+    mismatch: float = 0.0
+    kl: float = 0.0
+    clipped: int = 0
+
+    @torch.no_grad()
+    def add(self, terms: PolicyTerms, sampled: Tensor, first: bool) -> None:
+        """Compare with the sampler (before the first update) and count ratios outside the clip."""
+        difference = (terms.old_log_probs - sampled).abs()
+        self.mismatch = max(self.mismatch, float((difference * terms.counted).max()))
+        outside = (terms.ratio < 1 - terms.clip_low) | (terms.ratio > 1 + terms.clip_high)
+        self.clipped += int((outside & terms.counted).sum())
+
+    def as_numbers(self, num_tokens: int) -> dict[str, float]:
+        """As the ledger names them."""
+        count = max(num_tokens, 1)
+        return {"kl": self.kl / count, "clip_fraction": self.clipped / count, "mismatch": self.mismatch}
+
+
+def run_rl(context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
+    """Train `model` in place; leaves the solved problems' answers where a reject stage finds them."""
+    trainer = PolicyTrainer(context, stage, model, tokenizer)
+    totals = trainer.run()
+    write_examples(kept_samples_path(context.run_dir, context.stage), trainer.pool.solved)
+    return totals

@@ -1,0 +1,94 @@
+"""Resume points: weights, optimiser, counters and the data's fingerprint, written beside and renamed.
+
+Random streams are addressed, so none has to be stored; the data cursor is the step.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import RunError
+from clearseek.model.checkpoint import load_tensors, save_tensors, write_directory
+from clearseek.model.decoder import Decoder
+from clearseek.train.optimizer import Optimizer
+
+_KEPT = 2  # resume points kept beside the one being written
+
+
+@dataclass
+class ResumePoint:
+    """Where a stage stands after `step` steps; `extra` is whatever else the stage must remember."""
+
+    stage: str
+    step: int
+    ledger_lines: int
+    samples_lines: int
+    data_fingerprint: str
+    totals: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    directory: Path | None = None
+
+    def check(self, stage: str, data_fingerprint: str) -> None:
+        """Raise RunError unless the point belongs to this stage and these data."""
+        if (self.stage, self.data_fingerprint) != (stage, data_fingerprint):
+            raise RunError(
+                f"{self.directory}: this resume point was made with other data "
+                f"({self.data_fingerprint[:12]}, now {data_fingerprint[:12]}); restore the data or use another --out"
+            )
+
+    def restore(self, model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Load weights and optimiser state in place; returns the other tensors that were saved."""
+        assert self.directory is not None
+        tensors, _ = load_tensors(self.directory / "state.safetensors")
+        load_model_state(model, _with_prefix(tensors, "model."))
+        optimizer.load_state(_with_prefix(tensors, "optimizer."))
+        return _with_prefix(tensors, "other.")
+
+
+def save_resume_point(
+    folder: Path, point: ResumePoint, model: Decoder, optimizer: Optimizer, others: dict[str, Tensor] | None = None
+) -> None:
+    """Write `folder/step-000100/` and drop the oldest ones. Raises RunError when the disk is full."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
+    tensors |= {f"other.{name}": tensor for name, tensor in (others or {}).items()}
+    with write_directory(folder / f"step-{point.step:06d}") as directory:
+        save_tensors(directory / "state.safetensors", tensors)
+        record = {key: value for key, value in asdict(point).items() if key != "directory"}
+        (directory / "state.json").write_text(json.dumps(record), encoding="utf-8")
+    for old in _points(folder)[:-_KEPT]:
+        shutil.rmtree(old)
+
+
+def latest_resume_point(folder: Path) -> ResumePoint | None:
+    """The newest resume point, or None; a torn one is a RunError that says which older one is whole."""
+    points = _points(folder)
+    if not points:
+        return None
+    newest = points[-1]
+    try:
+        values = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        return ResumePoint(**values, directory=newest)
+    except (OSError, ValueError, TypeError) as error:
+        older = f"; remove it to continue from {points[-2].name}" if len(points) > 1 else "; remove it to start the stage over"
+        raise RunError(f"{newest}: not a whole resume point ({error}){older}") from None
+
+
+def load_model_state(model: Decoder, state: dict[str, Tensor]) -> None:
+    """Copy tensors into a model of the same shape."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(state[name])
+
+
+def _points(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.is_dir()) if folder.is_dir() else []
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,99 @@
+"""The loop that pretraining, fine-tuning and distillation share: packed rows, one loss, resumable at any step."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from clearseek.config.recipe import TrainStage
+from clearseek.model.decoder import Decoder
+from clearseek.text.packing import Rows, epoch_order
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.context import StageContext
+from clearseek.train.flops import training_flops
+from clearseek.train.learner import Learner, Loss, MicroBatch, micro_batches
+from clearseek.train.schedule import rate_at
+from clearseek.train.state import latest_resume_point, save_resume_point
+
+
+def mean_loss(num_counted: float) -> Loss:
+    """Cross-entropy averaged over the counted tokens of the whole batch."""
+
+    def loss(log_probs: Tensor, batch: MicroBatch) -> Tensor:
+        return -(log_probs * batch.target_weights).sum() / num_counted
+
+    return loss
+
+
+def rows_of_step(rows: Rows, step: int, batch_rows: int, seed: int, stage: str) -> Rows:
+    """The rows of one step: the data in a new order every epoch, addressed by the step alone."""
+    wanted, chosen = range(step * batch_rows, (step + 1) * batch_rows), []
+    orders: dict[int, Any] = {}
+    for position in wanted:
+        epoch, place = divmod(position, len(rows))
+        if epoch not in orders:
+            orders[epoch] = epoch_order(len(rows), seed, stage, epoch)
+        chosen.append(orders[epoch][place])
+    return rows.take(chosen)
+
+
+def train_on_rows(
+    context: StageContext,
+    stage: TrainStage,
+    model: Decoder,
+    tokenizer: Tokenizer,
+    rows: Rows,
+    total_steps: int,
+    batch_rows: int,
+    make_loss: Callable[[float], Loss] | None = None,
+) -> dict[str, float]:
+    """Train for `total_steps` steps, from the latest resume point if there is one; returns totals.
+
+    `make_loss` gives the loss for a number of counted tokens (default: cross-entropy).
+    """
+    length = stage.sequence_length
+    compile = context.compile_for(model, total_steps * batch_rows * length, length)
+    learner = Learner(model, stage, context.dtype, compile)
+    make_loss = make_loss or (lambda counted: mean_loss(counted))
+    first, totals = 0, {"tokens": 0.0, "flops": 0.0}
+    point = latest_resume_point(context.partial_dir)
+    if point is not None:
+        point.check(context.stage, rows.fingerprint)
+        point.restore(model, learner.optimizer)
+        context.rewind(point)
+        first, totals = point.step, dict(point.totals)
+    for step in range(first, total_steps):
+        chosen = rows_of_step(rows, step, batch_rows, context.recipe.seed, context.stage)
+        counted, started = chosen.num_counted_tokens, time.perf_counter()
+        batches = micro_batches(chosen, min(stage.micro_batch_rows, batch_rows), context.device)
+        share = rate_at(stage.schedule, step, total_steps)
+        result = learner.step(batches, make_loss(max(counted, 1)), share, batch_rows)
+        seconds = time.perf_counter() - started
+        totals["tokens"] += chosen.tokens.size - chosen.num_padding_tokens
+        totals["flops"] += training_flops(model.config, batch_rows * length, length, bool(stage.mtp_loss_weight))
+        numbers = asdict(result) | {"learning_rate": stage.optimizer.learning_rate * share}
+        context.record("step", step=step + 1, tokens=counted, **numbers)
+        done = step + 1
+        context.progress.step(done, total_steps, loss=result.loss, tokens_per_second=batch_rows * length / seconds)
+        if stage.evaluate_every and done % stage.evaluate_every == 0 and done < total_steps:
+            context.examine(model, tokenizer, done)
+        if done % stage.checkpoint_every == 0 and done < total_steps:
+            context.timings.append("step", context.stage, done, tokens=totals["tokens"])
+            saved = context.resume_point(done, rows.fingerprint, totals)
+            save_resume_point(context.partial_dir, saved, model, learner.optimizer)
+    return totals
+
+
+def steps_for_tokens(tokens: int, batch_rows: int, sequence_length: int) -> int:
+    """Optimiser steps that cover a token budget."""
+    return max(1, math.ceil(tokens / (batch_rows * sequence_length)))
+
+
+def steps_for_epochs(epochs: float, num_rows: int, batch_rows: int) -> int:
+    """Optimiser steps that cover a number of passes over the rows."""
+    return max(1, round(epochs * num_rows / batch_rows))
+
+
