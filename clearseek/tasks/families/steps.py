@@ -13,13 +13,18 @@ GAP = {"en": " ", "ko": " ", "zh": ""}
 
 
 def add(a: int, b: int) -> str:
-    """`23+45=68`"""
-    return f"{a}+{b}={a + b}"
+    """`47+58=97+8=105`: tens first, then units, where there are both."""
+    return f"{a}+{b}={a + b}" if _is_plain(b) else f"{a}+{b}={a + b - b % 10}+{b % 10}={a + b}"
 
 
 def subtract(a: int, b: int) -> str:
-    """`68-12=56`"""
-    return f"{a}-{b}={a - b}"
+    """`64-38=34-8=26`: tens first, then units, where there are both."""
+    return f"{a}-{b}={a - b}" if _is_plain(b) else f"{a}-{b}={a - b + b % 10}-{b % 10}={a - b}"
+
+
+def _is_plain(b: int) -> bool:
+    """Whether a second operand is one step: a digit, or tens alone."""
+    return b < 10 or b % 10 == 0
 
 
 def signed(value: int, term: int) -> str:
