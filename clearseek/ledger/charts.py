@@ -3,7 +3,7 @@
 import html
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
@@ -37,19 +37,22 @@ def line_chart(
     title: str,
     note: str,
     series: Sequence[Series],
-    tick: Callable[[float], str],
+    share: bool = False,
     floor: float | None = None,
     ceiling: float | None = None,
 ) -> Chart | None:
-    """Draws the series over steps; `floor` and `ceiling` widen the range of values. None without points."""
+    """Draws the series over steps; None without points.
+
+    `share` writes values from 0 to 1 as per cent; `floor` and `ceiling` widen the range that is shown.
+    """
     kept = [clean for each in series if (clean := _finite(each)).points or clean.marks]
     everything = [point for each in kept for point in (*each.points, *each.marks)]
     if len(everything) < 2:
         return None
     frame = _Frame.around(everything, floor, ceiling)
-    parts = [_grid(frame, tick), *(_line(each, frame) for each in kept)]
-    label = html.escape(f"{title}: " + "; ".join(_in_words(each, tick) for each in kept))
-    data = html.escape(json.dumps([_data(each, frame, tick) for each in kept], ensure_ascii=False))
+    parts = [_grid(frame, share), *(_line(each, frame) for each in kept)]
+    label = html.escape(f"{title}: " + "; ".join(_in_words(each, share) for each in kept))
+    data = html.escape(json.dumps([_data(each, frame, share) for each in kept], ensure_ascii=False))
     svg = (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}" '
         f'data-series="{data}">{"".join(parts)}</svg>'
@@ -119,12 +122,12 @@ def _finite(series: Series) -> Series:
     return Series(series.name, series.color, points, marks)
 
 
-def _grid(frame: _Frame, tick: Callable[[float], str]) -> str:
+def _grid(frame: _Frame, share: bool) -> str:
     parts = []
     for value in frame.ticks:
         y = frame.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        label = html.escape(tick(value))
+        label = _tick(value, frame, share)
         parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5}" text-anchor="end">{label}</text>')
     bottom = _HEIGHT - 8
     parts.append(f'<text class="tick" x="{_LEFT}" y="{bottom}">step {frame.left:g}</text>')
@@ -151,19 +154,25 @@ def _path(points: Sequence[Point], frame: _Frame) -> str:
     return "M" + "L".join(f"{frame.x(x)} {frame.y(y)}" for x, y in points)
 
 
-def _data(series: Series, frame: _Frame, tick: Callable[[float], str]) -> dict[str, object]:
+def _data(series: Series, frame: _Frame, share: bool) -> dict[str, object]:
     """What the pointer shows: place in the drawing, step and value in words."""
     shown = thin(series.points) or list(series.marks)
-    points = [[frame.x(x), frame.y(y), f"step {x:.0f}", precise(y, tick)] for x, y in shown]
+    points = [[frame.x(x), frame.y(y), f"step {x:.0f}", precise(y, share)] for x, y in shown]
     return {"name": series.name, "color": series.color, "points": points}
 
 
-def precise(value: float, tick: Callable[[float], str]) -> str:
-    """A value as the axis writes it where that is a share, else with four digits."""
-    text = tick(value)
-    return f"{100 * value:.1f}\u00a0%" if text.endswith("%") else f"{value:.4g}"
+def _tick(value: float, frame: _Frame, share: bool) -> str:
+    if not share:
+        return f"{value:.4g}"
+    step = 100 * (frame.ticks[1] - frame.ticks[0])
+    return f"{100 * value:.{0 if step >= 1 else 1 if step >= 0.1 else 2}f}\u00a0%"
 
 
-def _in_words(series: Series, tick: Callable[[float], str]) -> str:
+def precise(value: float, share: bool) -> str:
+    """A value with more digits than the axis has."""
+    return f"{100 * value:.1f}\u00a0%" if share else f"{value:.4g}"
+
+
+def _in_words(series: Series, share: bool) -> str:
     points = smooth(series.points) or list(series.marks)
-    return f"{series.name} from {precise(points[0][1], tick)} to {precise(points[-1][1], tick)}"
+    return f"{series.name} from {precise(points[0][1], share)} to {precise(points[-1][1], share)}"

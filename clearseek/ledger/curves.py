@@ -1,11 +1,9 @@
 """Which curves of a run are drawn, and what a reader is told about each."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from clearseek.ledger.charts import Chart, Series, line_chart
 from clearseek.ledger.lines import number
-from clearseek.ledger.phrases import percent
 from clearseek.ledger.record import RunRecord, StageRecord, judged
 
 NUM_COLORS = 6
@@ -30,66 +28,47 @@ def all_curves(record: RunRecord) -> Curves:
 
 def _loss(stage: StageRecord, place: int) -> Chart | None:
     note = "How surprised the model is by the right next piece. Lower is better."
-    series = Series(stage.name, place % NUM_COLORS + 1, stage.series("loss"))
-    return line_chart(f"Loss in {stage.name}", note, [series], _plain)
+    return line_chart(
+        f"Loss in {stage.name}", note, [Series(stage.name, _color(place), stage.series("loss"))]
+    )
 
 
 def _rl_charts(stages: list[StageRecord]) -> list[Chart | None]:
+    right = "Share of its own attempts that were right. Dots: the same on problems it never trains on."
+    reward = "What training raises: 1 for a right answer, 0 for a wrong one."
     length = "Pieces of text, thoughts included. It grows when the model learns that working things out pays."
     language = "Share of words in the language of the question."
+    attempts = [
+        Series(stage.name, _color(place), _share(stage, "correct"), _evaluated(stage))
+        for place, stage in enumerate(stages)
+    ]
     return [
-        line_chart(
-            "Right answers",
-            "Share of its own attempts that were right. Dots: the same on problems it never trains on.",
-            [
-                Series(stage.name, place % NUM_COLORS + 1, _share(stage, "correct"), _evaluated(stage))
-                for place, stage in enumerate(stages)
-            ],
-            percent,
-            floor=0.0,
-            ceiling=1.0,
-        ),
-        _over(stages, "reward", "Reward", "What training raises: 1 for a right answer, 0 for a wrong one."),
+        line_chart("Right answers", right, attempts, share=True, floor=0.0, ceiling=1.0),
+        _over(stages, "reward", "Reward", reward),
         _over(stages, "completion_tokens", "Length of an answer", length, floor=0.0),
-        _over(stages, "language_consistency", "Stays in the language asked", language, percent, ceiling=1.0),
+        _over(
+            stages, "language_consistency", "Stays in the language asked", language, share=True, ceiling=1.0
+        ),
     ]
 
 
 def _more_charts(rl: list[StageRecord], trained: list[StageRecord]) -> list[Chart | None]:
-    every = trained + rl
+    entropy = "How many ways it still tries. Near zero, nothing new is found."
+    all_wrong, all_right = "Nothing can be learned from these.", "Nor from these: already known."
+    cut, unread = "They reached the length limit before they ended.", "No final answer in the asked form."
+    norm, rate = "How hard each step pulls. Spikes mean trouble.", "How far each step goes."
+    expert = "Its load over the mean load; 1 is perfectly even."
     return [
-        _over(
-            rl,
-            "entropy",
-            "Entropy",
-            "How many ways it still tries. Near zero, nothing new is found.",
-            floor=0.0,
-        ),
-        _shares(
-            rl,
-            "groups_all_wrong",
-            "groups",
-            "Problems no attempt solved",
-            "Nothing can be learned from these.",
-        ),
-        _shares(
-            rl,
-            "groups_all_correct",
-            "groups",
-            "Problems every attempt solved",
-            "Nor from these: already known.",
-        ),
-        _shares(
-            rl, "truncated", None, "Answers cut short", "They reached the length limit before they ended."
-        ),
-        _shares(rl, "unparseable", None, "Answers that can't be read", "No final answer in the asked form."),
-        _over(
-            trained, "expert_load_max", "Busiest expert", "Its load over the mean load; 1 is perfectly even."
-        ),
-        _over(
-            every, "grad_norm", "Gradient norm", "How hard each step pulls. Spikes mean trouble.", floor=0.0
-        ),
-        _over(every, "learning_rate", "Learning rate", "How far each step goes.", floor=0.0),
+        _over(rl, "entropy", "Entropy", entropy, floor=0.0),
+        _shares(rl, "groups_all_wrong", "groups", "Problems no attempt solved", all_wrong),
+        _shares(rl, "groups_all_correct", "groups", "Problems every attempt solved", all_right),
+        _shares(rl, "truncated", None, "Answers cut short", cut),
+        _shares(rl, "unparseable", None, "Answers that can't be read", unread),
+        _over(trained + rl, "expert_load_max", "Busiest expert", expert),
+        _over(trained, "grad_norm", "Gradient norm, from examples", norm, floor=0.0),
+        _over(rl, "grad_norm", "Gradient norm, by trying", norm, floor=0.0),
+        _over(trained, "learning_rate", "Learning rate, from examples", rate, floor=0.0),
+        _over(rl, "learning_rate", "Learning rate, by trying", rate, floor=0.0),
     ]
 
 
@@ -98,24 +77,26 @@ def _over(
     name: str,
     title: str,
     note: str,
-    tick: Callable[[float], str] | None = None,
+    share: bool = False,
     floor: float | None = None,
     ceiling: float | None = None,
 ) -> Chart | None:
-    series = [
-        Series(each.name, place % NUM_COLORS + 1, each.series(name)) for place, each in enumerate(stages)
-    ]
-    return line_chart(title, note, series, tick or _plain, floor, ceiling)
+    series = [Series(stage.name, _color(place), stage.series(name)) for place, stage in enumerate(stages)]
+    return line_chart(title, note, series, share, floor, ceiling)
 
 
 def _shares(stages: list[StageRecord], name: str, whole: str | None, title: str, note: str) -> Chart | None:
+    """A chart of `_share`; None when it is zero throughout."""
     series = [
-        Series(stage.name, place % NUM_COLORS + 1, _share(stage, name, whole))
-        for place, stage in enumerate(stages)
+        Series(stage.name, _color(place), _share(stage, name, whole)) for place, stage in enumerate(stages)
     ]
     if not any(y for each in series for _, y in each.points):
         return None
-    return line_chart(title, note, series, percent, floor=0.0)
+    return line_chart(title, note, series, share=True, floor=0.0)
+
+
+def _color(place: int) -> int:
+    return place % NUM_COLORS + 1
 
 
 def _share(stage: StageRecord, name: str, whole: str | None = None) -> list[tuple[float, float]]:
@@ -136,7 +117,3 @@ def _evaluated(stage: StageRecord) -> list[tuple[float, float]]:
 
 def _drawn(charts: list[Chart | None]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
-
-
-def _plain(value: float) -> str:
-    return f"{value:.4g}"

@@ -9,7 +9,7 @@ from clearseek.ledger.record import RunRecord, StageRecord, table, table_list
 KINDS = {
     "tokenizer": (
         "cuts text into pieces",
-        "Finds the few hundred pieces that text is best cut into. No model yet.",
+        "Finds the pieces that text is best cut into. There is no model yet.",
     ),
     "pretrain": (
         "reads and predicts",

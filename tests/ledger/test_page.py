@@ -244,7 +244,7 @@ def test_answers_are_gathered_by_problem_and_kept_in_bounds() -> None:
 
 def test_charts_keep_their_points_inside_and_survive_odd_numbers() -> None:
     points = [(float(x), x % 7 * 1.5) for x in range(1000)] + [(1000.0, float("nan"))]
-    chart = line_chart("Loss", "note", [Series("a", 1, points, [(3.0, 9.0)])], "{:g}".format)
+    chart = line_chart("Loss", "note", [Series("a", 1, points, [(3.0, 9.0)])])
     assert chart is not None
     xy = [
         float(number)
@@ -255,8 +255,15 @@ def test_charts_keep_their_points_inside_and_survive_odd_numbers() -> None:
     assert max(xy[::2]) <= 440
     assert max(xy[1::2]) <= 196
     assert len(chart.svg) < 40_000
-    assert line_chart("x", "", [Series("a", 1, [(1.0, float("inf"))])], str) is None
-    assert line_chart("x", "", [Series("a", 1, [(1.0, 2.0), (1.0, 2.0)])], str) is not None
+    assert line_chart("x", "", [Series("a", 1, [(1.0, float("inf"))])]) is None
+    assert line_chart("x", "", [Series("a", 1, [(1.0, 2.0), (1.0, 2.0)])]) is not None
+
+
+def test_the_ticks_of_small_shares_differ() -> None:
+    chart = line_chart("x", "", [Series("a", 1, [(1.0, 0.0), (2.0, 0.02)])], share=True)
+    assert chart is not None
+    ticks = re.findall(r">([^<]*%)<", chart.svg)
+    assert len(set(ticks)) == len(ticks) >= 4
 
 
 def test_ticks_are_round_and_cover_the_range() -> None:
