@@ -57,7 +57,7 @@ def generate(rng: Random, level: int, language: str) -> Problem:
     order = rng.sample(range(len(PEOPLE[language])), 3 if level == 3 else 2)
     people = [PEOPLE[language][i] for i in order]
     claims = _SIMPLE if level != 2 else tuple(_SAYS[language])
-    go_back = rng.random() < (1 / 3 if level == 1 else 1 / 2)
+    go_back = rng.random() < (0.3 if level == 1 else 0.5)
     while True:
         says = tuple((pick(rng, claims), (i + 1) % len(people)) for i in range(len(people)))
         if level == 2 and all(claim in _SIMPLE for claim, _ in says):

@@ -3,14 +3,17 @@
 math-verify looks for an answer anywhere in a text, and takes 9% for 9 or the last of several equations. Here
 the candidate must be one bare expression. Its time limits use signals, which fail silently off the main
 thread, so they are off: the worker that runs this is stopped from outside. Its extractor of plain expressions
-calls Python's evaluator, so only its LaTeX parser is used. Equivalence cannot see whether a step was done:
-where the task is to simplify, `exact` is the better verifier.
+calls Python's evaluator, so only its LaTeX parser is used, and that without the evaluator. Equivalence cannot
+see whether a step was done: where the task is to simplify, `exact` is the better verifier.
 """
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from clearseek.tasks.verifiers.fold import fold, unwrap
@@ -19,7 +22,9 @@ from clearseek.tasks.verifiers.verdict import Verdict, verdict_of
 
 _LONGEST = 500
 _RELATIVE_TOLERANCE = Fraction(1, 10**6)
-_FRACTION = re.compile(r"(?P<sign>-?)\s*\\[dt]?frac\{(?P<a>\d+)\}\{(?P<b>\d+)\}", re.ASCII)
+_FRACTION = re.compile(r"(?P<sign>-?)\s*\\[dt]?frac(?:\{(\d+)\}|(\d))(?:\{(\d+)\}|(\d))", re.ASCII)
+_NUMERAL = re.compile(r"Integer *\( *(?P<whole>\d+) *\)|Float *\( *'(?P<decimal>[\d.]+)' *\)", re.ASCII)
+_DEEPEST = 20
 _FUNCTIONS = re.compile(
     "(?:arc)?(?:sin|cos|tan)|(?:sin|cos|tan)h|cot|sec|csc|log|ln|exp|sqrt|pi|[pbv]?matrix"
 )
@@ -51,9 +56,8 @@ def math(candidate: str, answer: str) -> Verdict:
 
 def _read_fraction(text: str) -> Number | None:
     if found := _FRACTION.fullmatch(text):
-        if not int(found["b"]):
-            return None
-        text = f"{found['sign']}{found['a']}/{found['b']}"
+        above, below = (digits for digits in found.groups()[1:] if digits)
+        text = f"{found['sign']}{above}/{below}"
     return read_number(text)
 
 
@@ -69,7 +73,9 @@ def _as_numbers(read: str, known: Number, reference: str) -> Verdict:
 
 def _is_bare(text: str, reference: str) -> bool:
     """Whether the text is one expression of the reference's kind, without words, choices or huge powers."""
-    if not text or len(text) > _LONGEST or _FOREIGN.search(_without_shared(text, reference)):
+    if not text or len(text) > _LONGEST or _nesting(text) > _DEEPEST:
+        return False
+    if _FOREIGN.search(_without_shared(text, reference)):
         return False
     if _relations(text) != _relations(reference):
         return False
@@ -78,6 +84,10 @@ def _is_bare(text: str, reference: str) -> bool:
     letters = set(re.findall(r"[^\W\d_]", reference))
     words = re.findall(r"[^\W\d_]{2,}", re.sub(r"\\[A-Za-z]+", " ", text))
     return all(_FUNCTIONS.fullmatch(word) or set(word) <= letters for word in words)
+
+
+def _nesting(text: str) -> int:
+    return max(accumulate((mark in "{[(") - (mark in ")]}") for mark in text))
 
 
 def _relations(text: str) -> list[str]:
@@ -113,15 +123,39 @@ def _is_undefined(expression: Any) -> bool:
 def _parse(text: str) -> Any | None:
     from math_verify import parse
 
-    found = parse(
-        f"\\boxed{{{text}}}",
-        extraction_config=[_latex_only()],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
-        raise_on_error=False,
-    )
+    with _numerals_only():
+        found = parse(
+            f"\\boxed{{{text}}}",
+            extraction_config=[_latex_only()],
+            fallback_mode="no_fallback",
+            extraction_mode="first_match",
+            parsing_timeout=None,
+            raise_on_error=False,
+        )
     return found[0] if len(found) == 1 else None
+
+
+@contextmanager
+def _numerals_only() -> Iterator[None]:
+    """Without sympy's evaluator: even a plain numeral becomes a number by way of Python's `eval` there."""
+    from sympy.parsing import sympy_parser
+
+    evaluator = sympy_parser.eval_expr
+    sympy_parser.eval_expr = _numeral
+    try:
+        yield
+    finally:
+        sympy_parser.eval_expr = evaluator
+
+
+def _numeral(code: str, *_: object) -> Any:
+    """What sympy writes for a numeral (`Integer (2 )`, `Float ('1.5' )`), read; anything else is refused."""
+    from sympy import Float, Integer
+
+    found = _NUMERAL.fullmatch(code.strip())
+    if not found:
+        raise ValueError(f"not a numeral: {code[:40]!r}")
+    return Integer(int(found["whole"])) if found["whole"] else Float(found["decimal"])
 
 
 @cache
