@@ -54,7 +54,7 @@ def check_verifier(verifier: str) -> None:
 def load_verifier(verifier: str) -> None:
     """Import ahead of its first use what a verifier needs and takes long to import."""
     if verifier == "math":
-        import math_verify  # noqa: F401
+        math("x", "x")  # imports sympy and builds the parser's tables
     elif verifier.startswith("gym:"):
         from clearseek.tasks.gym import require_gym
 

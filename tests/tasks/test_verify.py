@@ -28,7 +28,7 @@ def items(rows: list[dict[str, str]]) -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
-    with VerifierPool(Limits(timeout_seconds=2)) as pool:
+    with VerifierPool(Limits(timeout_seconds=3)) as pool:
         yield pool
 
 

@@ -18,7 +18,7 @@ from clearseek.tasks.worker import Limits, VerifierPool
 
 RIGHT, ERROR = Verdict.correct, Verdict.error
 BEFORE, AFTER = ("number", "1", "1"), ("exact", "a", "a")
-LIMITS = Limits(timeout_seconds=0.7, load_seconds=20, memory_bytes=512 << 20)
+LIMITS = Limits(timeout_seconds=1.5, load_seconds=20, memory_bytes=512 << 20)
 
 
 @pytest.fixture
@@ -50,9 +50,8 @@ def running(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("crime", "told"),
     [
-        ("while True: pass", "gave no answer within 0.7 s"),
-        ("import time; time.sleep(1000)", "gave no answer within 0.7 s"),
-        ("import re; return bool(re.fullmatch('(a+)+b', 'a' * 60))", "gave no answer within 0.7 s"),
+        ("import time; time.sleep(1000)", "gave no answer within 1.5 s"),
+        ("import re; return bool(re.fullmatch('(a+)+b', 'a' * 60))", "gave no answer within 1.5 s"),
         ("import os; os._exit(7)", "ended with exit code 7"),
         ("import sys; sys.exit(0)", "ended with exit code 0"),
         ("import os; os.kill(os.getpid(), 11)", "was ended by SIGSEGV"),
