@@ -166,7 +166,11 @@ def _weight_files(directory: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index}: has no weight_map; copy or download it again")
-    return [directory / str(name) for name in sorted(set(weight_map.values()))]
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index}: names {name}, which is not a file beside it; download it again")
+    return [directory / name for name in names]
 
 
 def _without_absent_mtp(config: ModelConfig, stored: Mapping[str, Any]) -> ModelConfig:

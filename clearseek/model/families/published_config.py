@@ -65,7 +65,12 @@ def check_switches(published: Mapping[str, Any], supported: Mapping[str, Any], p
 
 def read_rope(published: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """`rope_theta` and `rope_scaling` from either published layout; `rope_parameters` is the newer one."""
-    rope = {**(published.get("rope_scaling") or {}), **(published.get("rope_parameters") or {})}
+    rope: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        table = published.get(key) or {}
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {key} = {table!r} has to be an object or null")
+        rope |= table
     theta = rope.pop("rope_theta", None) or published.get("rope_theta")
     found: dict[str, Any] = {} if theta is None else {"rope_theta": theta}
     kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
@@ -82,6 +87,8 @@ def read_rope(published: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _read_yarn(rope: dict[str, Any], published: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """YaRN's table for ModelConfig, with the published formats' defaults."""
     truncate, attention_factor = rope.pop("truncate", True), rope.pop("attention_factor", None)
+    if attention_factor is not None:
+        raise InputError(f"{path}: rope_scaling.attention_factor is not supported; leave it to mscale")
     if not truncate:
         raise InputError(f"{path}: rope_scaling.truncate = False is not supported; only True is")
     if unknown := rope.keys() - _YARN_KEYS:
@@ -91,20 +98,7 @@ def _read_yarn(rope: dict[str, Any], published: Mapping[str, Any], path: Path) -
     if "factor" not in given:
         raise InputError(f"{path}: rope_scaling.factor missing; YaRN needs it")
     # absent here means no temperature on the softmax, where a recipe's default is DeepSeek-V3's
-    given = {"mscale": 1.0, "mscale_all_dim": 0.0} | given
-    _check_temperature(given, attention_factor, path)
-    return given
-
-
-def _check_temperature(yarn: dict[str, Any], attention_factor: float | None, path: Path) -> None:
-    """Refuse what libraries read differently: one of mscale and mscale_all_dim, or a factor of its own."""
-    if attention_factor is not None:
-        raise InputError(f"{path}: rope_scaling.attention_factor is not supported; leave it to mscale")
-    if not yarn["mscale"] or (not yarn["mscale_all_dim"] and yarn["mscale"] != 1.0):
-        raise InputError(
-            f"{path}: rope_scaling.mscale = {yarn['mscale']} with mscale_all_dim = {yarn['mscale_all_dim']} "
-            "is read differently by different libraries; give both, or neither"
-        )
+    return {"mscale": 1.0, "mscale_all_dim": 0.0} | given
 
 
 def write_rope(config: ModelConfig) -> dict[str, Any]:

@@ -18,8 +18,9 @@ _SWITCHES = SWITCHES | {"use_sliding_window": False}
 def read_config(published: Mapping[str, Any], path: Path) -> ModelConfig:
     """Our config from a published one."""
     check_switches(published, _SWITCHES, path)
-    if other := set(published.get("layer_types") or ()) - {"full_attention"}:
-        raise InputError(f"{path}: layer_types with {min(other)!r} is not supported; only full_attention is")
+    layer_types = published.get("layer_types") or []
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
+        raise InputError(f"{path}: layer_types = {layer_types!r} is not supported; only full_attention is")
     return read_keys("qwen3", published, _KEYS, path)
 
 
