@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from clearseek.tasks.verifiers.fold import fold, unwrap
@@ -18,7 +19,7 @@ class Expression(NamedTuple):
     """The numbers an expression uses, and its value (None where it divides by zero)."""
 
     numbers: Counter[int]
-    value: Fraction | None
+    value: Fraction | int | None
 
 
 def countdown(candidate: str, answer: str) -> Verdict:
@@ -41,11 +42,12 @@ def countdown(candidate: str, answer: str) -> Verdict:
 
 def _reference(answer: str) -> Expression | None:
     if goal := _GOAL.fullmatch(answer):
-        return Expression(Counter(map(int, goal[1].split(","))), Fraction(goal[2]))
+        return Expression(Counter(map(int, goal[1].split(","))), int(goal[2]))
     found = read_expression(answer)
     return found if found and found.value is not None else None
 
 
+@lru_cache(maxsize=4096)
 def read_expression(text: str) -> Expression | None:
     """The expression that the whole text is, else None."""
     text = text.translate(_SIGNS).strip()
@@ -90,7 +92,7 @@ class _Reader:
         taken, self.next = self.next, next(self._tokens, "")
         return taken
 
-    def sum(self) -> Fraction | None:
+    def sum(self) -> Fraction | int | None:
         value = self._product()
         while self.next in ("+", "-"):
             sign = 1 if self._advance() == "+" else -1
@@ -98,7 +100,7 @@ class _Reader:
             value = None if value is None or term is None else value + sign * term
         return value
 
-    def _product(self) -> Fraction | None:
+    def _product(self) -> Fraction | int | None:
         value = self._atom()
         while self.next in ("*", "/"):
             operator = self._advance()
@@ -106,14 +108,14 @@ class _Reader:
             if value is None or factor is None or (operator == "/" and factor == 0):
                 value = None
             else:
-                value = value * factor if operator == "*" else value / factor
+                value = value * factor if operator == "*" else Fraction(value) / factor
         return value
 
-    def _atom(self) -> Fraction | None:
+    def _atom(self) -> Fraction | int | None:
         taken = self._advance()
         if taken.isdigit():
             self.numbers[int(taken)] += 1
-            return Fraction(taken)
+            return int(taken)
         if taken != "(":
             raise _NotAnExpression
         value = self.sum()
