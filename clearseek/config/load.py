@@ -1,4 +1,4 @@
-"""Recipes from TOML: overrides from the command line, and errors that name the key and the nearest known one."""
+"""Recipes from TOML: overrides from the command line, errors that name the key and the nearest known one."""
 
 import difflib
 import hashlib
@@ -98,7 +98,9 @@ def nearest(word: str, known: list[str]) -> str:
 
 def _explain(problem: dict[str, Any], values: dict[str, Any]) -> str:
     """One pydantic problem as a sentence with the key's place and the nearest known key."""
-    location = [part for part in problem["loc"] if part not in STAGE_KINDS or part in values.get("stages", {})]
+    location = [
+        part for part in problem["loc"] if part not in STAGE_KINDS or part in values.get("stages", {})
+    ]
     if len(problem["loc"]) > 3 and problem["loc"][0] == "stages" and problem["loc"][2] in STAGE_KINDS:
         location = [*problem["loc"][:2], *problem["loc"][3:]]
     elif len(problem["loc"]) == 3 and problem["loc"][0] == "stages":
@@ -149,5 +151,7 @@ def difference(old: dict[str, Any], new: dict[str, Any], place: str = "") -> lis
         if isinstance(before, dict) and isinstance(after, dict):
             lines += difference(before, after, here)
         elif before != after:
-            lines.append(f"{here}: {json.dumps(before, ensure_ascii=False)} → {json.dumps(after, ensure_ascii=False)}")
+            lines.append(
+                f"{here}: {json.dumps(before, ensure_ascii=False)} → {json.dumps(after, ensure_ascii=False)}"
+            )
     return lines

@@ -13,12 +13,18 @@ LANGUAGES: tuple[Language, ...] = ("en", "ko", "zh")
 class Problems(Table):
     """Where problems with checkable answers come from: generated families, or a file of the user's own."""
 
-    tasks: list[str] | None = Field(default=None, description="families by name; default: all, unless path is set")
+    tasks: list[str] | None = Field(
+        default=None, description="families by name; default: all, unless path is set"
+    )
     languages: list[Language] = list(LANGUAGES)
     levels: list[int] = [1, 2]
-    path: str | None = Field(default=None, description="JSON lines with prompt, answer, verifier; or GSM8K's layout")
+    path: str | None = Field(
+        default=None, description="JSON lines with prompt, answer, verifier; or GSM8K's layout"
+    )
     gym: list[str] | None = Field(default=None, description="reasoning-gym datasets (extra `gym`)")
-    held_out_path: str | None = Field(default=None, description="test file; default: split `path` by content hash")
+    held_out_path: str | None = Field(
+        default=None, description="test file; default: split `path` by content hash"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -38,20 +44,27 @@ class DataSource(Table):
 
     problems: Problems | None = None
     path: str | None = Field(default=None, description="folder of .txt/.md, or a .jsonl or .parquet file")
-    dataset: str | None = Field(default=None, description="Hugging Face dataset, downloaded when the stage runs")
+    dataset: str | None = Field(
+        default=None, description="Hugging Face dataset, downloaded when the stage runs"
+    )
     stage: str | None = Field(default=None, description="the examples that an earlier reject stage kept")
     count: int = Field(default=0, ge=0, description="documents to take; 0: all (problems need a count)")
     styles: dict[Literal["worked", "bare", "foreign"], float] = Field(
-        default={"worked": 1.0}, description="shares of worked solutions, bare answers and foreign-language ones"
+        default={"worked": 1.0},
+        description="shares of worked solutions, bare answers and foreign-language ones",
     )
-    layout: Literal["chat", "document"] = Field(default="chat", description="chat format, or plain text to learn whole")
+    layout: Literal["chat", "document"] = Field(
+        default="chat", description="chat format, or plain text to learn whole"
+    )
     hold_out_every: int = Field(default=0, ge=0, description="every N-th document is kept for bits per byte")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [n for n in ("problems", "path", "dataset", "stage") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(f"a data source needs exactly one of problems, path, dataset and stage, got {given}")
+            raise ValueError(
+                f"a data source needs exactly one of problems, path, dataset and stage, got {given}"
+            )
         if self.problems is not None and not self.count:
             raise ValueError("a source of problems needs count, the number of documents to generate")
         if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:
@@ -102,7 +115,9 @@ class StageBase(Table):
     """What every stage has: where its weights start from."""
 
     kind: str
-    start: str = Field(description="a name in [models] (random weights), an earlier stage, or a model directory")
+    start: str = Field(
+        description="a name in [models] (random weights), an earlier stage, or a model directory"
+    )
 
 
 class TokenizerStage(Table):
@@ -116,7 +131,9 @@ class TokenizerStage(Table):
 class TrainStage(StageBase):
     """What all gradient stages share."""
 
-    tokenizer: str | None = Field(default=None, description="a tokenizer stage or directory; default: the start's own")
+    tokenizer: str | None = Field(
+        default=None, description="a tokenizer stage or directory; default: the start's own"
+    )
     sequence_length: int = Field(default=128, ge=8)
     micro_batch_rows: int = Field(default=32, ge=1, description="rows of one forward pass on one process")
     optimizer: Optimizer = Optimizer()
@@ -126,7 +143,9 @@ class TrainStage(StageBase):
     bias_update_rate: float = Field(default=1e-3, ge=0, description="γ of the router's selection bias")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between resume points")
     evaluate: bool = True
-    evaluate_every: int = Field(default=0, ge=0, description="steps between evaluations on the way; 0: only at the end")
+    evaluate_every: int = Field(
+        default=0, ge=0, description="steps between evaluations on the way; 0: only at the end"
+    )
 
 
 class PretrainStage(TrainStage):
@@ -204,7 +223,9 @@ class RlStage(TrainStage):
     temperature: float = Field(default=1.0, gt=0)
     updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
     reference_refresh_steps: int = Field(default=400, ge=1)
-    max_mismatch: float = Field(default=0.5, gt=0, description="largest |sampler − trainer| log-probability allowed")
+    max_mismatch: float = Field(
+        default=0.5, gt=0, description="largest |sampler − trainer| log-probability allowed"
+    )
 
     profile: Literal["r1", "best"] = "best"
     advantage: Literal["group_std", "center", "leave_one_out", "batch_std"]
@@ -246,7 +267,9 @@ class RejectStage(StageBase):
     temperature: float = Field(default=1.0, gt=0)
     max_completion_tokens: int = Field(default=96, ge=1)
     min_language_consistency: float = Field(default=0.0, ge=0, le=1)
-    include_retired: list[str] = Field(default=[], description="rl stages whose solved problems join the pool")
+    include_retired: list[str] = Field(
+        default=[], description="rl stages whose solved problems join the pool"
+    )
 
 
 class EvalStage(StageBase):
@@ -281,7 +304,9 @@ class Recipe(Table):
     compile: bool | Literal["auto"] = "auto"
     models: dict[str, ModelConfig] = {}
     evaluation: Evaluation = Evaluation()
-    final: str | None = Field(default=None, description="the stage whose model the run stands for; default: the last")
+    final: str | None = Field(
+        default=None, description="the stage whose model the run stands for; default: the last"
+    )
     stages: dict[str, Stage] = Field(min_length=1)
 
     @model_validator(mode="after")

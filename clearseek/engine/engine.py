@@ -38,8 +38,10 @@ class Engine:
             ours.copy_(theirs)
         self.weights_version += 1
 
-    def generate(self, requests: Sequence[Request], on_token: OnToken | None = None) -> list[list[Completion]]:
-        """Complete every request; returns its samples in order. Raises InputError if a prompt is empty or too long.
+    def generate(
+        self, requests: Sequence[Request], on_token: OnToken | None = None
+    ) -> list[list[Completion]]:
+        """Complete every request; returns its samples in order. InputError if a prompt is empty or too long.
 
         All requests of one call share temperature and top_p; their budgets may differ.
         """

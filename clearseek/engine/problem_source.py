@@ -10,13 +10,16 @@ from clearseek.tasks.registry import Split, generate
 from clearseek.tasks.user import load_problems
 from clearseek.text.packing import epoch_order
 
+_SPLITS: tuple[Split, ...] = ("train", "held_out")
+_GYM_PROBLEMS: dict[Split, int] = {"train": 2048, "held_out": 256}  # of each data set, then they repeat
+
 
 class ProblemSource:
     """Problems without end for training, or a fixed number of held-out ones."""
 
     def __init__(self, problems: Problems, seed: int, stream: str) -> None:
         self.problems, self.seed, self.stream = problems, seed, stream
-        self.pool = {split: self._load(split) for split in ("train", "held_out")} if self.is_finite else {}
+        self.pool = {split: self._load(split) for split in _SPLITS} if self.is_finite else {}
 
     @property
     def is_finite(self) -> bool:
@@ -24,12 +27,14 @@ class ProblemSource:
         return self.problems.path is not None or self.problems.gym is not None
 
     def draw(self, round: int, count: int, without: Collection[str] = ()) -> list[Problem]:
-        """`count` training problems for a round of sampling; those named in `without` (by id) are passed over."""
+        """`count` training problems for a round of sampling; those in `without` (by id) are passed over."""
         if not self.is_finite:
             return self._generate(count, "train", f"{self.stream}/{round}")
         pool = [problem for problem in self.pool["train"] if problem.id not in without]
         if not pool:
-            raise InputError(f"{self.problems.path}: every problem is solved and retired; stop here or add problems")
+            raise InputError(
+                f"{self.problems.path}: every problem is solved and retired; stop here or add problems"
+            )
         drawn = []
         for position in range(round * count, (round + 1) * count):
             epoch, place = divmod(position, len(pool))
@@ -47,15 +52,17 @@ class ProblemSource:
         chosen = self.problems
         return generate(chosen.tasks, chosen.languages, chosen.levels, count, self.seed, split, stream)
 
-    def _load(self, split: str) -> list[Problem]:
+    def _load(self, split: Split) -> list[Problem]:
         if self.problems.gym is not None:
             from clearseek.tasks.gym import load_gym
 
-            loaded = load_gym(self.problems.gym, self.seed)
-            return [problem for problem in loaded if problem.held_out == (split == "held_out")]
+            count = _GYM_PROBLEMS[split]
+            return [p for name in self.problems.gym for p in load_gym(name, count, self.seed, split)]
         assert self.problems.path is not None
         if self.problems.held_out_path is not None:
-            return load_problems(Path(self.problems.path if split == "train" else self.problems.held_out_path))
+            return load_problems(
+                Path(self.problems.path if split == "train" else self.problems.held_out_path)
+            )
         return _part(load_problems(Path(self.problems.path)), split, self.problems.path)
 
 

@@ -8,7 +8,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 takes the likeliest; reinforcement learning samples at 1 untruncated."""
+    """How tokens are drawn. Temperature 0 takes the likeliest; RL samples at 1 and truncates nothing."""
 
     temperature: float = 1.0
     top_p: float = 1.0

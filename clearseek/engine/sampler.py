@@ -13,7 +13,7 @@ from clearseek.model.log_probs import log_probs_from_logits
 
 @dataclass
 class Sampled:
-    """One drawn token per row, its log-probability at the sampling temperature, and the distribution's entropy."""
+    """One drawn token per row, its log-probability at the temperature, the distribution's entropy."""
 
     tokens: Tensor  # [B] int64
     log_probs: Tensor  # [B] fp32, before truncation: what the trainer computes too

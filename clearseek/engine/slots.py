@@ -62,7 +62,12 @@ class Slots:
         return [slot for slot, occupant in enumerate(self.occupants) if occupant is None]
 
     def admit(
-        self, slots: list[int], occupants: list[Occupant], prompt: Tensor, entries: list[Cache], uniforms: Tensor
+        self,
+        slots: list[int],
+        occupants: list[Occupant],
+        prompt: Tensor,
+        entries: list[Cache],
+        uniforms: Tensor,
     ) -> None:
         """Put samples of one prompt [T] into empty slots; the last prompt token is fed at the next step.
 
@@ -102,7 +107,11 @@ class Slots:
         tokens = self.tokens[slot, :count].tolist()
         reason: FinishReason = "stop" if tokens[-1] == eos_id else "length"
         completion = Completion(
-            tokens, self.log_probs[slot, :count].tolist(), reason, float(self.entropies[slot, :count].mean()), version
+            tokens,
+            self.log_probs[slot, :count].tolist(),
+            reason,
+            float(self.entropies[slot, :count].mean()),
+            version,
         )
         self.occupants[slot] = None
         self.active[slot], self.num_sampled[slot], self.position[slot] = False, 0, 0

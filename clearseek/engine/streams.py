@@ -14,7 +14,7 @@ def stream_key(*address: int | str) -> int:
 
 
 def uniforms(key: int, sample: int, count: int) -> np.ndarray:
-    """The first `count` numbers in [0, 1) of stream (key, sample), fp32; a longer draw begins with a shorter one.
+    """The first `count` numbers in [0, 1) of stream (key, sample), fp32; a longer draw begins with a shorter.
 
     SplitMix64 (Steele, Lea, Flood 2014) used as a counter-based generator.
     """

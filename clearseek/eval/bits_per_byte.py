@@ -19,8 +19,8 @@ def bits_per_byte(
 ) -> float:
     """−Σ log₂ p of all tokens of all texts ÷ their UTF-8 bytes.
 
-    Each text is read in windows of `length` predictions that overlap by half, so that every token but the first
-    window's has at least half a window of context; the first token follows the begin-of-sentence token.
+    Each text is read in windows of `length` predictions that overlap by half, so that every token but the
+    first window's has at least half a window of context; the first token follows the begin-of-sentence token.
     """
     device, was_training = model.embedding.weight.device, model.training
     model.eval()

@@ -9,7 +9,9 @@ import torch
 
 from clearseek.config.recipe import Evaluation
 from clearseek.engine.engine import Engine
+from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
+from clearseek.engine.rollout import Group, roll_out
 from clearseek.engine.streams import stream_key
 from clearseek.eval.intervals import pass_at_k, pass_rate_interval
 from clearseek.model.decoder import Decoder
@@ -17,8 +19,6 @@ from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
-from clearseek.engine.problem_source import ProblemSource
-from clearseek.engine.rollout import Group, roll_out
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Examination:
     groups: Sequence[Group]
 
     def record(self) -> dict[str, Any]:
-        """The numbers of an `eval` record; problems whose every verdict is an error are left out of pass@1."""
+        """The numbers of an `eval` record; problems with nothing but errors are left out of pass@1."""
         items = [item for group in self.groups for item in group.judged]
         judged = [group for group in self.groups if any(i.verdict != Verdict.error for i in group.judged)]
         rates = [group.pass_rate for group in judged]
@@ -71,7 +71,7 @@ class Examination:
             "pass_at_k": {str(k): _mean([_pass(group, k) for group in judged]) for k in _powers(samples)},
             "by_task": self._by(lambda problem: problem.family),
             "by_language": self._by(lambda problem: problem.language),
-            "by_task_language": self._by(lambda problem: f"{problem.family}/{problem.language}"),
+            "by_task_language": self._by_task_language(),
             "language_consistency": _mean(consistency) if consistency else None,
             "mean_completion_tokens": _mean([len(item.completion.tokens) for item in items]),
             "truncated": sum(item.is_truncated for item in items),
@@ -83,6 +83,15 @@ class Examination:
         for group in self.groups:
             rates[name(group.problem)].append(group.pass_rate)
         return {key: _mean(values) for key, values in sorted(rates.items())}
+
+    def _by_task_language(self) -> dict[str, dict[str, float]]:
+        families = sorted({group.problem.family for group in self.groups})
+        return {
+            family: Examination([g for g in self.groups if g.problem.family == family])._by(
+                lambda p: p.language
+            )
+            for family in families
+        }
 
     @property
     def num_sampled_tokens(self) -> int:

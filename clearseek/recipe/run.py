@@ -48,8 +48,9 @@ def run_recipe(
 ) -> RunResult:
     """Run, or continue, a recipe given by path or by the name of a shipped one.
 
-    Raises InputError when the recipe is wrong or differs from the one the run was started with (unless `fork`,
-    which continues in a new directory from the first stage that changed), and RunError when a stage fails.
+    Raises InputError when the recipe is wrong or differs from the one the run was started with (unless
+    `fork`, which continues in a new directory from the first stage that changed), and RunError when a stage
+    fails.
     """
     recipe = load_recipe(find_recipe(recipe_path), overrides)
     run_dir = Path(out) if out is not None else Path("runs") / recipe.name
@@ -64,7 +65,7 @@ def run_recipe(
 
 
 def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
-    """Make the run's directory, or check that it belongs to this recipe; with `fork`, branch off where it differs."""
+    """Make the run's directory, or check that it's this recipe's; with `fork`, branch where it differs."""
     stored = run_dir / "recipe.toml"
     if stored.exists():
         old = tomllib.loads(stored.read_text(encoding="utf-8"))
@@ -98,7 +99,9 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
     target.mkdir(parents=True)
     _copy_lines(run_dir / "ledger.jsonl", target / "ledger.jsonl", max(ends, default=0))
     starts = [r for r in records[max(ends, default=0) :] if r["kind"] == "stage_started"]
-    _copy_lines(run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else 0)
+    _copy_lines(
+        run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else 0
+    )
     for name in kept:
         for path in (checkpoint_path(run_dir, name), run_dir / "data" / f"{name}.jsonl"):
             if path.is_dir():
@@ -163,15 +166,16 @@ class Run:
             run_stage(self._context(name), self.examiner)
             shutil.rmtree(self._context(name).partial_dir, ignore_errors=True)
         if not any(record["kind"] == "run_finished" for record in records):
-            self.ledger.append("run_finished", final=self.recipe.final)
+            self.ledger.append("run_finished")
             self.ledger.sync()
 
     def _open_ledger(self) -> None:
         """The first record says what ran where; a session that continues must be the same."""
-        numbers = {
+        numbers: dict[str, Any] = {
             "recipe": self.recipe.name,
             "recipe_sha256": recipe_sha256(self.recipe),
             "seed": self.recipe.seed,
+            "result": self.recipe.final,
             "versions": {
                 "python": platform.python_version(),
                 "torch": torch.__version__,

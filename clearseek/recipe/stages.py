@@ -59,7 +59,7 @@ def checkpoint_path(run_dir: Path, stage: str) -> Path:
 
 
 def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -> Start:
-    """The model a stage starts from: new, an earlier stage's, or a directory's. Raises InputError naming all three."""
+    """The model a stage starts from: new, an earlier stage's, or a directory's; else InputError."""
     stage = recipe.stages[name]
     assert not isinstance(stage, TokenizerStage)
     tokenizer_name = getattr(stage, "tokenizer", None)
@@ -67,16 +67,18 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
         directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
         tokenizer = Tokenizer.load(directory)
         model = new_model(recipe, stage.start, tokenizer, device)
-        return Start(model, tokenizer, [_parent(directory, "tokenizer.json")])
+        return Start(model, tokenizer, [_parent(recipe, directory, "tokenizer.json")])
     directory = _model_directory(recipe, run_dir, name, stage.start)
-    tokenizer = Tokenizer.load(find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory)
+    tokenizer = Tokenizer.load(
+        find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
+    )
     model = load_model(directory).to(device)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
-            f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} only "
-            f"{model.config.vocab_size}; give the tokenizer that the model was trained with"
+            f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} "
+            f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
-    return Start(model, tokenizer, [_parent(directory, "model.safetensors")])
+    return Start(model, tokenizer, [_parent(recipe, directory, "model.safetensors")])
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -101,7 +103,9 @@ def find_tokenizer(recipe: Recipe, run_dir: Path, name: str, wanted: str | None)
     """The directory of a stage's tokenizer: a stage, a directory, or the recipe's only tokenizer stage."""
     stages = [stage for stage, table in recipe.stages.items() if table.kind == "tokenizer"]
     if wanted is None and len(stages) != 1:
-        raise InputError(f"stages.{name}.tokenizer is missing; tokenizer stages: {', '.join(stages) or 'none'}")
+        raise InputError(
+            f"stages.{name}.tokenizer is missing; tokenizer stages: {', '.join(stages) or 'none'}"
+        )
     chosen = wanted or stages[0]
     if chosen in recipe.stages:
         return checkpoint_path(run_dir, chosen)
@@ -115,13 +119,17 @@ def _model_directory(recipe: Recipe, run_dir: Path, name: str, start: str) -> Pa
         return checkpoint_path(run_dir, start)
     if not Path(start).exists():
         known = ", ".join([*recipe.models, *recipe.stages])
-        raise InputError(f"stages.{name}.start is {start!r}: no model, stage or directory of that name; known: {known}")
+        raise InputError(
+            f"stages.{name}.start is {start!r}: no model, stage or directory of that name; known: {known}"
+        )
     return resolve_model(Path(start))
 
 
-def _parent(directory: Path, file: str) -> dict[str, str]:
+def _parent(recipe: Recipe, directory: Path, file: str) -> dict[str, str]:
+    """What a stage began with: an earlier stage by name, or a user's directory, and the hash of its file."""
     path = directory / file
-    return {"path": directory.name, "sha256": file_sha256(path) if path.is_file() else ""}
+    kind = "stage" if directory.name in recipe.stages else "path"
+    return {kind: directory.name, "sha256": file_sha256(path) if path.is_file() else ""}
 
 
 def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
@@ -206,7 +214,9 @@ def record_examination(
         )
 
 
-def _started(context: StageContext, stage: Any, parents: list[dict[str, str]], config: ModelConfig | None) -> None:
+def _started(
+    context: StageContext, stage: Any, parents: list[dict[str, str]], config: ModelConfig | None
+) -> None:
     parameters = None
     if config is not None:
         parameters = {"total": num_parameters(config), "active": num_parameters(config, active=True)}
@@ -226,7 +236,15 @@ def _finished(context: StageContext, files: list[str], totals: dict[str, float])
     outputs = []
     for file in files:
         path = folder / file
-        outputs.append({"name": path.name, "path": str(path.relative_to(context.run_dir)) if path.is_relative_to(context.run_dir) else path.name, "sha256": file_sha256(path)})
+        outputs.append(
+            {
+                "name": path.name,
+                "path": str(path.relative_to(context.run_dir))
+                if path.is_relative_to(context.run_dir)
+                else path.name,
+                "sha256": file_sha256(path),
+            }
+        )
     context.record("stage_finished", outputs=outputs, **totals)
     context.ledger.sync()
     context.timings.finish_stage(context.stage, **totals)

@@ -21,7 +21,9 @@ from clearseek.train.flops import training_flops
 from clearseek.train.state import ResumePoint
 
 EAGER_FLOPS_PER_SECOND = 60e9  # of small models on two cores, for deciding whether compiling pays
-Examine = Callable[[Decoder, Tokenizer, int], dict[str, Any]]  # model, tokenizer, step → the evaluation's record
+Examine = Callable[
+    [Decoder, Tokenizer, int], dict[str, Any]
+]  # model, tokenizer, step → the evaluation's record
 
 
 @dataclass

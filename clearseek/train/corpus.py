@@ -32,7 +32,9 @@ def build_rows(
     return pack_arrays(whole.ids[place], offsets, prompts, length + 1, policy, pad_id=tokenizer.pad_id)
 
 
-def encode_source(context: StageContext, source: DataSource, index: int, tokenizer: Tokenizer) -> EncodedDocuments:
+def encode_source(
+    context: StageContext, source: DataSource, index: int, tokenizer: Tokenizer
+) -> EncodedDocuments:
     """One source as tokens, with its `data` record."""
     learn_whole = source.layout == "document"
     if source.problems is not None:
@@ -91,12 +93,20 @@ def problem_examples(context: StageContext, source: DataSource, index: int) -> l
     problems = source.problems
     assert problems is not None
     if problems.path is not None or problems.gym is not None:
-        raise InputError(f"stages.{context.stage}.data[{index}]: only generated problems have worked solutions")
+        raise InputError(
+            f"stages.{context.stage}.data[{index}]: only generated problems have worked solutions"
+        )
     styles = {str(style): share for style, share in source.styles.items()}
     stream = f"{context.stage}/{index}"
     return list(
         documents(
-            problems.tasks, problems.languages, problems.levels, source.count, context.recipe.seed, styles, stream
+            problems.tasks,
+            problems.languages,
+            problems.levels,
+            source.count,
+            context.recipe.seed,
+            styles,
+            stream,
         )
     )
 
@@ -105,9 +115,13 @@ def example_texts(examples: Sequence[Example], tokenizer: Tokenizer, layout: str
     """Examples as (prompt, completion) in the chat format, or as plain documents of three lines."""
     chat = tokenizer.chat
     if layout == "document":
-        return [(f"{chat.bos_token}{e.prompt}\n", f"{e.thought}\n{e.answer}{chat.eos_token}") for e in examples]
+        return [
+            (f"{chat.bos_token}{e.prompt}\n", f"{e.thought}\n{e.answer}{chat.eos_token}") for e in examples
+        ]
     before, after = chat.render_problem("\0").split("\0")
-    return [(f"{before}{e.prompt}{after}", f"{e.thought}</think>{e.answer}{chat.eos_token}") for e in examples]
+    return [
+        (f"{before}{e.prompt}{after}", f"{e.thought}</think>{e.answer}{chat.eos_token}") for e in examples
+    ]
 
 
 def _encode_pairs(texts: list[tuple[str, str]], tokenizer: Tokenizer, learn_whole: bool) -> EncodedDocuments:
@@ -117,7 +131,9 @@ def _encode_pairs(texts: list[tuple[str, str]], tokenizer: Tokenizer, learn_whol
     return EncodedDocuments(ids, offsets[::2], np.zeros_like(prompts) if learn_whole else prompts)
 
 
-def _encode_documents(chosen: Sequence[Document], tokenizer: Tokenizer, learn_whole: bool) -> EncodedDocuments:
+def _encode_documents(
+    chosen: Sequence[Document], tokenizer: Tokenizer, learn_whole: bool
+) -> EncodedDocuments:
     """Documents that others wrote: texts are learnt whole, of conversations the last answer."""
     texts = [document.text for document in chosen if isinstance(document, TextDocument)]
     conversations = [document for document in chosen if isinstance(document, Conversation)]

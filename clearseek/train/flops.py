@@ -45,8 +45,10 @@ def num_parameters(config: ModelConfig, active: bool = False, with_mtp: bool = F
     return total
 
 
-def forward_flops(config: ModelConfig, tokens: float, context: float, mtp: bool = False, causal: bool = True) -> float:
-    """Operations of one forward pass over `tokens` tokens in rows of `context` (a mean when causal is False)."""
+def forward_flops(
+    config: ModelConfig, tokens: float, context: float, mtp: bool = False, causal: bool = True
+) -> float:
+    """Operations of a forward pass over `tokens` tokens in rows of `context` (the mean if not causal)."""
     head = config.vocab_size * config.hidden_size
     matrices = _layers(config, 0, config.num_layers, True) + head
     layers = config.num_layers

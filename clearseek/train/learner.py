@@ -1,7 +1,7 @@
 """One optimiser step, whatever the stage: micro-batches in, one update out.
 
-The gradient does not know how it was computed: a loss is a sum over tokens divided once by counts of the whole
-batch, so any split into micro-batches, any padding and any number of ranks gives the same update.
+The gradient does not know how it was computed: a loss is a sum over tokens divided once by counts of the
+whole batch, so any split into micro-batches, any padding and any number of ranks gives the same update.
 
 Shapes: B rows, T positions that are predicted from (rows hold T + 1 tokens).
 """
@@ -17,7 +17,7 @@ from clearseek.config.errors import RunError
 from clearseek.config.recipe import TrainStage
 from clearseek.model.compiling import compiled_layers
 from clearseek.model.decoder import Decoder, Hidden
-from clearseek.model.experts import RouterLoad
+from clearseek.model.experts import Router
 from clearseek.model.log_probs import token_log_probs
 from clearseek.text.packing import Rows
 from clearseek.train.optimizer import Optimizer, clip_gradients
@@ -55,7 +55,9 @@ class MicroBatch:
         return self.tokens[:, 1:].roll(-depth, dims=1)
 
 
-Loss = Callable[[Tensor, MicroBatch], Tensor]  # log-probabilities [B, T] → a sum already divided by global counts
+Loss = Callable[
+    [Tensor, MicroBatch], Tensor
+]  # log-probabilities [B, T] → a sum already divided by global counts
 
 
 @dataclass
@@ -70,7 +72,7 @@ class StepResult:
 
 
 def micro_batches(rows: Rows, size: int, device: torch.device) -> list[MicroBatch]:
-    """Split rows into micro-batches of exactly `size`, the last filled up with empty rows: shapes stay static."""
+    """Split rows into micro-batches of exactly `size`, the last filled up with empty rows: static shapes."""
     missing = -len(rows) % size
     parts = [
         torch.from_numpy(np.pad(array, ((0, missing), (0, 0)))).split(size)
@@ -112,7 +114,9 @@ class Learner:
         """
         stage, self.model.training = self.stage, True
         depth = len(self.model.mtp) if stage.mtp_loss_weight else 0
-        future_counts = [max(float(sum(b.future_weights(k + 1).sum() for b in batches)), 1.0) for k in range(depth)]
+        future_counts = [
+            max(float(sum(b.future_weights(k + 1).sum() for b in batches)), 1.0) for k in range(depth)
+        ]
         totals, loads = torch.zeros(3), []
         for batch in batches:
             log_probs, hidden = self.log_probs(batch, depth, temperature)
@@ -148,6 +152,7 @@ def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float)
     """
     worst = 0.0
     for router, tokens in zip(model.routers(), counts, strict=False):
+        assert isinstance(router, Router)
         mean = tokens.mean()
         bias = router.selection_bias + rate * torch.sign(mean - tokens)
         router.selection_bias.copy_(bias - bias.mean())

@@ -84,7 +84,11 @@ class Optimizer:
         for name, buffer in self.momentum.items():
             buffer.copy_(state[f"muon.momentum.{name}"])
         for name, parameter in self.adamw.items():
-            keys = {key: state[f"adamw.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"adamw.{key}.{name}" in state}
+            keys = {
+                key: state[f"adamw.{key}.{name}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adamw.{key}.{name}" in state
+            }
             if keys:
                 self._adamw.state[parameter] = {key: value.clone() for key, value in keys.items()}
 

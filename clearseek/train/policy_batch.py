@@ -1,4 +1,4 @@
-"""Sampled groups as packed rows: tokens, and for every one its advantage, weight, completion and log-probability."""
+"""Sampled groups as packed rows: tokens, and for each its advantage, weight, completion, log-probability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import torch
 
 from clearseek.config.errors import InputError
 from clearseek.config.recipe import RlStage
+from clearseek.engine.rollout import Group
 from clearseek.text.packing import Rows, pack_arrays
 from clearseek.train.learner import MicroBatch, micro_batches
 from clearseek.train.policy_losses import token_weight
-from clearseek.engine.rollout import Group
 
 
 @dataclass

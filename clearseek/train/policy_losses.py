@@ -33,12 +33,12 @@ PolicyLoss = Callable[[PolicyTerms], Tensor]
 
 
 def reinforce(terms: PolicyTerms) -> Tensor:
-    """Plain policy gradient on fresh samples (Williams 1992); with centred advantages, GRPO without a clip."""
+    """Plain policy gradient on fresh samples (Williams 1992); with centred advantages, unclipped GRPO."""
     return -terms.advantages * terms.log_probs
 
 
 def clip(terms: PolicyTerms) -> Tensor:
-    """PPO's clipped ratio (arXiv:1707.06347); a wider upper bound is DAPO's clip-higher (arXiv:2503.14476)."""
+    """PPO's clipped ratio (arXiv:1707.06347); a wider upper bound is DAPO's clip-higher (2503.14476)."""
     bounded = terms.ratio.clamp(1 - terms.clip_low, 1 + terms.clip_high)
     return -torch.minimum(terms.ratio * terms.advantages, bounded * terms.advantages)
 
@@ -50,7 +50,7 @@ def cispo(terms: PolicyTerms) -> Tensor:
 
 
 def gspo(terms: PolicyTerms) -> Tensor:
-    """Clip the geometric mean of a completion's ratios, the same for all its tokens (arXiv:2507.18071, eq. 5-7)."""
+    """Clip the geometric mean of a completion's ratios, one for all tokens (arXiv:2507.18071, eq. 5-7)."""
     difference = (terms.log_probs - terms.old_log_probs) * terms.counted
     mean = sequence_mean(difference, terms.counted, terms.sequences).exp()
     bounded = mean.clamp(1 - terms.clip_low, 1 + terms.clip_high)
@@ -67,7 +67,7 @@ def sequence_mean(values: Tensor, counted: Tensor, sequences: Tensor) -> Tensor:
 
 
 def kl_to_reference(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """The non-negative estimator of KL(policy ‖ reference) per token (Schulman's k3; arXiv:2402.03300, eq. 4)."""
+    """The estimator of KL(policy ‖ reference) per token that is never below 0 (k3; 2402.03300, eq. 4)."""
     difference = reference - log_probs
     return difference.exp() - difference - 1
 

@@ -1,24 +1,29 @@
-"""Rejection sampling: keep the right, readable completions as examples for a later stage (R1's third step)."""
+"""Rejection sampling: keep right, readable completions as examples for a later stage (R1's third step)."""
+
+from collections.abc import Callable
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RejectStage
 from clearseek.engine.engine import Engine
+from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
+from clearseek.engine.rollout import Group, Judged, describe, roll_out
 from clearseek.model.decoder import Decoder
+from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
-from clearseek.text.sources import open_source
 from clearseek.text.documents import Conversation
+from clearseek.text.sources import open_source
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops
-from clearseek.engine.problem_source import ProblemSource
-from clearseek.engine.rollout import Group, Judged, describe, roll_out
 
 _PROBLEMS_AT_A_TIME = 512
 
 
-def run_reject(context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
+def run_reject(
+    context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer
+) -> dict[str, float]:
     """Sample, judge and keep; writes `data/STAGE.jsonl` and one `step` record per round; returns totals."""
     engine = Engine(model, tokenizer.eos_id, context.dtype)
     source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
@@ -26,37 +31,46 @@ def run_reject(context: StageContext, stage: RejectStage, model: Decoder, tokeni
     kept = [example for name in stage.include_retired for example in retired_examples(context, name)]
     sampled = 0.0
     rounds = range(-(-stage.count // _PROBLEMS_AT_A_TIME))
-    for round in rounds:
-        count = min(_PROBLEMS_AT_A_TIME, stage.count - round * _PROBLEMS_AT_A_TIME)
+    for turn in rounds:
+        count = min(_PROBLEMS_AT_A_TIME, stage.count - turn * _PROBLEMS_AT_A_TIME)
         groups = roll_out(
             engine,
             tokenizer,
-            source.draw(round, _PROBLEMS_AT_A_TIME)[:count],
+            source.draw(turn, _PROBLEMS_AT_A_TIME)[:count],
             stage.samples,
             sampling,
-            lambda problem: context.key(round, problem.id),
+            _key(context, turn),
             context.verifiers,
         )
         kept += [example for group in groups for example in keep(group, stage)]
         numbers = describe(groups)
         sampled += numbers["completion_tokens"] * count * stage.samples
-        context.record("step", step=round + 1, kept=len(kept), **numbers)
-        context.progress.step(round + 1, len(rounds), kept=len(kept))
+        context.record("step", step=turn + 1, kept=len(kept), **numbers)
+        context.progress.step(turn + 1, len(rounds), kept=len(kept))
     if not kept:
         raise RunError(
-            f"stage {context.stage} kept no sample of {stage.count} problems: the model at {stage.start!r} solves "
-            "none of them; train it further, or lower min_language_consistency"
+            f"stage {context.stage} kept no sample of {stage.count} problems: the model at {stage.start!r} "
+            "solves none of them; train it further, or lower min_language_consistency"
         )
     write_examples(kept_samples_path(context.run_dir, context.stage), kept)
     return {"tokens": sampled, "flops": forward_flops(model.config, sampled, stage.max_completion_tokens)}
 
 
+def _key(context: StageContext, turn: int) -> Callable[[Problem], int]:
+    return lambda problem: context.key(turn, problem.id)
+
+
 def keep(group: Group, stage: RejectStage) -> list[dict[str, str]]:
     """The first right and consistent completions of a group, no two thoughts alike, as examples."""
-    good = {item.thought: item for item in reversed(group.judged) if _is_good(item, stage.min_language_consistency)}
+    good = {
+        item.thought: item
+        for item in reversed(group.judged)
+        if _is_good(item, stage.min_language_consistency)
+    }
     chosen = list(reversed(good.values()))[: stage.keep_per_problem]
     return [
-        {"prompt": group.problem.prompt, "thought": item.thought, "answer": item.answer or ""} for item in chosen
+        {"prompt": group.problem.prompt, "thought": item.thought, "answer": item.answer or ""}
+        for item in chosen
     ]
 
 

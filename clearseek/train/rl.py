@@ -6,6 +6,7 @@ What is left out on purpose: value networks, reward models, asynchronous rollout
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ from torch import Tensor
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RlStage
 from clearseek.engine.engine import Engine
+from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
+from clearseek.engine.rollout import Group, describe, rewards, roll_out
 from clearseek.model.decoder import Decoder
+from clearseek.tasks.problem import Problem
 from clearseek.text.packing import Rows
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.advantages import ADVANTAGES, has_signal
@@ -25,12 +29,10 @@ from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops, training_flops
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
-from clearseek.train.policy_batch import PolicyBatch, pack_groups
+from clearseek.train.policy_batch import pack_groups
 from clearseek.train.policy_losses import POLICY_LOSSES, PolicyTerms, kl_to_reference
-from clearseek.engine.problem_source import ProblemSource
-from clearseek.engine.rollout import Group, describe, rewards, roll_out
 from clearseek.train.schedule import rate_at
-from clearseek.train.state import ResumePoint, latest_resume_point, load_model_state, save_resume_point
+from clearseek.train.state import latest_resume_point, load_model_state, save_resume_point
 from clearseek.train.supervised import mean_loss, rows_of_step
 
 
@@ -59,7 +61,9 @@ class PolicyTrainer:
     def __init__(self, context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> None:
         self.context, self.stage, self.model, self.tokenizer = context, stage, model, tokenizer
         tokens = stage.steps * stage.problems_per_step * stage.group_size * stage.max_completion_tokens
-        self.learner = Learner(model, stage, context.dtype, context.compile_for(model, tokens, stage.sequence_length))
+        self.learner = Learner(
+            model, stage, context.dtype, context.compile_for(model, tokens, stage.sequence_length)
+        )
         self.engine = Engine(model, tokenizer.eos_id, context.dtype)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
@@ -105,20 +109,22 @@ class PolicyTrainer:
 
     def sample(self, step: int) -> tuple[list[Group], list[Group]]:
         """Groups to learn from and groups that tell nothing; drawn again up to `max_refill_rounds` times."""
-        stage, kept, dropped = self.stage, [], []
+        stage = self.stage
+        kept: list[Group] = []
+        dropped: list[Group] = []
         if step:
             self.engine.load_weights(self.model)
         for refill in range(stage.max_refill_rounds + 1):
             missing = stage.problems_per_step - len(kept)
-            round = step * (stage.max_refill_rounds + 1) + refill
-            problems = self.source.draw(round, stage.problems_per_step, self.pool.retired)[:missing]
+            turn = step * (stage.max_refill_rounds + 1) + refill
+            problems = self.source.draw(turn, stage.problems_per_step, self.pool.retired)[:missing]
             groups = roll_out(
                 self.engine,
                 self.tokenizer,
                 problems,
                 stage.group_size,
                 self.sampling,
-                lambda problem: self.context.key(step, refill, problem.id),
+                self._key(step, refill),
                 self.context.verifiers,
             )
             self.pool.add(groups, stage.retire_pass_rate)
@@ -128,6 +134,9 @@ class PolicyTrainer:
             if not stage.drop_zero_variance or len(kept) >= stage.problems_per_step:
                 break
         return kept, dropped
+
+    def _key(self, step: int, refill: int) -> Callable[[Problem], int]:
+        return lambda problem: self.context.key(step, refill, problem.id)
 
     def update(self, step: int, groups: list[Group]) -> dict[str, Any]:
         """The gradient steps on one sampled batch; a batch without signal changes nothing."""
@@ -158,7 +167,7 @@ class PolicyTrainer:
             raise RunError(
                 f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by "
                 f"{measures.mismatch:.3f} in a log-probability, above max_mismatch ({stage.max_mismatch}); "
-                "set dtype = \"float32\" in the recipe"
+                'set dtype = "float32" in the recipe'
             )
         self._refresh_reference(step)
         numbers |= {"loss": result.loss, "grad_norm": result.grad_norm, "tokens": batch.num_tokens}
@@ -167,12 +176,20 @@ class PolicyTrainer:
     def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: "_Measures") -> Tensor:
         """Policy loss and KL of policy rows; cross-entropy of supervised ones."""
         if "advantages" not in batch.extras:
-            return self.stage.sft_weight * mean_loss(float(batch.extras["num_counted"].max()))(log_probs, batch)
+            return self.stage.sft_weight * mean_loss(float(batch.extras["num_counted"].max()))(
+                log_probs, batch
+            )
         stage, extras = self.stage, batch.extras
         counted = extras["token_weights"] > 0
         old = extras.get("old_log_probs", log_probs.detach())
         terms = PolicyTerms(
-            log_probs, old, extras["advantages"], counted, extras["sequences"], stage.clip_low, stage.clip_high
+            log_probs,
+            old,
+            extras["advantages"],
+            counted,
+            extras["sequences"],
+            stage.clip_low,
+            stage.clip_high,
         )
         loss = POLICY_LOSSES[stage.policy_loss](terms)
         measures.add(terms, extras["sampled_log_probs"], first="old_log_probs" not in extras)
@@ -189,7 +206,9 @@ class PolicyTrainer:
             if self.stage.updates_per_batch > 1:
                 batch.extras["old_log_probs"], _ = self.learner.log_probs(batch, 0, self.stage.temperature)
             if self.reference is not None:
-                batch.extras["reference_log_probs"], _ = self.reference.log_probs(batch, 0, self.stage.temperature)
+                batch.extras["reference_log_probs"], _ = self.reference.log_probs(
+                    batch, 0, self.stage.temperature
+                )
 
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and (step + 1) % self.stage.reference_refresh_steps == 0:
@@ -199,7 +218,9 @@ class PolicyTrainer:
         if self.supervised_rows is None:
             return []
         size = self.stage.micro_batch_rows
-        rows = rows_of_step(self.supervised_rows, step, size, self.context.recipe.seed, f"{self.context.stage}/sft")
+        rows = rows_of_step(
+            self.supervised_rows, step, size, self.context.recipe.seed, f"{self.context.stage}/sft"
+        )
         (batch,) = micro_batches(rows, size, self.context.device)
         batch.extras["num_counted"] = torch.full_like(batch.target_weights, max(rows.num_counted_tokens, 1))
         return [batch]
@@ -207,7 +228,9 @@ class PolicyTrainer:
     def _count(self, sampled_tokens: int) -> None:
         config, length = self.model.config, self.stage.sequence_length
         self.totals["tokens"] += sampled_tokens
-        self.totals["flops"] += forward_flops(config, sampled_tokens, length) + training_flops(config, sampled_tokens, length)
+        self.totals["flops"] += forward_flops(config, sampled_tokens, length) + training_flops(
+            config, sampled_tokens, length
+        )
 
     def _fingerprint(self) -> str:
         return f"{self.context.recipe.seed}/{self.stage.problems.model_dump_json()}"

@@ -6,7 +6,7 @@ from clearseek.config.recipe import Schedule
 
 
 def rate_at(schedule: Schedule, step: int, total: int) -> float:
-    """Share of the peak rate at `step` (from 0) of `total`: linear warm-up, then constant, cosine or linear decay."""
+    """Share of the peak rate at `step` (from 0) of `total`: linear warm-up, then constant, cosine, linear."""
     warmup = round(schedule.warmup * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)

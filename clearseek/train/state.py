@@ -38,7 +38,8 @@ class ResumePoint:
         if (self.stage, self.data_fingerprint) != (stage, data_fingerprint):
             raise RunError(
                 f"{self.directory}: this resume point was made with other data "
-                f"({self.data_fingerprint[:12]}, now {data_fingerprint[:12]}); restore the data or use another --out"
+                f"({self.data_fingerprint[:12]}, now {data_fingerprint[:12]}); restore the data or use "
+                "another --out"
             )
 
     def restore(self, model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -51,7 +52,11 @@ class ResumePoint:
 
 
 def save_resume_point(
-    folder: Path, point: ResumePoint, model: Decoder, optimizer: Optimizer, others: dict[str, Tensor] | None = None
+    folder: Path,
+    point: ResumePoint,
+    model: Decoder,
+    optimizer: Optimizer,
+    others: dict[str, Tensor] | None = None,
 ) -> None:
     """Write `folder/step-000100/` and drop the oldest ones. Raises RunError when the disk is full."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -75,7 +80,11 @@ def latest_resume_point(folder: Path) -> ResumePoint | None:
         values = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         return ResumePoint(**values, directory=newest)
     except (OSError, ValueError, TypeError) as error:
-        older = f"; remove it to continue from {points[-2].name}" if len(points) > 1 else "; remove it to start the stage over"
+        older = (
+            f"; remove it to continue from {points[-2].name}"
+            if len(points) > 1
+            else "; remove it to start the stage over"
+        )
         raise RunError(f"{newest}: not a whole resume point ({error}){older}") from None
 
 

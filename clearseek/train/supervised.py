@@ -1,4 +1,4 @@
-"""The loop that pretraining, fine-tuning and distillation share: packed rows, one loss, resumable at any step."""
+"""The loop of pretraining, fine-tuning and distillation: packed rows, one loss, resumable at any step."""
 
 import math
 import time
@@ -55,8 +55,8 @@ def train_on_rows(
     `make_loss` gives the loss for a number of counted tokens (default: cross-entropy).
     """
     length = stage.sequence_length
-    compile = context.compile_for(model, total_steps * batch_rows * length, length)
-    learner = Learner(model, stage, context.dtype, compile)
+    compiled = context.compile_for(model, total_steps * batch_rows * length, length)
+    learner = Learner(model, stage, context.dtype, compiled)
     make_loss = make_loss or (lambda counted: mean_loss(counted))
     first, totals = 0, {"tokens": 0.0, "flops": 0.0}
     point = latest_resume_point(context.partial_dir)
@@ -73,11 +73,15 @@ def train_on_rows(
         result = learner.step(batches, make_loss(max(counted, 1)), share, batch_rows)
         seconds = time.perf_counter() - started
         totals["tokens"] += chosen.tokens.size - chosen.num_padding_tokens
-        totals["flops"] += training_flops(model.config, batch_rows * length, length, bool(stage.mtp_loss_weight))
+        totals["flops"] += training_flops(
+            model.config, batch_rows * length, length, bool(stage.mtp_loss_weight)
+        )
         numbers = asdict(result) | {"learning_rate": stage.optimizer.learning_rate * share}
         context.record("step", step=step + 1, tokens=counted, **numbers)
         done = step + 1
-        context.progress.step(done, total_steps, loss=result.loss, tokens_per_second=batch_rows * length / seconds)
+        context.progress.step(
+            done, total_steps, loss=result.loss, tokens_per_second=batch_rows * length / seconds
+        )
         if stage.evaluate_every and done % stage.evaluate_every == 0 and done < total_steps:
             context.examine(model, tokenizer, done)
         if done % stage.checkpoint_every == 0 and done < total_steps:
@@ -95,5 +99,3 @@ def steps_for_tokens(tokens: int, batch_rows: int, sequence_length: int) -> int:
 def steps_for_epochs(epochs: float, num_rows: int, batch_rows: int) -> int:
     """Optimiser steps that cover a number of passes over the rows."""
     return max(1, round(epochs * num_rows / batch_rows))
-
-
