@@ -196,12 +196,12 @@ def _score_table(record: RunRecord) -> Record | None:
 def _cross(stage: StageRecord) -> Record | None:
     """One stage's tasks by languages, where the evaluation recorded both at once."""
     tasks = table((stage.eval or {}).get("by_task"))
-    cells = {task: table(table(value).get("by_language")) for task, value in tasks.items()}
+    cells = {task: table(row) for task, row in table((stage.eval or {}).get("by_task_language")).items()}
     languages = sorted({language for row in cells.values() for language in row})
     if not languages:
         return None
     rows = [
-        (task, [share(cells[task].get(language)) for language in languages], share(tasks[task]))
+        (task, [share(cells[task].get(language)) for language in languages], share(tasks.get(task)))
         for task in sorted(cells)
     ]
     bottom = [share(table((stage.eval or {}).get("by_language")).get(language)) for language in languages]

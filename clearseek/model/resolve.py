@@ -13,7 +13,8 @@ _WANTED = "give a run, one of its checkpoints or a Hugging Face directory"
 
 
 def resolve_model(path: Path) -> Path:
-    """The model directory that `path` means; a run stands for its newest finished stage that left a model.
+    """The model directory that `path` means; a run stands for the stage that its recipe calls final, else
+    for its newest finished stage that left a model.
 
     Raises InputError naming what was looked for.
     """
@@ -38,7 +39,8 @@ def is_model_directory(path: Path) -> bool:
 def _newest_of_run(run: Path) -> Path:
     records = tolerant_records(run / "ledger.jsonl")
     finished = [str(record.get("stage")) for record in records if record.get("kind") == "stage_finished"]
-    for stage in reversed(finished):
+    results = [str(record["result"]) for record in records if record.get("result") in finished]
+    for stage in (*reversed(results), *reversed(finished)):
         checkpoint = run / "checkpoints" / stage
         if is_model_directory(checkpoint):
             return checkpoint

@@ -249,18 +249,20 @@ class _Writer:
 
     def evaluate(self, plan: Plan, step: int, skill: float) -> None:
         half = 1.96 * math.sqrt(skill * (1 - skill) / 400)
-        by_task = {}
+        by_task, by_task_language = {}, {}
         for index, task in enumerate(TASKS):
             score = min(1.0, max(0.0, skill + 0.12 * math.sin(2.1 * index) * (1 - skill + 0.2)))
             languages = {
                 name: min(1.0, max(0.0, score + shift)) for name, shift in zip(LANGUAGES, SHIFTS, strict=True)
             }
-            by_task[task] = {"pass_at_1": score, "n": 50, "by_language": languages}
+            by_task[task] = score
+            by_task_language[task] = languages
         by_language = {name: skill + shift for name, shift in zip(LANGUAGES, SHIFTS, strict=True)}
         self.record(
             "eval", plan.name, step=step, pass_at_1=skill, n=400,
             ci95=[max(0.0, skill - half), min(1.0, skill + half)],
-            samples=1, by_task=by_task, by_language=by_language, language_consistency=0.95 + 0.045 * skill,
+            samples=1, by_task=by_task, by_language=by_language, by_task_language=by_task_language,
+            language_consistency=0.95 + 0.045 * skill,
             mean_completion_tokens=14 + 14 * skill, truncated=9, errors=0,
         )  # fmt: skip
         self.clock("eval", plan.name, 1.5, step=step)
