@@ -115,7 +115,8 @@ class Decoder(nn.Module):
     def rotary_for(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin [length, rotary / 2], grown on demand."""
         if self.rotary.shape[1] < length or self.rotary.device != device:
-            self.rotary = rotary_table(self.config, max(length, 256), device)
+            with torch.inference_mode(False):  # a table made while sampling serves training too
+                self.rotary = rotary_table(self.config, max(length, 256), device)
         return self.rotary[0, :length], self.rotary[1, :length]
 
     def forward(

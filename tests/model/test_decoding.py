@@ -157,3 +157,13 @@ def test_yarn_of_grouped_query_attention_scales_the_rotation_itself():
     table = rotary_table(CONFIGS["qwen3 yarn"], 8)
     torch.testing.assert_close(table.norm(dim=0), torch.full((8, 4), 0.1 * math.log(4) + 1))
     assert softmax_scale(CONFIGS["qwen3 yarn"]) == 8**-0.5
+
+
+def test_a_model_that_has_sampled_can_be_trained():
+    """The rotary table grows on demand, also while gradients are off, and serves training afterwards."""
+    model = tiny_model(CONFIGS["deepseek_v3"])
+    tokens = some_tokens(model.config, rows=1, length=300)
+    with torch.inference_mode():
+        model.prefill(tokens, torch.float32)
+    full_logits(model, tokens).sum().backward()
+    assert model.embedding.weight.grad is not None

@@ -141,6 +141,14 @@ def test_a_kill_at_either_rename_loses_nothing(final, when):
     assert_untouched(final)
 
 
+def test_rubble_of_a_kill_after_the_last_rename_is_cleared(final):
+    (final.parent / ".model.replaced").mkdir()
+    (final.parent / ".model.replaced" / "weights").write_text("older")
+    with pytest.raises(KeyboardInterrupt):
+        write_half(final, KeyboardInterrupt())
+    assert_untouched(final)
+
+
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
