@@ -139,6 +139,9 @@ class TrainStage(StageBase):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     mtp_loss_weight: float = Field(default=0.0, ge=0, description="λ of multi-token prediction")
+    mtp_every: int = Field(
+        default=1, ge=1, description="train multi-token prediction at every N-th step only"
+    )
     balance_loss_weight: float = Field(default=1e-4, ge=0, description="α of the sequence-wise balance loss")
     bias_update_rate: float = Field(default=1e-3, ge=0, description="γ of the router's selection bias")
     checkpoint_every: int = Field(default=100, ge=1, description="steps between resume points")

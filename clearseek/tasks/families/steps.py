@@ -42,8 +42,12 @@ def multiply(a: int, b: int) -> str:
 
 
 def divide(a: int, b: int) -> str:
-    """`21/3=7`, without remainder."""
-    return f"{a}/{b}={a // b}"
+    """`21/3=7`, `119/7=10+49/7=17`: tens apart where the quotient has both; without remainder."""
+    quotient = a // b
+    tens = quotient // 10 * 10
+    if tens == 0 or quotient == tens:
+        return f"{a}/{b}={quotient}"
+    return f"{a}/{b}={tens}+{a - tens * b}/{b}={quotient}"
 
 
 def chain(language: str, steps: Sequence[str]) -> str:

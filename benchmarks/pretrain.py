@@ -1,0 +1,178 @@
+"""Training speed beside transformers: the same exported model, both training in turn in one process.
+
+Prints one JSON object: for every size and kind of model tokens per second of both, their ratio (median of the
+rounds), and the share of the machine's measured bf16 matrix-product peak that our useful arithmetic reaches.
+transformers gets the better of fp32 and bf16 autocast, its fastest attention, and the fused AdamW.
+
+    make bench-pretrain            # or: .venv-peers/bin/python benchmarks/pretrain.py --sizes 1m,10m
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clearseek.config.model import ModelConfig
+from clearseek.config.recipe import DataSource, PretrainStage
+from clearseek.model.checkpoint import save_model
+from clearseek.model.decoder import Decoder
+from clearseek.train.flops import num_parameters, training_flops
+from clearseek.train.learner import Learner, MicroBatch
+from clearseek.train.supervised import mean_loss
+
+
+@dataclass(frozen=True)
+class Size:
+    """One model size: its dense and its latent mixture-of-experts shape, and the batch it is trained with."""
+
+    dense: dict[str, int]
+    moe: dict[str, int]
+    rows: int
+    length: int
+
+
+SIZES = {
+    "1m": Size(
+        dense=dict(vocab_size=1024, hidden_size=128, num_layers=4, num_heads=4, num_key_value_heads=2,
+                   head_dim=32, intermediate_size=384),
+        moe=dict(vocab_size=1024, hidden_size=128, num_layers=4, num_heads=4, intermediate_size=384,
+                 q_lora_rank=64, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32,
+                 num_routed_experts=4, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=64),
+        rows=32, length=128,
+    ),
+    "10m": Size(
+        dense=dict(vocab_size=4096, hidden_size=320, num_layers=8, num_heads=5, num_key_value_heads=5,
+                   head_dim=64, intermediate_size=832),
+        moe=dict(vocab_size=4096, hidden_size=256, num_layers=6, num_heads=4, intermediate_size=768,
+                 q_lora_rank=128, kv_lora_rank=64, qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=64,
+                 num_routed_experts=8, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=160),
+        rows=16, length=256,
+    ),
+    "100m": Size(
+        dense=dict(vocab_size=16384, hidden_size=768, num_layers=14, num_heads=12, num_key_value_heads=4,
+                   head_dim=64, intermediate_size=2048),
+        moe=dict(vocab_size=16384, hidden_size=512, num_layers=12, num_heads=8, intermediate_size=1536,
+                 q_lora_rank=256, kv_lora_rank=128, qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=64,
+                 num_routed_experts=8, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=512),
+        rows=16, length=256,
+    ),
+}  # fmt: skip
+
+
+def config_of(size: Size, kind: str) -> ModelConfig:
+    """The model's shape; embeddings are tied, as small models have them."""
+    family, shape = ("qwen3", size.dense) if kind == "dense" else ("deepseek_v3", size.moe)
+    return ModelConfig.model_validate({"family": family, "tie_word_embeddings": True, **shape})
+
+
+def matmul_peak(seconds: float = 1.0) -> float:
+    """The best bf16 rate of a square product among three sizes, in FLOP/s."""
+    best = 0.0
+    for size in (512, 1024, 2048):
+        a, b = torch.randn(size, size).bfloat16(), torch.randn(size, size).bfloat16()
+        a @ b
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds / 3:
+            a @ b
+            count += 1
+        best = max(best, 2 * size**3 * count / (time.perf_counter() - started))
+    return best
+
+
+def our_step(model: Decoder, tokens: torch.Tensor) -> Callable[[], None]:
+    """One of our training steps on fixed tokens: what `clearseek run` does, compiled, in bf16."""
+    stage = PretrainStage(kind="pretrain", start="-", data=[DataSource(path="-")], tokens=1)
+    learner = Learner(model, stage, torch.bfloat16, compile=True)
+    batch = MicroBatch(tokens, torch.ones_like(tokens, dtype=torch.int32), torch.ones(tokens.shape))
+    loss = mean_loss(float(batch.targets.numel()))
+
+    def step() -> None:
+        learner.step([batch], loss, 1.0, len(tokens))
+
+    return step
+
+
+def their_step(directory: Path, tokens: torch.Tensor, autocast: bool, attention: str) -> Callable[[], None]:
+    """One training step of transformers' model of the same checkpoint."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation=attention)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    inputs = tokens[:, :-1].contiguous()
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(input_ids=inputs, labels=inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def seconds_of(step: Callable[[], None]) -> float:
+    """Wall time of one step."""
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, float | str | int]:
+    """Ours against the fastest of transformers' settings, step by step in turn."""
+    config = config_of(size, kind)
+    model = Decoder(config)
+    model.initialise(torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, config.vocab_size, (size.rows, size.length + 1), generator=torch.Generator().manual_seed(1))
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
+        settings = {
+            f"{dtype}, {attention}": their_step(Path(folder), tokens, dtype == "bf16 autocast", attention)
+            for dtype in ("fp32", "bf16 autocast")
+            for attention in ("sdpa", "eager")
+        }
+    trial = {name: min(seconds_of(step) for _ in range(3)) for name, step in settings.items()}
+    chosen = min(trial, key=lambda name: trial[name])
+    ours, theirs = our_step(model, tokens), settings[chosen]
+    for step in (ours, ours, theirs):
+        step()
+    pairs = [(seconds_of(ours), seconds_of(theirs)) for _ in range(rounds)]
+    count = size.rows * size.length
+    our_seconds = statistics.median(a for a, _ in pairs)
+    return {
+        "parameters": num_parameters(config),
+        "active_parameters": num_parameters(config, active=True),
+        "tokens_per_second": round(count / our_seconds),
+        "transformers_tokens_per_second": round(count / statistics.median(b for _, b in pairs)),
+        "transformers_setting": chosen,
+        "ratio": round(statistics.median(b / a for a, b in pairs), 2),
+        "share_of_peak": round(training_flops(config, count, size.length) / our_seconds / peak, 3),
+    }
+
+
+def main() -> None:
+    """Measure the sizes asked for and print the JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default=",".join(SIZES), help="of 1m, 10m, 100m")
+    parser.add_argument("--kinds", default="dense,moe")
+    parser.add_argument("--rounds", type=int, default=9)
+    chosen = parser.parse_args()
+    peak = matmul_peak()
+    results = {
+        f"{name}-{kind}": compare(SIZES[name], kind, chosen.rounds, peak)
+        for name in chosen.sizes.split(",")
+        for kind in chosen.kinds.split(",")
+    }
+    machine = {"threads": torch.get_num_threads(), "bf16_matmul_gflops": round(peak / 1e9)}
+    print(json.dumps({"machine": machine, **results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
