@@ -88,10 +88,9 @@ class GroupedQueryAttention(nn.Module):
         batch, length = query.shape[:2]
         group = self.num_heads // self.kv_heads
         stacked = query.transpose(1, 2).reshape(batch, self.kv_heads, group * length, self.head_size)
-        seen = visible.expand(-1, -1, length, -1)
-        if group > 1:
-            seen = seen.repeat(1, 1, group, 1)
-        mixed = attend(stacked, key, value, seen, self.scale)
+        if length > 1 and group > 1:
+            visible = visible.expand(-1, -1, length, -1).repeat(1, 1, group, 1)
+        mixed = attend(stacked, key, value, visible, self.scale)
         mixed = mixed.reshape(batch, self.num_heads, length, self.head_size)
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
@@ -119,8 +118,8 @@ class LatentAttention(nn.Module):
 
     @property
     def cache_sizes(self) -> tuple[int, ...]:
-        """Elements that one position keeps in each cache tensor: the latent and the rotary key."""
-        return self.rank, self.rope_size
+        """Elements that one position keeps: the latent and behind it the rotary key."""
+        return (self.rank + self.rope_size,)
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Query parts [B, T, H, nope] and [B, T, H, P], latent [B, T, R], rotary key [B, T, P]."""
@@ -143,22 +142,19 @@ class LatentAttention(nn.Module):
         rotary_key = shared_key.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
         key = torch.cat((key, rotary_key), dim=-1).transpose(1, 2)
         mixed = attend(query, key, value.transpose(1, 2), visible, self.scale)
-        return self.out(mixed.transpose(1, 2).flatten(-2)), (latent, shared_key)
+        kept = torch.cat((latent, shared_key), dim=-1)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), (kept,)
 
     def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
         """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
-        nope, rope, new_latent, new_key = self.project(x, cos, sin)
-        write(cache, (new_latent, new_key), where)
-        latent, shared_key = cache
+        nope, rope, latent, shared_key = self.project(x, cos, sin)
+        write(cache, (torch.cat((latent, shared_key), dim=-1),), where)
+        (kept,) = cache
         key_up, value_up = self.absorbed_weights(x.dtype)
-        batch, length = x.shape[:2]
-        in_latent = torch.einsum("bthd,hdr->bthr", nope, key_up)
-        query = torch.cat((in_latent, rope), dim=-1).transpose(1, 2).reshape(batch, 1, -1, self.rank + self.rope_size)
-        key = torch.cat((latent, shared_key), dim=-1).unsqueeze(1)
-        seen = visible.expand(-1, -1, length, -1).repeat(1, 1, self.num_heads, 1)
-        mixed = attend(query, key, latent.unsqueeze(1), seen, self.scale)
-        mixed = mixed.view(batch, self.num_heads, length, self.rank)
-        return self.out(torch.einsum("bhtr,hvr->bthv", mixed, value_up).flatten(-2))
+        in_latent = torch.einsum("bthd,hdr->bhtr", nope, key_up)
+        query = torch.cat((in_latent, rope.transpose(1, 2)), dim=-1).transpose(1, 2)  # [B, 1, H, R + P]
+        mixed = attend(query, kept.unsqueeze(1), kept[..., : self.rank].unsqueeze(1), visible, self.scale)
+        return self.out(torch.einsum("bthr,hvr->bthv", mixed, value_up).flatten(-2))
 
     def absorbed_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The two halves of `kv_b` per head: key [H, nope, R] and value [H, value, R]."""
