@@ -29,6 +29,7 @@ class Examiner:
     seed: int
     dtype: torch.dtype
     verifiers: VerifierPool
+    roll_out: Callable[..., list[Group]] = roll_out  # a number of processes may share the problems
 
     def __post_init__(self) -> None:
         source = ProblemSource(self.evaluation.problems, self.seed, "evaluation")
@@ -37,7 +38,7 @@ class Examiner:
     def examine(self, model: Decoder, tokenizer: Tokenizer) -> "Examination":
         """Sample and judge every problem."""
         chosen = self.evaluation
-        groups = roll_out(
+        groups = self.roll_out(
             Engine(model, tokenizer.eos_id, self.dtype),
             tokenizer,
             self.problems,

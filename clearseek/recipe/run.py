@@ -2,9 +2,8 @@
 
 import platform
 import shutil
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,12 @@ from clearseek.ledger.report import write_report
 from clearseek.ledger.timings import Timings
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import checkpoint_path, record_examination, run_stage
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
+from clearseek.train.parallel import gathered, joined_world, on_first, own_device, roll_out_together, world
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,25 @@ def run_recipe(
     fails.
     """
     recipe = load_recipe(find_recipe(recipe_path), overrides)
-    run_dir = Path(out) if out is not None else Path("runs") / recipe.name
-    run_dir = open_run_directory(recipe, run_dir, fork)
+    wanted = Path(out) if out is not None else Path("runs") / recipe.name
     choice = choose_device(device, recipe.dtype)
-    run = Run(recipe, run_dir, choice, progress or SilentProgress())
-    try:
-        run.all_stages()
-    finally:
-        run.close()
-    return RunResult(run_dir, write_report(run_dir))
+    choice = replace(choice, device=own_device(choice.device))
+    with joined_world(choice.device):
+        run_dir = on_first("the run directory", lambda: open_run_directory(recipe, wanted, fork))
+        run = Run(recipe, run_dir, choice, progress or SilentProgress())
+        try:
+            run.all_stages()
+        finally:
+            run.close()
+        return RunResult(run_dir, on_first("the report", lambda: write_report(run_dir)))
 
 
 def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
     """Make the run's directory, or check that it's this recipe's; with `fork`, branch where it differs."""
     stored = run_dir / "recipe.toml"
     if stored.exists():
-        old = tomllib.loads(stored.read_text(encoding="utf-8"))
+        # read as a recipe, so that a key that came with a newer version stands at its default
+        old = _without_none(resolved(load_recipe(stored)))
         changes = difference(old, _without_none(resolved(recipe)))
         if not changes:
             return run_dir
@@ -78,7 +82,7 @@ def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
                 "Give --fork to continue in a new directory, or --out for a new run"
             )
         return fork_run(recipe, run_dir, old)
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and any(not path.name.startswith(".") for path in run_dir.iterdir()):
         raise InputError(f"{run_dir} holds files but no run; give another --out")
     _write_recipe(recipe, run_dir)
     return run_dir
@@ -100,7 +104,7 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
     _copy_lines(run_dir / "ledger.jsonl", target / "ledger.jsonl", max(ends, default=0))
     starts = [r for r in records[max(ends, default=0) :] if r["kind"] == "stage_started"]
     _copy_lines(
-        run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else 0
+        run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else None
     )
     for name in kept:
         for path in (checkpoint_path(run_dir, name), run_dir / "data" / f"{name}.jsonl"):
@@ -113,7 +117,8 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
     return target
 
 
-def _copy_lines(source: Path, target: Path, count: int) -> None:
+def _copy_lines(source: Path, target: Path, count: int | None) -> None:
+    """The first `count` lines (None: all) of a file into another."""
     lines = source.read_bytes().splitlines(keepends=True)[:count] if source.exists() else []
     target.write_bytes(b"".join(lines))
 
@@ -121,7 +126,9 @@ def _copy_lines(source: Path, target: Path, count: int) -> None:
 def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "recipe.toml").write_text(to_toml(_without_none(resolved(recipe))), encoding="utf-8")
+        partial = run_dir / ".recipe.toml.partial"
+        partial.write_text(to_toml(_without_none(resolved(recipe))), encoding="utf-8")
+        partial.replace(run_dir / "recipe.toml")
     except OSError as error:
         raise RunError(f"cannot write {run_dir}: {error.strerror}") from None
 
@@ -138,12 +145,21 @@ class Run:
 
     def __init__(self, recipe: Recipe, run_dir: Path, choice: DeviceChoice, progress: Progress) -> None:
         self.recipe, self.run_dir, self.choice, self.progress = recipe, run_dir, choice, progress
-        self.ledger = Ledger(run_dir / "ledger.jsonl")
-        self.samples = Ledger(run_dir / "samples.jsonl")
-        self.timings = Timings(run_dir / "timings.jsonl")
+        self.ledger: Ledger
+        self.samples: Ledger
+        self.timings: Timings
+        num_lines, num_samples = on_first("the run's files", self._open_files)
+        if not world().is_first:
+            self.ledger, self.samples = SilentLedger(num_lines), SilentLedger(num_samples)
+            self.timings = SilentTimings()
         self.verifiers = VerifierPool()
         self.examiner: Callable[[], Examiner] = cache(self._examiner)
-        self._num_lines = len(self.ledger)
+
+    def _open_files(self) -> tuple[int, int]:
+        self.ledger = Ledger(self.run_dir / "ledger.jsonl")
+        self.samples = Ledger(self.run_dir / "samples.jsonl")
+        self.timings = Timings(self.run_dir / "timings.jsonl")
+        return len(self.ledger), len(self.samples)
 
     def close(self) -> None:
         """End the verifiers and close the files."""
@@ -154,23 +170,32 @@ class Run:
     def all_stages(self) -> None:
         """Every stage that is not finished yet, then the closing record."""
         self.progress.note(f"device {self.choice.device}, {_name(self.choice.dtype)}: {self.choice.reason}")
-        self._open_ledger()
-        records = read(self.run_dir / "ledger.jsonl")
+        records = self._records()
+        self._open_ledger(records)
         for index, (name, stage) in enumerate(self.recipe.stages.items(), start=1):
             if self._is_finished(name, records):
                 self.progress.note(f"{name}: done before")
+                self._drop_resume_points(name)
                 continue
             self.progress.stage(name, stage.kind, index, len(self.recipe.stages))
             self._back_to_start_of(name, records)
             self.timings.start_stage(name)
             run_stage(self._context(name), self.examiner)
-            shutil.rmtree(self._context(name).partial_dir, ignore_errors=True)
+            self._drop_resume_points(name)
         if not any(record["kind"] == "run_finished" for record in records):
             self.ledger.append("run_finished")
             self.ledger.sync()
 
-    def _open_ledger(self) -> None:
-        """The first record says what ran where; a session that continues must be the same."""
+    def _records(self) -> list[dict[str, Any]]:
+        """The ledger as the first rank reads it."""
+        return on_first("the ledger", lambda: read(self.run_dir / "ledger.jsonl"))
+
+    def _drop_resume_points(self, name: str) -> None:
+        partial = self._context(name).partial_dir
+        on_first("dropping resume points", lambda: shutil.rmtree(partial, ignore_errors=True))
+
+    def _open_ledger(self, records: list[dict[str, Any]]) -> None:
+        """The first record says what ran where; a session on something else begins with one of its own."""
         numbers: dict[str, Any] = {
             "recipe": self.recipe.name,
             "recipe_sha256": recipe_sha256(self.recipe),
@@ -185,13 +210,16 @@ class Run:
             "dtype": _name(self.choice.dtype),
             "dtype_reason": self.choice.reason,
             "threads": torch.get_num_threads(),
+            "processes": world().size,
         }
-        if self._num_lines == 0 or not self._same_run(numbers):
+        changes = on_first("what the run began with", lambda: _changes(records, numbers))
+        if changes and _unfinished(records):
+            raise RunError(
+                f"{self.run_dir}: stage {_unfinished(records)} was begun otherwise: {'; '.join(changes)}. "
+                "Continue it as it was begun, or give --out for a new run"
+            )
+        if changes:
             self.ledger.append("run", **numbers)
-
-    def _same_run(self, numbers: dict[str, Any]) -> bool:
-        last = [r for r in read(self.run_dir / "ledger.jsonl") if r["kind"] == "run"][-1]
-        return {key: last.get(key) for key in numbers} == numbers
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
         return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)
@@ -230,12 +258,29 @@ class Run:
         return frozenset(problem.prompt for problem in self.examiner().problems)
 
     def _examiner(self) -> Examiner:
-        return Examiner(self.recipe.evaluation, self.recipe.seed, self.choice.dtype, self.verifiers)
+        return Examiner(
+            self.recipe.evaluation, self.recipe.seed, self.choice.dtype, self.verifiers, roll_out_together
+        )
 
     def _examine(self, name: str, model: Decoder, tokenizer: Tokenizer, step: int) -> dict[str, Any]:
-        examination = self.examiner().examine(model, tokenizer)
+        examination = self.examiner().examine(gathered(model), tokenizer)
         record_examination(self._context(name), examination, step, self.recipe.evaluation.probes, {})
         return examination.record()
+
+
+def _changes(records: list[dict[str, Any]], numbers: dict[str, Any]) -> list[str]:
+    """In what the machine or the software differs from the run's last session, or that there was none."""
+    sessions = [record for record in records if record["kind"] == "run"]
+    if not sessions:
+        return ["nothing"]
+    return difference({key: sessions[-1].get(key) for key in numbers}, numbers)
+
+
+def _unfinished(records: list[dict[str, Any]]) -> str | None:
+    """The stage that was begun last, if it is not finished."""
+    begun = [record["stage"] for record in records if record["kind"] == "stage_started"]
+    done = {record["stage"] for record in records if record["kind"] == "stage_finished"}
+    return begun[-1] if begun and begun[-1] not in done else None
 
 
 def _name(dtype: torch.dtype) -> str:

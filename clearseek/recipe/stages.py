@@ -30,6 +30,7 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, open_documents
 from clearseek.train.flops import num_parameters
+from clearseek.train.parallel import gathered, on_first, roll_out_together
 from clearseek.train.pretrain import run_pretrain
 from clearseek.train.reject import run_reject
 from clearseek.train.rl import run_rl
@@ -138,8 +139,7 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     if isinstance(stage, TokenizerStage):
         _started(context, stage, [], None)
         tokenizer = run_tokenizer(context, stage)
-        with write_directory(checkpoint_path(context.run_dir, context.stage)) as directory:
-            tokenizer.save(directory)
+        _write(context, tokenizer.save)
         _finished(context, ["tokenizer.json"], {})
         return
     start = find_start(context.recipe, context.run_dir, context.stage, context.device)
@@ -151,19 +151,33 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         return
     if isinstance(stage, EvalStage):
         chosen = stage.evaluation or context.recipe.evaluation
-        closer = Examiner(chosen, context.recipe.seed, context.dtype, context.verifiers)
+        closer = Examiner(chosen, context.recipe.seed, context.dtype, context.verifiers, roll_out_together)
         record_examination(context, closer.examine(start.model, start.tokenizer), 0, chosen.probes, {})
         _finished(context, [], totals)
         return
     totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
-    with write_directory(checkpoint_path(context.run_dir, context.stage)) as directory:
-        tokenizer = start.tokenizer
-        save_model(
-            start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
-        )
-        tokenizer.save(directory)
+    start.model = gathered(start.model)
+    _write(context, lambda directory: _save(start, directory))
     _examine_trained(context, stage, start, examiner)
     _finished(context, ["model.safetensors"], totals)
+
+
+def _write(context: StageContext, fill: Callable[[Path], None]) -> None:
+    """Fill the stage's checkpoint directory; it is whole or not there, and no rank goes on before it is."""
+
+    def write() -> None:
+        with write_directory(checkpoint_path(context.run_dir, context.stage)) as directory:
+            fill(directory)
+
+    on_first(f"the checkpoint of stage {context.stage}", write)
+
+
+def _save(start: Start, directory: Path) -> None:
+    tokenizer = start.tokenizer
+    save_model(
+        start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
+    )
+    tokenizer.save(directory)
 
 
 def _examine_trained(

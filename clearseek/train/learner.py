@@ -21,6 +21,7 @@ from clearseek.model.experts import Router
 from clearseek.model.log_probs import token_log_probs
 from clearseek.text.packing import Rows
 from clearseek.train.optimizer import Optimizer, clip_gradients
+from clearseek.train.parallel import all_sum, reduce_gradients, shard, waiting_for, world
 
 
 @dataclass
@@ -71,13 +72,18 @@ class StepResult:
     expert_load_max: float  # busiest expert's share of a layer's tokens times the number of experts
 
 
+def split_rows(array: np.ndarray, size: int) -> tuple[Tensor, ...]:
+    """This rank's share of rows in pieces of exactly `size`, filled up with zeros: as many on every rank."""
+    here = world()
+    mine = array[here.rank :: here.size]
+    count = here.largest_share(len(array))
+    missing = count + -count % size - len(mine)
+    return torch.from_numpy(np.pad(mine, ((0, missing), (0, 0)))).split(size)
+
+
 def micro_batches(rows: Rows, size: int, device: torch.device) -> list[MicroBatch]:
-    """Split rows into micro-batches of exactly `size`, the last filled up with empty rows: static shapes."""
-    missing = -len(rows) % size
-    parts = [
-        torch.from_numpy(np.pad(array, ((0, missing), (0, 0)))).split(size)
-        for array in (rows.tokens, rows.segments, rows.weights)
-    ]
+    """This rank's share of rows in micro-batches of `size`, filled up with empty rows: static shapes."""
+    parts = [split_rows(array, size) for array in (rows.tokens, rows.segments, rows.weights)]
     return [
         MicroBatch(t.long().to(device), s.to(device), w.to(device)) for t, s, w in zip(*parts, strict=True)
     ]
@@ -89,6 +95,7 @@ class Learner:
     def __init__(self, model: Decoder, stage: TrainStage, dtype: torch.dtype, compile: bool) -> None:
         self.model, self.stage, self.dtype = model, stage, dtype
         self.is_compiled = compile
+        shard(model)
         self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)
         self._head_log_probs = compiled_layers(model, self._head) if compile else self._head
 
@@ -107,40 +114,65 @@ class Learner:
         share: float,
         num_rows: int,
         temperature: float = 1.0,
+        with_mtp: bool = True,
     ) -> StepResult:
         """One update from all micro-batches; `num_rows` is the number of rows of the global batch.
+
+        `with_mtp`: whether this step trains multi-token prediction too, where the stage does at all.
 
         Raises RunError when the gradient is not finite; nothing has been updated then.
         """
         stage, self.model.training = self.stage, True
-        depth = len(self.model.mtp) if stage.mtp_loss_weight else 0
-        future_counts = [
-            max(float(sum(b.future_weights(k + 1).sum() for b in batches)), 1.0) for k in range(depth)
-        ]
+        depth = len(self.model.mtp) if stage.mtp_loss_weight and with_mtp else 0
+        future_counts = self._future_counts(batches, depth)
         totals, loads = torch.zeros(3), []
-        for batch in batches:
-            log_probs, hidden = self.log_probs(batch, depth, temperature)
-            parts = [loss(log_probs, batch), self._mtp_loss(batch, hidden, future_counts)]
-            parts.append(sum((load.balance_loss for load in hidden.loads), torch.zeros(())) / num_rows)
-            weighted = parts[0] + stage.mtp_loss_weight * parts[1] + stage.balance_loss_weight * parts[2]
-            weighted.backward()
-            totals += torch.stack([part.detach().cpu() for part in parts])
-            loads.append([load.tokens_per_expert for load in hidden.loads])
-        grad_norm = clip_gradients(self.model.parameters(), stage.optimizer.gradient_clip)
+        with waiting_for("the other ranks' gradients"):
+            for number, batch in enumerate(batches, start=1):
+                reduce_gradients(self.model, now=number == len(batches))
+                log_probs, hidden = self.log_probs(batch, depth, temperature)
+                parts = [loss(log_probs, batch), self._mtp_loss(batch, hidden, future_counts)]
+                parts.append(sum((load.balance_loss for load in hidden.loads), torch.zeros(())) / num_rows)
+                weighted = parts[0] + stage.mtp_loss_weight * parts[1] + stage.balance_loss_weight * parts[2]
+                weighted.backward()
+                totals += torch.stack([part.detach().cpu() for part in parts])
+                loads.append([load.tokens_per_expert for load in hidden.loads])
+        grad_norm = clip_gradients(self.optimizer.parameters, stage.optimizer.gradient_clip)
         if not np.isfinite(grad_norm):
             raise RunError(f"gradient norm is {grad_norm}; lower the learning rate or look at the data")
         self.optimizer.step(share)
         counts = [torch.stack(layer).sum(0) for layer in zip(*loads, strict=True)]
+        totals, counts = _over_ranks(totals, counts)
         load_max = update_selection_bias(self.model, counts, stage.bias_update_rate)
         return StepResult(float(totals[0]), grad_norm, float(totals[1]), float(totals[2]), load_max)
+
+    def _future_counts(self, batches: Sequence[MicroBatch], depth: int) -> list[float]:
+        """How many tokens each depth of multi-token prediction counts in the global batch, at least 1."""
+        if not depth:
+            return []
+        counts = [sum(float(b.future_weights(k + 1).sum()) for b in batches) for k in range(depth)]
+        return all_sum("the other ranks' token counts", torch.tensor(counts)).clamp(min=1.0).tolist()
 
     def _mtp_loss(self, batch: MicroBatch, hidden: Hidden, counts: list[float]) -> Tensor:
         """Mean over depths of the loss of predicting further tokens (arXiv:2412.19437, eq. 24-25)."""
         total = torch.zeros(())
         for k, states in enumerate(hidden.predicted_states, start=1):
             log_probs = self._head_log_probs(states, batch.future_targets(k), 1.0)
-            total = total - (log_probs * batch.future_weights(k)).sum() / counts[k - 1] / len(counts)
+            total = total - weighted_sum(log_probs, batch.future_weights(k)) / counts[k - 1] / len(counts)
         return total
+
+
+def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
+    """The sum of values times weights; where a weight is 0 the value does not matter, even if it is NaN."""
+    return (values.masked_fill(weights == 0, 0.0) * weights).sum()
+
+
+def _over_ranks(totals: Tensor, counts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Losses and every router's load summed over the ranks, in one exchange."""
+    if world().size == 1:
+        return totals, counts
+    flat = torch.cat([totals, *(count.cpu() for count in counts)])
+    summed = all_sum("the other ranks' losses and loads", flat).float().split([3, *map(len, counts)])
+    return summed[0], [part.to(count.device) for part, count in zip(summed[1:], counts, strict=True)]
 
 
 @torch.no_grad()

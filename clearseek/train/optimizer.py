@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearseek.config.recipe import Optimizer as OptimizerConfig
+from clearseek.train.parallel import copy_into, gradient_norm, local, part_of, whole
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients, Jordan et al. 2024 ("Muon")
 _NEWTON_SCHULZ_STEPS = 5
@@ -29,6 +30,8 @@ class Optimizer:
         self.muon: dict[str, nn.Parameter] = {}
         self.adamw: dict[str, nn.Parameter] = {}
         for name, parameter in parameters:
+            if not parameter.requires_grad:
+                continue
             chosen = self.muon if config.name == "muon" and is_muon_matrix(name, parameter) else self.adamw
             chosen[name] = parameter
         self.momentum = {name: torch.zeros_like(parameter) for name, parameter in self.muon.items()}
@@ -41,13 +44,18 @@ class Optimizer:
             fused=True,
         )
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained."""
+        return [*self.muon.values(), *self.adamw.values()]
+
     def step(self, share: float) -> None:
         """Update every parameter that has a gradient and drop the gradients."""
         for group in self._adamw.param_groups:
             group["lr"] = self.config.learning_rate * share
         self._adamw.step()
         self._muon_step(self.config.muon_learning_rate * share)
-        for parameter in (*self.muon.values(), *self.adamw.values()):
+        for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
@@ -58,9 +66,9 @@ class Optimizer:
         for name, parameter in self.muon.items():
             if parameter.grad is None:
                 continue
-            buffer = self.momentum[name]
-            buffer.lerp_(parameter.grad, 1 - self.config.momentum)
-            updates[name] = parameter.grad.lerp(buffer, self.config.momentum)
+            gradient, buffer = local(parameter.grad), local(self.momentum[name])
+            buffer.lerp_(gradient, 1 - self.config.momentum)
+            updates[name] = whole(gradient.lerp(buffer, self.config.momentum), like=parameter)
             by_shape[parameter.shape[-2:]].append(name)
         for shape, names in by_shape.items():
             stacked = torch.cat([updates[name].reshape(-1, *shape) for name in names])
@@ -68,8 +76,9 @@ class Optimizer:
             pieces = orthogonalise(stacked).split([updates[name].numel() // shape.numel() for name in names])
             for name, piece in zip(names, pieces, strict=True):
                 parameter = self.muon[name]
-                parameter.mul_(1 - rate * self.config.weight_decay)
-                parameter.add_(piece.view_as(parameter), alpha=-rate * scale)
+                mine = local(parameter)
+                mine.mul_(1 - rate * self.config.weight_decay)
+                mine.add_(part_of(piece.view(parameter.shape), parameter), alpha=-rate * scale)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that a resumed run needs, by name."""
@@ -82,7 +91,7 @@ class Optimizer:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave."""
         for name, buffer in self.momentum.items():
-            buffer.copy_(state[f"muon.momentum.{name}"])
+            copy_into(buffer, state[f"muon.momentum.{name}"])
         for name, parameter in self.adamw.items():
             keys = {
                 key: state[f"adamw.{key}.{name}"]
@@ -90,7 +99,16 @@ class Optimizer:
                 if f"adamw.{key}.{name}" in state
             }
             if keys:
-                self._adamw.state[parameter] = {key: value.clone() for key, value in keys.items()}
+                self._adamw.state[parameter] = {key: _placed(value, parameter) for key, value in keys.items()}
+
+
+def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A copy of a saved tensor where its parameter lives; one of its shape is spread over the ranks alike."""
+    if value.shape != parameter.shape:
+        return value.clone().to(parameter.device)
+    placed = torch.zeros_like(parameter, requires_grad=False)
+    copy_into(placed, value)
+    return placed
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -110,6 +128,6 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
     """Scale the gradients so that their global norm is at most `largest`; returns the norm before."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
-    return float(norm)
+    norm = gradient_norm(gradients)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], min(1.0, largest / (norm + 1e-6)))
+    return norm

@@ -11,7 +11,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.recipe import RlStage
 from clearseek.engine.rollout import Group
 from clearseek.text.packing import Rows, pack_arrays
-from clearseek.train.learner import MicroBatch, micro_batches
+from clearseek.train.learner import MicroBatch, micro_batches, split_rows
 from clearseek.train.policy_losses import token_weight
 
 
@@ -27,10 +27,8 @@ class PolicyBatch:
         """Micro-batches of `size` rows; extras are those of the predicted tokens."""
         batches = micro_batches(self.rows, size, device)
         for name, values in self.extras.items():
-            missing = -len(values) % size
-            padded = torch.from_numpy(np.pad(values, ((0, missing), (0, 0)))[:, 1:].copy())
-            for batch, part in zip(batches, padded.split(size), strict=True):
-                batch.extras[name] = part.to(device)
+            for batch, part in zip(batches, split_rows(values, size), strict=True):
+                batch.extras[name] = part[:, 1:].to(device)
         return batches
 
 

@@ -7,7 +7,7 @@ from clearseek.config.recipe import RejectStage
 from clearseek.engine.engine import Engine
 from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
-from clearseek.engine.rollout import Group, Judged, describe, roll_out
+from clearseek.engine.rollout import Group, Judged, describe
 from clearseek.model.decoder import Decoder
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
@@ -17,6 +17,7 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops
+from clearseek.train.parallel import on_first, roll_out_together
 
 _PROBLEMS_AT_A_TIME = 512
 
@@ -33,7 +34,7 @@ def run_reject(
     rounds = range(-(-stage.count // _PROBLEMS_AT_A_TIME))
     for turn in rounds:
         count = min(_PROBLEMS_AT_A_TIME, stage.count - turn * _PROBLEMS_AT_A_TIME)
-        groups = roll_out(
+        groups = roll_out_together(
             engine,
             tokenizer,
             source.draw(turn, _PROBLEMS_AT_A_TIME)[:count],
@@ -52,7 +53,8 @@ def run_reject(
             f"stage {context.stage} kept no sample of {stage.count} problems: the model at {stage.start!r} "
             "solves none of them; train it further, or lower min_language_consistency"
         )
-    write_examples(kept_samples_path(context.run_dir, context.stage), kept)
+    path = kept_samples_path(context.run_dir, context.stage)
+    on_first("the kept samples", lambda: write_examples(path, kept))
     return {"tokens": sampled, "flops": forward_flops(model.config, sampled, stage.max_completion_tokens)}
 
 

@@ -19,7 +19,7 @@ from clearseek.config.recipe import RlStage
 from clearseek.engine.engine import Engine
 from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
-from clearseek.engine.rollout import Group, describe, rewards, roll_out
+from clearseek.engine.rollout import Group, describe, rewards
 from clearseek.model.decoder import Decoder
 from clearseek.tasks.problem import Problem
 from clearseek.text.packing import Rows
@@ -29,6 +29,7 @@ from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops, training_flops
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
+from clearseek.train.parallel import all_max, all_sum, gathered, on_first, roll_out_together, world
 from clearseek.train.policy_batch import pack_groups
 from clearseek.train.policy_losses import POLICY_LOSSES, PolicyTerms, kl_to_reference
 from clearseek.train.schedule import rate_at
@@ -64,7 +65,7 @@ class PolicyTrainer:
         self.learner = Learner(
             model, stage, context.dtype, context.compile_for(model, tokens, stage.sequence_length)
         )
-        self.engine = Engine(model, tokenizer.eos_id, context.dtype)
+        self.engine = Engine(gathered(model), tokenizer.eos_id, context.dtype)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
         self.reference = self._freeze() if stage.kl_weight else None
@@ -74,7 +75,7 @@ class PolicyTrainer:
 
     def _freeze(self) -> Learner:
         """A copy of the policy that the KL term holds on to."""
-        frozen = copy.deepcopy(self.model).requires_grad_(False)
+        frozen = copy.deepcopy(gathered(self.model)).requires_grad_(False)
         return Learner(frozen, self.stage, self.context.dtype, self.learner.is_compiled)
 
     def _supervised_rows(self) -> Rows | None:
@@ -113,12 +114,12 @@ class PolicyTrainer:
         kept: list[Group] = []
         dropped: list[Group] = []
         if step:
-            self.engine.load_weights(self.model)
+            self.engine.load_weights(gathered(self.model))
         for refill in range(stage.max_refill_rounds + 1):
             missing = stage.problems_per_step - len(kept)
             turn = step * (stage.max_refill_rounds + 1) + refill
             problems = self.source.draw(turn, stage.problems_per_step, self.pool.retired)[:missing]
-            groups = roll_out(
+            groups = roll_out_together(
                 self.engine,
                 self.tokenizer,
                 problems,
@@ -163,6 +164,7 @@ class PolicyTrainer:
                 len(batch.rows),
                 stage.temperature,
             )
+        measures = measures.over_ranks()
         if measures.mismatch > stage.max_mismatch:
             raise RunError(
                 f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by "
@@ -221,7 +223,7 @@ class PolicyTrainer:
         rows = rows_of_step(
             self.supervised_rows, step, size, self.context.recipe.seed, f"{self.context.stage}/sft"
         )
-        (batch,) = micro_batches(rows, size, self.context.device)
+        (batch,) = micro_batches(rows, world().largest_share(size), self.context.device)
         batch.extras["num_counted"] = torch.full_like(batch.target_weights, max(rows.num_counted_tokens, 1))
         return [batch]
 
@@ -246,7 +248,7 @@ class PolicyTrainer:
         self.pool = Pool(set(point.extra["retired"]), point.extra["solved"])
         self.totals = point.totals
         self.context.rewind(point)
-        self.engine.load_weights(self.model)
+        self.engine.load_weights(gathered(self.model))
         return point.step
 
     def _save(self, step: int) -> None:
@@ -273,6 +275,14 @@ class _Measures:
         outside = (terms.ratio < 1 - terms.clip_low) | (terms.ratio > 1 + terms.clip_high)
         self.clipped += int((outside & terms.counted).sum())
 
+    def over_ranks(self) -> "_Measures":
+        """The same of all ranks' tokens."""
+        what = "the other ranks' measures"
+        kl, clipped = all_sum(
+            what, torch.tensor([self.kl, float(self.clipped)], dtype=torch.float64)
+        ).tolist()
+        return _Measures(all_max(what, self.mismatch), kl, int(clipped))
+
     def as_numbers(self, num_tokens: int) -> dict[str, float]:
         """As the ledger names them."""
         count = max(num_tokens, 1)
@@ -283,5 +293,6 @@ def run_rl(context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tok
     """Train `model` in place; leaves the solved problems' answers where a reject stage finds them."""
     trainer = PolicyTrainer(context, stage, model, tokenizer)
     totals = trainer.run()
-    write_examples(kept_samples_path(context.run_dir, context.stage), trainer.pool.solved)
+    path = kept_samples_path(context.run_dir, context.stage)
+    on_first("the solved problems' answers", lambda: write_examples(path, trainer.pool.solved))
     return totals

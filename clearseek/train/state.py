@@ -16,6 +16,7 @@ from clearseek.config.errors import RunError
 from clearseek.model.checkpoint import load_tensors, save_tensors, write_directory
 from clearseek.model.decoder import Decoder
 from clearseek.train.optimizer import Optimizer
+from clearseek.train.parallel import copy_into, on_first, whole_tensors
 
 _KEPT = 2  # resume points kept beside the one being written
 
@@ -62,6 +63,11 @@ def save_resume_point(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     tensors |= {f"other.{name}": tensor for name, tensor in (others or {}).items()}
+    tensors = whole_tensors(tensors)
+    on_first(f"the resume point of {point.stage}, step {point.step}", lambda: _write(folder, point, tensors))
+
+
+def _write(folder: Path, point: ResumePoint, tensors: dict[str, Tensor]) -> None:
     with write_directory(folder / f"step-{point.step:06d}") as directory:
         save_tensors(directory / "state.safetensors", tensors)
         record = {key: value for key, value in asdict(point).items() if key != "directory"}
@@ -71,6 +77,11 @@ def save_resume_point(
 
 
 def latest_resume_point(folder: Path) -> ResumePoint | None:
+    """As every rank finds it: see `_latest`."""
+    return on_first(f"finding the latest resume point in {folder.name}", lambda: _latest(folder))
+
+
+def _latest(folder: Path) -> ResumePoint | None:
     """The newest resume point, or None; a torn one is a RunError that says which older one is whole."""
     points = _points(folder)
     if not points:
@@ -92,7 +103,7 @@ def load_model_state(model: Decoder, state: dict[str, Tensor]) -> None:
     """Copy tensors into a model of the same shape."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            tensor.copy_(state[name])
+            copy_into(tensor, state[name])
 
 
 def _points(folder: Path) -> list[Path]:

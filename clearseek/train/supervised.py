@@ -14,7 +14,8 @@ from clearseek.text.packing import Rows, epoch_order
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.flops import training_flops
-from clearseek.train.learner import Learner, Loss, MicroBatch, micro_batches
+from clearseek.train.learner import Learner, Loss, MicroBatch, micro_batches, weighted_sum
+from clearseek.train.parallel import world
 from clearseek.train.schedule import rate_at
 from clearseek.train.state import latest_resume_point, save_resume_point
 
@@ -23,7 +24,7 @@ def mean_loss(num_counted: float) -> Loss:
     """Cross-entropy averaged over the counted tokens of the whole batch."""
 
     def loss(log_probs: Tensor, batch: MicroBatch) -> Tensor:
-        return -(log_probs * batch.target_weights).sum() / num_counted
+        return -weighted_sum(log_probs, batch.target_weights) / num_counted
 
     return loss
 
@@ -58,6 +59,7 @@ def train_on_rows(
     compiled = context.compile_for(model, total_steps * batch_rows * length, length)
     learner = Learner(model, stage, context.dtype, compiled)
     make_loss = make_loss or (lambda counted: mean_loss(counted))
+    micro_rows = min(stage.micro_batch_rows, world().largest_share(batch_rows))
     first, totals = 0, {"tokens": 0.0, "flops": 0.0}
     point = latest_resume_point(context.partial_dir)
     if point is not None:
@@ -68,14 +70,13 @@ def train_on_rows(
     for step in range(first, total_steps):
         chosen = rows_of_step(rows, step, batch_rows, context.recipe.seed, context.stage)
         counted, started = chosen.num_counted_tokens, time.perf_counter()
-        batches = micro_batches(chosen, min(stage.micro_batch_rows, batch_rows), context.device)
+        batches = micro_batches(chosen, micro_rows, context.device)
         share = rate_at(stage.schedule, step, total_steps)
-        result = learner.step(batches, make_loss(max(counted, 1)), share, batch_rows)
+        with_mtp = bool(stage.mtp_loss_weight) and step % stage.mtp_every == 0
+        result = learner.step(batches, make_loss(max(counted, 1)), share, batch_rows, with_mtp=with_mtp)
         seconds = time.perf_counter() - started
         totals["tokens"] += chosen.tokens.size - chosen.num_padding_tokens
-        totals["flops"] += training_flops(
-            model.config, batch_rows * length, length, bool(stage.mtp_loss_weight)
-        )
+        totals["flops"] += training_flops(model.config, batch_rows * length, length, with_mtp)
         numbers = asdict(result) | {"learning_rate": stage.optimizer.learning_rate * share}
         context.record("step", step=step + 1, tokens=counted, **numbers)
         done = step + 1
