@@ -23,12 +23,28 @@ _PREFILL_ROWS = 64  # prompts read in one pass
 _SHRINK_AT = 0.6  # occupied share below which the tail of a batch drops its empty slots
 
 
+def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
+    """A frozen copy with its layers in the compute dtype; what training computes in fp32 stays in fp32.
+
+    Routers and head decide by small differences: rounding their weights would choose other experts and tokens.
+    """
+    copied = copy.deepcopy(model).requires_grad_(False).eval()
+    for layer in copied.layers:
+        layer.to(dtype)
+    for router in copied.routers():
+        router.float()
+    with torch.no_grad():
+        for ours, theirs in zip(copied.state_dict().values(), model.state_dict().values(), strict=True):
+            ours.copy_(theirs)
+    return copied
+
+
 class Engine:
     """Holds a copy of a model's weights in the compute dtype and samples from it."""
 
     def __init__(self, model: Decoder, eos_id: int, dtype: torch.dtype, num_slots: int = 256) -> None:
         self.eos_id, self.dtype, self.num_slots = eos_id, dtype, num_slots
-        self.model = copy.deepcopy(model).to(dtype).requires_grad_(False).eval()
+        self.model = inference_copy(model, dtype)
         self.weights_version = 0
 
     @torch.no_grad()

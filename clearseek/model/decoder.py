@@ -171,8 +171,8 @@ class Decoder(nn.Module):
         return self.norm(states).squeeze(1)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Unnormalised scores [..., V] of final states, in fp32."""
-        return F.linear(states, self.head_weight.to(states.dtype)).float()
+        """Unnormalised scores [..., V] of final states: a product in fp32, for bf16 would round a score of 20 to 0.1."""
+        return F.linear(states.float(), self.head_weight.float())
 
     def routers(self) -> Iterator[nn.Module]:
         """Every router, in the order of `Hidden.loads` (multi-token modules last)."""
