@@ -227,7 +227,10 @@ class RlStage(TrainStage):
     updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
     reference_refresh_steps: int = Field(default=400, ge=1)
     max_mismatch: float = Field(
-        default=0.5, gt=0, description="largest |sampler − trainer| log-probability allowed"
+        default=3.0,
+        gt=0,
+        description="largest |sampler − trainer| log-probability of any token, and 50 times the largest mean; in "
+        "bf16 a token near a router's edge may take another expert, in fp32 1e-3 holds",
     )
 
     profile: Literal["r1", "best"] = "best"
