@@ -1,0 +1,137 @@
+"""One conversation partner: a model directory opened for talking, whose answers arrive token by token.
+
+Apart from `engine`, which samples many at once: here one answer grows until it ends, and its cache with it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.engine.engine import inference_copy
+from clearseek.engine.request import FinishReason, Sampling
+from clearseek.engine.sampler import sample
+from clearseek.engine.slots import Occupant, Slots
+from clearseek.engine.streams import stream_key, uniforms
+from clearseek.model.attention import Cache
+from clearseek.model.checkpoint import GENERATION_FILE, load_model, resolve_model
+from clearseek.model.decoder import Decoder
+from clearseek.model.device import choose_device
+from clearseek.model.stored import read_json
+from clearseek.text.incremental import IncrementalDecoder
+from clearseek.text.thoughts import Kind, ThoughtParser
+from clearseek.text.tokenizer import Tokenizer
+
+_FIRST_ROOM = 256  # tokens that the cache has room for at first; it doubles when they are used up
+_TOP_P = 0.95
+
+
+def open_session(model: str, device: str = "auto") -> "Session":
+    """Open a run, one of its checkpoints or a Hugging Face directory for talking.
+
+    Raises InputError where there is no such model or device, or where its tokenizer does not belong to it.
+    """
+    directory = resolve_model(Path(model))
+    choice = choose_device(device)
+    tokenizer = Tokenizer.load(directory)
+    decoder = load_model(directory, device=choice.device)
+    if tokenizer.vocab_size > decoder.config.vocab_size:
+        raise InputError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
+            f"{decoder.config.vocab_size}; put the tokenizer that the model was trained with beside it"
+        )
+    return Session(
+        inference_copy(decoder, choice.dtype), tokenizer, choice.dtype, end_ids(directory, tokenizer)
+    )
+
+
+def end_ids(directory: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's, and those that the model's publisher names besides."""
+    path = directory / GENERATION_FILE
+    named = read_json(path).get("eos_token_id") if path.is_file() else None
+    listed = named if isinstance(named, list) else [named]
+    return frozenset([tokenizer.eos_id, *(token for token in listed if isinstance(token, int))])
+
+
+class Session:
+    """A loaded model and its tokenizer. `completion_tokens` and `finish_reason` tell of the last answer."""
+
+    def __init__(
+        self, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype, ends: frozenset[int]
+    ) -> None:
+        """`model` is an inference copy for `dtype`; `ends` are the tokens that end an answer."""
+        self.model, self.tokenizer, self.dtype, self.ends = model, tokenizer, dtype, ends
+        self.completion_tokens = 0
+        self.finish_reason: FinishReason = "stop"
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        temperature: float = 0.6,
+        max_tokens: int | None = None,
+        seed: int = 0,
+        thinking: bool = True,
+    ) -> Iterator[tuple[Kind, str]]:
+        """Pieces of the thought and of the answer as they are generated; the same seed gives the same answer.
+
+        `max_tokens` is the most an answer may have, the context's end comes first where it is nearer. Raises
+        InputError where the conversation already fills the context.
+        """
+        prompt = self.tokenizer.encode_chat(messages, thinking=thinking)
+        room = self.model.config.max_position_embeddings - len(prompt)
+        if room < 1:
+            raise InputError(
+                f"the conversation ({len(prompt)} tokens) fills the model's context of "
+                f"{self.model.config.max_position_embeddings} tokens; shorten it or start a new one"
+            )
+        opened = self.tokenizer.chat.render(messages, thinking=thinking).rstrip().endswith("<think>")
+        sampling = Sampling(temperature, _TOP_P, min(room, max_tokens or room))
+        return self._pieces(prompt, stream_key("session", seed), sampling, ThoughtParser(opened))
+
+    def _pieces(
+        self, prompt: Sequence[int], key: int, sampling: Sampling, parser: ThoughtParser
+    ) -> Iterator[tuple[Kind, str]]:
+        self.completion_tokens, self.finish_reason = 0, "cancelled"
+        text = IncrementalDecoder(self.tokenizer)
+        reason: FinishReason = "length"
+        for token in self.tokens(prompt, key, sampling):
+            self.completion_tokens += 1
+            if token in self.ends:
+                reason = "stop"
+                break
+            yield from parser.feed(text.feed(token))
+        yield from parser.feed(text.close())
+        yield from parser.close()
+        self.finish_reason = reason
+
+    @torch.no_grad()
+    def tokens(self, prompt: Sequence[int], key: int, sampling: Sampling) -> Iterator[int]:
+        """Sample up to `max_tokens` tokens after `prompt`, from the stream that `key` addresses."""
+        device = self.model.embedding.weight.device
+        known = list(prompt)
+        entries = self._read(torch.tensor(known, device=device))
+        drawn = torch.from_numpy(uniforms(key, 0, sampling.max_tokens)).to(device)
+        while len(drawn):
+            room = min(len(drawn), max(_FIRST_ROOM, len(known)))
+            slots = Slots(self.model, 1, len(known) + room, room, self.dtype)
+            slots.admit(
+                [0], [Occupant(0, 0)], torch.tensor(known, device=device), entries, drawn[:room].unsqueeze(0)
+            )
+            for _ in range(room):
+                known.append(self._next(slots, sampling))
+                yield known[-1]
+            entries = [tuple(tensor[0] for tensor in cache) for cache in slots.caches]
+            drawn = drawn[room:]
+
+    def _read(self, prompt: torch.Tensor) -> list[Cache]:
+        """The prompt's cache entries, [T, size] per tensor and layer."""
+        _, caches = self.model.prefill(prompt.unsqueeze(0), self.dtype)
+        return [tuple(tensor[0] for tensor in cache) for cache in caches]
+
+    def _next(self, slots: Slots, sampling: Sampling) -> int:
+        """One decoding step of the only slot."""
+        states = self.model.decode(slots.last_token, slots.position, slots.caches, self.dtype)
+        drawn = sample(self.model.logits(states), slots.next_uniforms(), sampling.temperature, sampling.top_p)
+        slots.record(drawn, self.tokenizer.eos_id)
+        return int(drawn.tokens[0])

@@ -1,0 +1,51 @@
+"""Tokens to text one at a time: a character is given out when its last byte is there, never half of it."""
+
+from clearseek.text.tokenizer import Tokenizer
+
+_HALF = "\ufffd"  # what decoding makes of bytes that are no character, such as the first ones of one
+_LONGEST_HALF = 3  # bytes that a character in UTF-8 may lack one of, and so the most tokens that hold it
+
+
+class IncrementalDecoder:
+    """Turns a stream of token ids into text; special tokens are left out, thought tags are kept."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Nothing is decoded yet."""
+        self._tokenizer = tokenizer
+        tags = (tokenizer.think_start_id, tokenizer.think_end_id)
+        self._left_out = {
+            token
+            for token in tokenizer.control_ids
+            if token not in tags and not tokenizer.decode([token], skip_special=True)
+        }
+        self._context: list[int] = []  # given out already; how the next tokens read may depend on them
+        self._held: list[int] = []
+
+    def feed(self, token: int) -> str:
+        """Take one more token and give back the text that is now certain, which may be none."""
+        if token in self._left_out:
+            return ""
+        self._held.append(token)
+        text = self._text_of(self._held)
+        if not text.endswith(_HALF):
+            return self._give(len(self._held))
+        # what came before the half character is certain, where a token ends between two characters
+        for count in range(len(self._held) - _LONGEST_HALF, 0, -1):
+            if text.startswith(self._text_of(self._held[:count])):
+                return self._give(count)
+        return ""
+
+    def close(self) -> str:
+        """The tokens have ended: give back what was held, whole or not."""
+        return self._give(len(self._held))
+
+    def _give(self, count: int) -> str:
+        given, self._held = self._held[:count], self._held[count:]
+        text = self._text_of(given)
+        self._context = given or self._context
+        return text
+
+    def _text_of(self, ids: list[int]) -> str:
+        """The text of tokens as it reads after the context (some vocabularies drop a first space)."""
+        before = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + ids)[len(before) :]
