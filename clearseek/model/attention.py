@@ -76,7 +76,9 @@ class GroupedQueryAttention(nn.Module):
         query, key, value = self.project(x, cos, sin)
         return self.mix(query, (key, value), visible), (key, value)
 
-    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
+    def decode(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
+    ) -> Tensor:
         """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
         query, key, value = self.project(x, cos, sin)
         write(cache, (key, value), where)
@@ -145,7 +147,9 @@ class LatentAttention(nn.Module):
         kept = torch.cat((latent, shared_key), dim=-1)
         return self.out(mixed.transpose(1, 2).flatten(-2)), (kept,)
 
-    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
+    def decode(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
+    ) -> Tensor:
         """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
         nope, rope, latent, shared_key = self.project(x, cos, sin)
         write(cache, (torch.cat((latent, shared_key), dim=-1),), where)

@@ -1,5 +1,8 @@
 """The decoder: embeddings, pre-norm layers, multi-token prediction, head. One class for every family.
 
+The stream between layers is fp32 whatever the layers compute in: rounding it would make sampler and trainer
+choose different experts, and costs more accuracy than it saves time.
+
 Shapes: B rows, T tokens, V vocabulary.
 """
 
@@ -32,7 +35,9 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention: Attention = LatentAttention(config) if config.is_latent else GroupedQueryAttention(config)
+        self.attention: Attention = (
+            LatentAttention(config) if config.is_latent else GroupedQueryAttention(config)
+        )
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.feed_forward: MixtureOfExperts | SwiGLU = (
             MixtureOfExperts(config)
@@ -40,24 +45,31 @@ class Layer(nn.Module):
             else SwiGLU(config.hidden_size, config.intermediate_size)
         )
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor) -> tuple[Tensor, RouterLoad | None]:
-        """Full causal pass over packed rows [B, T, hidden]; segment 0 is padding and is not counted."""
-        mixed, _ = self.attention(self.attention_norm(x), cos, sin, causal_mask(segments))
-        return self.feed(x + mixed, segments > 0)
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, RouterLoad | None]:
+        """Full causal pass over packed rows [B, T, hidden], computed in `dtype`; segment 0 is not counted."""
+        mixed, _ = self.attention(self.attention_norm(x, dtype), cos, sin, causal_mask(segments))
+        return self.feed(x + mixed, segments > 0, dtype)
 
-    def prefill(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor) -> tuple[Tensor, Cache]:
+    def prefill(
+        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Cache]:
         """As `forward`, without balancing, and with what the cache keeps of every position."""
-        mixed, entries = self.attention(self.attention_norm(x), cos, sin, causal_mask(segments))
-        return self.feed(x + mixed, None)[0], entries
+        mixed, entries = self.attention(self.attention_norm(x, dtype), cos, sin, causal_mask(segments))
+        return self.feed(x + mixed, None, dtype)[0], entries
 
-    def decode(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
-        """One new token per row, [B, 1, hidden]; extends `cache` in place."""
-        x = x + self.attention.decode(self.attention_norm(x), cos, sin, cache, where, visible)
-        return self.feed(x, None)[0]
+    def decode(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
+    ) -> Tensor:
+        """One new token per row, [B, 1, hidden], computed in the cache's dtype; extends `cache` in place."""
+        dtype = cache[0].dtype
+        x = x + self.attention.decode(self.attention_norm(x, dtype), cos, sin, cache, where, visible)
+        return self.feed(x, None, dtype)[0]
 
-    def feed(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
+    def feed(self, x: Tensor, counted: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, RouterLoad | None]:
         """The feed-forward half; `counted` [B, T] asks a router for its load over those tokens."""
-        normed = self.feed_forward_norm(x)
+        normed = self.feed_forward_norm(x, dtype)
         if isinstance(self.feed_forward, SwiGLU):
             return x + self.feed_forward(normed), None
         output, load = self.feed_forward(normed, counted)
@@ -75,10 +87,11 @@ class MultiTokenModule(nn.Module):
         self.layer = Layer(config, index)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def combine(self, states: Tensor, next_embeddings: Tensor) -> Tensor:
+    def combine(self, states: Tensor, next_embeddings: Tensor, dtype: torch.dtype) -> Tensor:
         """The layer's input at position t: the state at t and the embedding of token t + 1."""
         # the published order of the joined halves: embedding first (DeepSeek-V3 weights, eh_proj)
-        return self.join(torch.cat((self.embedding_norm(next_embeddings), self.state_norm(states)), dim=-1))
+        halves = self.embedding_norm(next_embeddings, dtype), self.state_norm(states, dtype)
+        return self.join(torch.cat(halves, dim=-1)).to(states.dtype)
 
 
 class Decoder(nn.Module):
@@ -119,6 +132,10 @@ class Decoder(nn.Module):
                 self.rotary = rotary_table(self.config, max(length, 256), device)
         return self.rotary[0, :length], self.rotary[1, :length]
 
+    def embed(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """The stream's beginning, [..., hidden], in fp32 or wider."""
+        return F.embedding(tokens, self.embedding.weight).to(torch.promote_types(dtype, torch.float32))
+
     def forward(
         self, tokens: Tensor, segments: Tensor, dtype: torch.dtype = torch.float32, depth: int | None = None
     ) -> Hidden:
@@ -128,10 +145,10 @@ class Decoder(nn.Module):
         (default: all modules when training, none otherwise).
         """
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
-        embeddings = F.embedding(tokens, self.embedding.weight).to(dtype)
+        embeddings = self.embed(tokens, dtype)
         states, loads = embeddings, []
         for layer in self.layers:
-            states, load = layer(states, cos, sin, segments)
+            states, load = layer(states, cos, sin, segments, dtype)
             loads.append(load)
         depth = len(self.mtp) * self.training if depth is None else depth
         hidden = Hidden(self.norm(states))
@@ -141,7 +158,7 @@ class Decoder(nn.Module):
             segments = segments * (segments == F.pad(segments[:, 1:], (0, 1)))
             assert isinstance(module, MultiTokenModule)
             states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
-            states, load = module.layer(module.combine(states, embeddings), cos, sin, segments)
+            states, load = module.layer(module.combine(states, embeddings, dtype), cos, sin, segments, dtype)
             hidden.predicted_states.append(module.norm(states))
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
@@ -150,11 +167,11 @@ class Decoder(nn.Module):
     def prefill(self, tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Cache]]:
         """Final states [B, T, hidden] of prompts [B, T] padded at the end, and each layer's cache entries."""
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
-        states, caches = F.embedding(tokens, self.embedding.weight).to(dtype), []
+        states, caches = self.embed(tokens, dtype), []
         segments = torch.ones_like(tokens)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            states, cache = layer.prefill(states, cos, sin, segments)
+            states, cache = layer.prefill(states, cos, sin, segments, dtype)
             caches.append(cache)
         return self.norm(states), caches
 
@@ -164,14 +181,14 @@ class Decoder(nn.Module):
         cos, sin = self.rotary_for(length, tokens.device)
         cos, sin = cos[where].unsqueeze(1), sin[where].unsqueeze(1)
         visible = (torch.arange(length, device=tokens.device) <= where[:, None])[:, None, None]
-        states = F.embedding(tokens, self.embedding.weight).to(dtype).unsqueeze(1)
+        states = self.embed(tokens, dtype).unsqueeze(1)
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             states = layer.decode(states, cos, sin, cache, where, visible)
         return self.norm(states).squeeze(1)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Unnormalised scores [..., V] of final states: a product in fp32, for bf16 would round a score of 20 to 0.1."""
+        """Unnormalised scores [..., V] of final states, in fp32: bf16 would round a score of 20 to 0.1."""
         return F.linear(states.float(), self.head_weight.float())
 
     def routers(self) -> Iterator[nn.Module]:

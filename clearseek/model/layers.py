@@ -28,11 +28,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = x.float()
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Normalise the last dimension and hand it on in `dtype` (default: that of `x`)."""
+        wide, dtype = x.float(), dtype or x.dtype
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide.to(x.dtype) * self.weight.to(x.dtype)).to(x.dtype)
+        return (wide.to(dtype) * self.weight.to(dtype)).to(dtype)
 
 
 class SwiGLU(nn.Module):
