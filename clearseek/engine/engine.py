@@ -26,7 +26,7 @@ _SHRINK_AT = 0.6  # occupied share below which the tail of a batch drops its emp
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
     """A frozen copy with its layers in the compute dtype; what training computes in fp32 stays in fp32.
 
-    Routers and head decide by small differences: rounding their weights would choose other experts and tokens.
+    Routers and head decide by small differences: rounded weights would choose other experts and tokens.
     """
     copied = copy.deepcopy(model).requires_grad_(False).eval()
     for layer in copied.layers:

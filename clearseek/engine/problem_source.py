@@ -27,9 +27,12 @@ class ProblemSource:
         return self.problems.path is not None or self.problems.gym is not None
 
     def draw(self, round: int, count: int, without: Collection[str] = ()) -> list[Problem]:
-        """`count` training problems for a round of sampling; those in `without` (by id) are passed over."""
+        """Up to `count` training problems for a round of sampling; those in `without` (ids) are passed over.
+
+        No problem comes twice: its samples would be the same, because they are addressed by it.
+        """
         if not self.is_finite:
-            return self._generate(count, "train", f"{self.stream}/{round}")
+            return _unique(self._generate(count, "train", f"{self.stream}/{round}"))
         pool = [problem for problem in self.pool["train"] if problem.id not in without]
         if not pool:
             raise InputError(
@@ -39,7 +42,7 @@ class ProblemSource:
         for position in range(round * count, (round + 1) * count):
             epoch, place = divmod(position, len(pool))
             drawn.append(pool[epoch_order(len(pool), self.seed, self.stream, epoch)[place]])
-        return drawn
+        return _unique(drawn)
 
     def held_out(self, count: int) -> list[Problem]:
         """Up to `count` problems that training never sees."""
@@ -64,6 +67,10 @@ class ProblemSource:
                 Path(self.problems.path if split == "train" else self.problems.held_out_path)
             )
         return _part(load_problems(Path(self.problems.path)), split, self.problems.path)
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    return list({problem.id: problem for problem in problems}.values())
 
 
 def _part(problems: list[Problem], split: str, path: str) -> list[Problem]:

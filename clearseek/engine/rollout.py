@@ -80,9 +80,11 @@ def encode_problem(tokenizer: Tokenizer, problem: Problem) -> tuple[int, ...]:
 def judge(
     tokenizer: Tokenizer, items: Sequence[tuple[Problem, Completion]], verifiers: VerifierPool
 ) -> list[Judged]:
-    """Decode and verify; a completion whose thought never closed is unparseable without asking anyone."""
+    """Decode and verify; what the budget cut short, or never closed its thought, is unparseable unasked."""
     parts = [tokenizer.chat.split_completion(tokenizer.decode(item.tokens)) for _, item in items]
-    asked = [i for i, (_, answer) in enumerate(parts) if answer is not None]
+    asked = [
+        i for i, (_, answer) in enumerate(parts) if answer is not None and items[i][1].finish_reason == "stop"
+    ]
     verdicts = [Verdict.unparseable] * len(items)
     answers = verifiers.verify_many(
         [(items[i][0].verifier, parts[i][1] or "", items[i][0].answer) for i in asked]

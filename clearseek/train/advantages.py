@@ -12,14 +12,17 @@ _EPSILON = 1e-6
 
 
 def center(rewards: np.ndarray) -> np.ndarray:
-    """Reward minus the group's mean: no division by its spread (Dr. GRPO, arXiv:2503.20783)."""
-    return np.nan_to_num(rewards - _mean(rewards))
+    """Reward minus the group's mean: no division by its spread (Dr. GRPO, arXiv:2503.20783).
+
+    A group without signal gets exactly 0, whatever rounding its mean has suffered.
+    """
+    return np.where(has_signal(rewards)[..., None], np.nan_to_num(rewards - _mean(rewards)), 0.0)
 
 
 def group_std(rewards: np.ndarray) -> np.ndarray:
     """Reward standardised within the group (GRPO, arXiv:2402.03300, eq. 3)."""
     spread = np.sqrt(_mean((rewards - _mean(rewards)) ** 2))
-    return np.nan_to_num((rewards - _mean(rewards)) / (spread + _EPSILON))
+    return center(rewards) / (spread + _EPSILON)
 
 
 def batch_std(rewards: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def run_reject(
         )
         kept += [example for group in groups for example in keep(group, stage)]
         numbers = describe(groups)
-        sampled += numbers["completion_tokens"] * count * stage.samples
+        sampled += numbers["completion_tokens"] * len(groups) * stage.samples
         context.record("step", step=turn + 1, kept=len(kept), **numbers)
         context.progress.step(turn + 1, len(rounds), kept=len(kept))
     if not kept:

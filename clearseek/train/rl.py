@@ -36,6 +36,7 @@ from clearseek.train.schedule import rate_at
 from clearseek.train.state import latest_resume_point, load_model_state, save_resume_point
 from clearseek.train.supervised import mean_loss, rows_of_step
 
+_PER_TOKEN = ("advantages", "token_weights", "sampled_log_probs", "old_log_probs", "reference_log_probs")
 _MEAN_MISMATCH_SHARE = 50  # the mean mismatch may be this much smaller a bound than the largest
 
 
@@ -93,7 +94,7 @@ class PolicyTrainer:
         for step in range(self._resume(), stage.steps):
             started = time.perf_counter()
             groups, dropped = self.sample(step)
-            numbers = describe(groups + dropped) | self.update(step, groups)
+            numbers = self._describe(groups, dropped) | self.update(step, groups)
             sampled = numbers["completion_tokens"] * numbers["groups"] * stage.group_size
             self._count(int(sampled))
             context.record("step", step=step + 1, **numbers)
@@ -138,6 +139,17 @@ class PolicyTrainer:
                 break
         return kept, dropped
 
+    def _describe(self, groups: list[Group], dropped: list[Group]) -> dict[str, Any]:
+        """What the ledger says of everything sampled, whether it is learnt from or not."""
+        values = rewards(groups + dropped, self.stage.language_consistency_weight)
+        counted = values[~np.isnan(values)]
+        return describe(groups + dropped) | {
+            "reward": float(counted.mean()) if counted.size else float("nan"),
+            "dropped": len(dropped),
+            "refilled": max(len(groups) + len(dropped) - self.stage.problems_per_step, 0),
+            "retired": len(self.pool.retired),
+        }
+
     def _key(self, step: int, refill: int) -> Callable[[Problem], int]:
         return lambda problem: self.context.key(step, refill, problem.id)
 
@@ -147,12 +159,11 @@ class PolicyTrainer:
         share = rate_at(stage.schedule, step, stage.steps)
         values = rewards(groups, stage.language_consistency_weight)
         numbers: dict[str, Any] = {
-            "reward": float(np.nanmean(values)) if groups else 0.0,
             "learning_rate": stage.optimizer.learning_rate * share,
             "loss": 0.0, "grad_norm": 0.0, "tokens": 0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0,
             "mismatch_mean": 0.0,
         }  # fmt: skip
-        if not groups:
+        if np.isnan(values).all():
             return numbers
         batch = pack_groups(groups, ADVANTAGES[stage.advantage](values), values, stage, self.tokenizer.pad_id)
         batches = batch.micro_batches(stage.micro_batch_rows, self.context.device)
@@ -169,7 +180,7 @@ class PolicyTrainer:
             )
         measures = measures.over_ranks()
         numbers |= {"loss": result.loss, "grad_norm": result.grad_norm, "tokens": batch.num_tokens}
-        numbers |= measures.as_numbers(batch.num_tokens)
+        numbers |= measures.as_numbers(batch.num_tokens * stage.updates_per_batch)
         self._check_mismatch(step, numbers)
         self._refresh_reference(step)
         return numbers
@@ -179,9 +190,9 @@ class PolicyTrainer:
         largest, mean, bound = numbers["mismatch"], numbers["mismatch_mean"], self.stage.max_mismatch
         if largest > bound or mean > bound / _MEAN_MISMATCH_SHARE:
             raise RunError(
-                f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by up to {largest:.3f} and "
-                f"by {mean:.4f} on average in a log-probability, above max_mismatch ({bound}, on average "
-                f"{bound / _MEAN_MISMATCH_SHARE}); set dtype = \"float32\" in the recipe"
+                f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by up to "
+                f"{largest:.3f} and by {mean:.4f} on average in a log-probability, above max_mismatch ({bound}, on average "
+                f'{bound / _MEAN_MISMATCH_SHARE}); set dtype = "float32" in the recipe'
             )
 
     def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: "_Measures") -> Tensor:
@@ -192,23 +203,26 @@ class PolicyTrainer:
             )
         stage, extras = self.stage, batch.extras
         counted = extras["token_weights"] > 0
-        old = extras.get("old_log_probs", log_probs.detach())
+        # cleared before anything is computed: what 0 multiplies afterwards may still be NaN
+        log_probs = log_probs.masked_fill(~counted, 0.0)
+        given = {name: extras[name].masked_fill(~counted, 0.0) for name in _PER_TOKEN if name in extras}
+        old = given.get("old_log_probs", log_probs.detach())
         terms = PolicyTerms(
             log_probs,
             old,
-            extras["advantages"],
+            given["advantages"],
             counted,
             extras["sequences"],
             stage.clip_low,
             stage.clip_high,
         )
         loss = POLICY_LOSSES[stage.policy_loss](terms)
-        measures.add(terms, extras["sampled_log_probs"], first="old_log_probs" not in extras)
+        measures.add(terms, given["sampled_log_probs"])
         if stage.kl_weight:
-            divergence = kl_to_reference(log_probs, extras["reference_log_probs"])
-            measures.kl += float((divergence.detach() * counted).sum())
+            divergence = kl_to_reference(log_probs, given["reference_log_probs"])
+            measures.kl += float(divergence.detach().sum())
             loss = loss + stage.kl_weight * divergence
-        return torch.where(counted, loss * extras["token_weights"], 0.0).sum()
+        return (loss * given["token_weights"]).sum()
 
     @torch.no_grad()
     def _remember(self, batches: list[MicroBatch]) -> None:
@@ -270,7 +284,7 @@ class PolicyTrainer:
 
 @dataclass
 class _Measures:
-    """Sums over the tokens of one batch."""
+    """Sums over the counted tokens of one batch, once per update; others hold zeros."""
 
     mismatch: float = 0.0  # the largest
     difference: float = 0.0
@@ -278,11 +292,11 @@ class _Measures:
     clipped: int = 0
 
     @torch.no_grad()
-    def add(self, terms: PolicyTerms, sampled: Tensor, first: bool) -> None:
-        """Compare with the sampler (before the first update) and count ratios outside the clip."""
-        difference = (terms.old_log_probs - sampled).abs().masked_fill(~terms.counted, 0.0)
+    def add(self, terms: PolicyTerms, sampled: Tensor) -> None:
+        """Compare the policy that sampled with the sampler, and count ratios outside the clip."""
+        difference = (terms.old_log_probs - sampled).abs()
         self.mismatch = max(self.mismatch, float(difference.max()))
-        self.difference += float(difference.sum()) if first else 0.0
+        self.difference += float(difference.sum())
         outside = (terms.ratio < 1 - terms.clip_low) | (terms.ratio > 1 + terms.clip_high)
         self.clipped += int((outside & terms.counted).sum())
 
