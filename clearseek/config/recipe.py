@@ -229,7 +229,7 @@ class RlStage(TrainStage):
     max_mismatch: float = Field(
         default=3.0,
         gt=0,
-        description="largest |sampler − trainer| log-probability of any token, and 50 times the largest mean; "
+        description="largest |sampler − trainer| log-probability of any token, 50 times the largest mean; "
         "in bf16 a token near a router's edge may take another expert, in fp32 1e-3 holds",
     )
 

@@ -29,14 +29,13 @@ from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops, training_flops
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
-from clearseek.train.parallel import all_max, all_sum, gathered, on_first, roll_out_together, world
+from clearseek.train.parallel import gathered, on_first, roll_out_together, world
 from clearseek.train.policy_batch import pack_groups
-from clearseek.train.policy_losses import POLICY_LOSSES, PolicyTerms, kl_to_reference
+from clearseek.train.policy_objective import Measures, policy_objective
 from clearseek.train.schedule import rate_at
 from clearseek.train.state import latest_resume_point, load_model_state, save_resume_point
 from clearseek.train.supervised import mean_loss, rows_of_step
 
-_PER_TOKEN = ("advantages", "token_weights", "sampled_log_probs", "old_log_probs", "reference_log_probs")
 _MEAN_MISMATCH_SHARE = 50  # the mean mismatch may be this much smaller a bound than the largest
 
 
@@ -167,7 +166,7 @@ class PolicyTrainer:
             return numbers
         batch = pack_groups(groups, ADVANTAGES[stage.advantage](values), values, stage, self.tokenizer.pad_id)
         batches = batch.micro_batches(stage.micro_batch_rows, self.context.device)
-        measures = _Measures()
+        measures = Measures()
         if stage.updates_per_batch > 1 or stage.kl_weight:
             self._remember(batches)
         for _ in range(stage.updates_per_batch):
@@ -191,38 +190,16 @@ class PolicyTrainer:
         if largest > bound or mean > bound / _MEAN_MISMATCH_SHARE:
             raise RunError(
                 f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by up to "
-                f"{largest:.3f} and by {mean:.4f} on average in a log-probability, above max_mismatch ({bound}, on average "
-                f'{bound / _MEAN_MISMATCH_SHARE}); set dtype = "float32" in the recipe'
+                f"{largest:.3f} and by {mean:.4f} on average in a log-probability, above max_mismatch "
+                f'({bound}, on average {bound / _MEAN_MISMATCH_SHARE}); set dtype = "float32" in the recipe'
             )
 
-    def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: "_Measures") -> Tensor:
+    def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: Measures) -> Tensor:
         """Policy loss and KL of policy rows; cross-entropy of supervised ones."""
-        if "advantages" not in batch.extras:
-            return self.stage.sft_weight * mean_loss(float(batch.extras["num_counted"].max()))(
-                log_probs, batch
-            )
-        stage, extras = self.stage, batch.extras
-        counted = extras["token_weights"] > 0
-        # cleared before anything is computed: what 0 multiplies afterwards may still be NaN
-        log_probs = log_probs.masked_fill(~counted, 0.0)
-        given = {name: extras[name].masked_fill(~counted, 0.0) for name in _PER_TOKEN if name in extras}
-        old = given.get("old_log_probs", log_probs.detach())
-        terms = PolicyTerms(
-            log_probs,
-            old,
-            given["advantages"],
-            counted,
-            extras["sequences"],
-            stage.clip_low,
-            stage.clip_high,
-        )
-        loss = POLICY_LOSSES[stage.policy_loss](terms)
-        measures.add(terms, given["sampled_log_probs"])
-        if stage.kl_weight:
-            divergence = kl_to_reference(log_probs, given["reference_log_probs"])
-            measures.kl += float(divergence.detach().sum())
-            loss = loss + stage.kl_weight * divergence
-        return (loss * given["token_weights"]).sum()
+        if "advantages" in batch.extras:
+            return policy_objective(self.stage, log_probs, batch.extras, measures)
+        counted = float(batch.extras["num_counted"].max())
+        return self.stage.sft_weight * mean_loss(counted)(log_probs, batch)
 
     @torch.no_grad()
     def _remember(self, batches: list[MicroBatch]) -> None:
@@ -280,42 +257,6 @@ class PolicyTrainer:
         others = None if self.reference is None else self.reference.model.state_dict()
         save_resume_point(self.context.partial_dir, point, self.model, self.learner.optimizer, others)
         self.context.timings.append("step", self.context.stage, step, tokens=self.totals["tokens"])
-
-
-@dataclass
-class _Measures:
-    """Sums over the counted tokens of one batch, once per update; others hold zeros."""
-
-    mismatch: float = 0.0  # the largest
-    difference: float = 0.0
-    kl: float = 0.0
-    clipped: int = 0
-
-    @torch.no_grad()
-    def add(self, terms: PolicyTerms, sampled: Tensor) -> None:
-        """Compare the policy that sampled with the sampler, and count ratios outside the clip."""
-        difference = (terms.old_log_probs - sampled).abs()
-        self.mismatch = max(self.mismatch, float(difference.max()))
-        self.difference += float(difference.sum())
-        outside = (terms.ratio < 1 - terms.clip_low) | (terms.ratio > 1 + terms.clip_high)
-        self.clipped += int((outside & terms.counted).sum())
-
-    def over_ranks(self) -> "_Measures":
-        """The same of all ranks' tokens."""
-        what = "the other ranks' measures"
-        sums = torch.tensor([self.difference, self.kl, float(self.clipped)], dtype=torch.float64)
-        difference, kl, clipped = all_sum(what, sums).tolist()
-        return _Measures(all_max(what, self.mismatch), difference, kl, int(clipped))
-
-    def as_numbers(self, num_tokens: int) -> dict[str, float]:
-        """As the ledger names them."""
-        count = max(num_tokens, 1)
-        return {
-            "kl": self.kl / count,
-            "clip_fraction": self.clipped / count,
-            "mismatch": self.mismatch,
-            "mismatch_mean": self.difference / count,
-        }
 
 
 def run_rl(context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> dict[str, float]:

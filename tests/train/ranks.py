@@ -1,4 +1,4 @@
-"""Runs a function on several gloo ranks of this machine: forked, met through a file, with every traceback kept."""
+"""Runs a function on several gloo ranks of this machine: forked, met through a file, tracebacks kept."""
 
 import os
 import pickle
