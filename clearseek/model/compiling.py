@@ -6,9 +6,7 @@ Compiled code is kept in a cache beside the environment; nothing here is require
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -36,10 +34,9 @@ def use_cache() -> None:
         return  # a read-only environment: torch keeps its own default
 
 
-def compiled_layers(model: Decoder, head: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile every layer of a model in place, and a function that ends in its head; returns the latter."""
+def compile_layers(model: Decoder) -> None:
+    """Compile every layer of a model in place; the first to run compiles for all."""
     use_cache()
     torch._dynamo.config.recompile_limit = 64
     for layer in [*model.layers, *(module.layer for module in model.mtp)]:
         layer.compile()
-    return torch.compile(head)

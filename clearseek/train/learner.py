@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import TrainStage
-from clearseek.model.compiling import compiled_layers
+from clearseek.model.compiling import compile_layers
 from clearseek.model.decoder import Decoder, Hidden
 from clearseek.model.experts import Router
 from clearseek.model.log_probs import token_log_probs
@@ -97,15 +97,26 @@ class Learner:
         self.is_compiled = compile
         shard(model)
         self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)
-        self._head_log_probs = compiled_layers(model, self._head) if compile else self._head
-
-    def _head(self, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        return token_log_probs(self.model.logits(states), targets, temperature)
+        if compile:
+            compile_layers(model)
 
     def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
-        """Log-probability of every target, [B, T], and the pass it came from."""
+        """Log-probability of every target that counts, [B, T], 0 elsewhere, and the pass it came from."""
         hidden = self.model(batch.tokens[:, :-1], batch.segments[:, :-1], self.dtype, depth)
-        return self._head_log_probs(hidden.states, batch.targets, temperature), hidden
+        return self._counted_log_probs(
+            hidden.states, batch.targets, batch.target_weights, temperature
+        ), hidden
+
+    def _counted_log_probs(
+        self, states: Tensor, targets: Tensor, weights: Tensor, temperature: float
+    ) -> Tensor:
+        """The head sees only positions whose weight is not 0: about half of them in packed chat rows."""
+        where = weights.flatten().nonzero().squeeze(-1)
+        chosen = states.flatten(0, 1).index_select(0, where)
+        log_probs = token_log_probs(
+            self.model.logits(chosen), targets.flatten().index_select(0, where), temperature
+        )
+        return torch.zeros_like(weights).flatten().scatter(0, where, log_probs).view_as(weights)
 
     def step(
         self,
@@ -156,8 +167,9 @@ class Learner:
         """Mean over depths of the loss of predicting further tokens (arXiv:2412.19437, eq. 24-25)."""
         total = torch.zeros(())
         for k, states in enumerate(hidden.predicted_states, start=1):
-            log_probs = self._head_log_probs(states, batch.future_targets(k), 1.0)
-            total = total - weighted_sum(log_probs, batch.future_weights(k)) / counts[k - 1] / len(counts)
+            weights = batch.future_weights(k)
+            log_probs = self._counted_log_probs(states, batch.future_targets(k), weights, 1.0)
+            total = total - weighted_sum(log_probs, weights) / counts[k - 1] / len(counts)
         return total
 
 
