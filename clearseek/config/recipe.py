@@ -227,11 +227,12 @@ class RlStage(TrainStage):
     updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
     reference_refresh_steps: int = Field(default=400, ge=1)
     max_mismatch: float = Field(
-        default=3.0,
+        default=15.0,
         gt=0,
-        description="largest |sampler − trainer| log-probability of any token, 50 times the largest mean; "
-        "in bf16 a token near a router's edge may take another expert, in fp32 1e-3 holds",
+        description="largest |sampler − trainer| log-probability of one token: in bf16 a token at a router's edge may "
+        "take another expert, which is rare and large; in fp32 1e-3 holds",
     )
+    max_mean_mismatch: float = Field(default=0.03, gt=0, description="the same on the average of a batch")
 
     profile: Literal["r1", "best"] = "best"
     advantage: Literal["group_std", "center", "leave_one_out", "batch_std"]
