@@ -10,6 +10,8 @@ from torch import Tensor
 
 from clearseek.model.log_probs import log_probs_from_logits
 
+_LIKELIEST = 64  # tokens per row that a nucleus is first looked for among
+
 
 @dataclass
 class Sampled:
@@ -46,8 +48,21 @@ def _draw(probs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _draw_nucleus(probs: Tensor, uniforms: Tensor, top_p: float) -> Tensor:
-    """Draw among the smallest set of likeliest tokens whose mass reaches `top_p` (arXiv:1904.09751)."""
-    ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
+    """Draw among the smallest set of likeliest tokens whose mass reaches `top_p` (arXiv:1904.09751).
+
+    The set is nearly always small: only rows whose likeliest tokens don't reach the mass are sorted whole.
+    """
+    likeliest, index = probs.topk(min(_LIKELIEST, probs.shape[-1]), dim=-1)
+    drawn = _draw_within(likeliest, index, uniforms, top_p)
+    wide = (likeliest.sum(-1) < top_p).nonzero().squeeze(-1)
+    if wide.numel():
+        ordered, everything = torch.sort(probs[wide], dim=-1, descending=True, stable=True)
+        drawn[wide] = _draw_within(ordered, everything, uniforms[wide], top_p)
+    return drawn
+
+
+def _draw_within(ordered: Tensor, index: Tensor, uniforms: Tensor, top_p: float) -> Tensor:
+    """Draw from descending probabilities cut off at `top_p`; `index` says which tokens they are."""
     outside = ordered.cumsum(-1) - ordered >= top_p
     drawn = _draw(ordered.masked_fill(outside, 0.0), uniforms)
     return index.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)

@@ -19,7 +19,7 @@ from clearseek.train.corpus import kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops
 from clearseek.train.parallel import on_first, roll_out_together
 
-_PROBLEMS_AT_A_TIME = 512
+_PROBLEMS_AT_A_TIME = 2048
 
 
 def run_reject(
