@@ -39,6 +39,15 @@ class MicroBatch:
         return self.tokens[:, 1:]
 
     @property
+    def input_segments(self) -> Tensor:
+        """The segments of the tokens that predict, [B, T]; a document's last one is as padding, not counted.
+
+        Else a router's load would depend on whether a document ends with its row or before.
+        """
+        inputs = self.segments[:, :-1]
+        return inputs * (inputs == self.segments[:, 1:])
+
+    @property
     def target_weights(self) -> Tensor:
         """What each prediction counts, [B, T]."""
         return self.weights[:, 1:]
@@ -102,7 +111,7 @@ class Learner:
 
     def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
         """Log-probability of every target that counts, [B, T], 0 elsewhere, and the pass it came from."""
-        hidden = self.model(batch.tokens[:, :-1], batch.segments[:, :-1], self.dtype, depth)
+        hidden = self.model(batch.tokens[:, :-1], batch.input_segments, self.dtype, depth)
         return self._counted_log_probs(
             hidden.states, batch.targets, batch.target_weights, temperature
         ), hidden

@@ -187,9 +187,10 @@ class PolicyTrainer:
         largest, mean, stage = numbers["mismatch"], numbers["mismatch_mean"], self.stage
         if largest > stage.max_mismatch or mean > stage.max_mean_mismatch:
             raise RunError(
-                f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by up to {largest:.3f} and "
-                f"by {mean:.4f} on average in a log-probability, above max_mismatch ({stage.max_mismatch}) or "
-                f'max_mean_mismatch ({stage.max_mean_mismatch}); set dtype = "float32" in the recipe'
+                f"stage {self.context.stage}, step {step + 1}: sampler and trainer differ by up to "
+                f"{largest:.3f} and by {mean:.4f} on average in a log-probability, above max_mismatch "
+                f"({stage.max_mismatch}) or max_mean_mismatch ({stage.max_mean_mismatch}); "
+                'set dtype = "float32" in the recipe'
             )
 
     def _loss(self, log_probs: Tensor, batch: MicroBatch, measures: Measures) -> Tensor:
