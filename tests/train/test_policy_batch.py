@@ -1,0 +1,132 @@
+"""Sampled groups packed into rows: every completion once, whole, behind its prompt, with its own numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.engine.request import Completion
+from clearseek.engine.rollout import Group, Judged
+from clearseek.tasks.verify import Verdict
+from clearseek.train.policy_batch import pack_groups
+from tests.engine.scripted import problem
+from tests.train.small import CPU, rl_stage
+
+PAD = EOS = 1  # models without a padding token pad with the end of sentence
+LENGTHS = [[3, 9, 1, 20], [24, 2, 2, 7], [5, 5, 11, 4]]
+
+
+def groups_of(lengths=LENGTHS):
+    """Groups whose tokens tell where they come from; every second completion was cut by the budget."""
+    groups = []
+    for i, row in enumerate(lengths):
+        prompt = tuple(1000 * (i + 1) + k for k in range(4 + i))
+        judged = []
+        for j, length in enumerate(row):
+            tokens = [10_000 * (i + 1) + 100 * (j + 1) + k for k in range(length)]
+            if j % 2 == 0:
+                tokens[-1] = EOS
+            completion = Completion(tokens, [-0.001 * t for t in tokens], "stop" if j % 2 == 0 else "length")
+            judged.append(Judged(completion, "", "", Verdict.correct, None))
+        groups.append(Group(problem(str(i)), prompt, tuple(judged)))
+    return groups
+
+
+def values_of(lengths=LENGTHS):
+    """Rewards and advantages: any numbers that differ."""
+    rewards = np.arange(sum(map(len, lengths)), dtype=float).reshape(len(lengths), -1)
+    return rewards + 1, rewards - 5
+
+
+def batch_of(stage, rewards=None):
+    values, advantages = values_of()
+    values = values if rewards is None else rewards
+    return pack_groups(groups_of(), advantages, values, stage, PAD), advantages
+
+
+def pieces(batch):
+    """Every packed document: its tokens and, of each, weight and extras."""
+    rows = batch.rows
+    for row in range(len(rows)):
+        for segment in range(1, rows.segments[row].max() + 1):
+            here = rows.segments[row] == segment
+            yield (
+                rows.tokens[row][here],
+                rows.weights[row][here],
+                {n: v[row][here] for n, v in batch.extras.items()},
+            )
+
+
+def test_every_completion_stands_behind_its_prompt():
+    batch, advantages = batch_of(rl_stage())
+    found = {}
+    for tokens, weights, extras in pieces(batch):
+        (number,) = set(extras["sequences"].tolist())
+        assert number not in found
+        i, j = divmod(number, 4)
+        group = groups_of()[i]
+        completion, size = group.judged[j].completion, len(group.prompt)
+        assert tokens.tolist() == [*group.prompt, *completion.tokens]
+        assert weights.tolist() == [0] * size + [1] * len(completion.tokens)
+        assert extras["advantages"].tolist() == [0] * size + [advantages[i, j]] * len(completion.tokens)
+        assert extras["sampled_log_probs"][size:] == pytest.approx(np.float32(completion.log_probs))
+        assert (extras["sampled_log_probs"][:size] == 0).all()
+        found[number] = True
+    assert len(found) == 12
+    assert batch.num_tokens == sum(map(sum, LENGTHS)) == batch.rows.num_counted_tokens
+
+
+def test_the_end_of_sentence_is_trained_on_and_padding_is_not():
+    """T19, where both are the same token."""
+    batch, _ = batch_of(rl_stage())
+    ends = (batch.rows.tokens == EOS) & (batch.rows.segments > 0)
+    padding = batch.rows.segments == 0
+    assert ends.sum() == 6  # of the finished ones only
+    assert (batch.rows.weights[ends] == 1).all()
+    assert (batch.rows.tokens[padding] == PAD).all()
+    for name in ("token_weights", "advantages", "sampled_log_probs"):
+        assert (batch.extras[name][padding] == 0).all()
+    assert (batch.rows.weights[padding] == 0).all()
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean"])
+def test_weights_sum_to_one_over_the_whole_batch(aggregation):
+    for size in (1, 2, 5):
+        batch, _ = batch_of(rl_stage(aggregation=aggregation))
+        parts = batch.micro_batches(size, CPU)
+        total = sum(float(part.extras["token_weights"].double().sum()) for part in parts)
+        assert total == pytest.approx(1, abs=1e-6)
+    weights = {int(e["sequences"][0]): float(e["token_weights"].sum()) for _, _, e in pieces(batch)}
+    for number, weight in weights.items():
+        share = LENGTHS[number // 4][number % 4] / batch.num_tokens
+        assert weight == pytest.approx(share if aggregation == "token_mean" else 1 / 12, rel=1e-5)
+
+
+def test_constant_weights_are_the_same_for_every_token():
+    batch, _ = batch_of(rl_stage(aggregation="constant", max_completion_tokens=24))
+    weights = batch.extras["token_weights"]
+    assert np.unique(weights[weights > 0]) == pytest.approx([1 / (12 * 24)])
+
+
+def test_failed_verdicts_are_left_out_of_rows_and_counts():
+    """T13: as if they had never been sampled."""
+    values, _ = values_of()
+    values[0, 1] = values[2, 0] = np.nan
+    batch, _ = batch_of(rl_stage(), values)
+    assert len(list(pieces(batch))) == 10
+    assert batch.num_tokens == sum(map(sum, LENGTHS)) - 9 - 5
+    assert float(batch.extras["token_weights"].sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_extras_stay_with_their_tokens_in_micro_batches():
+    batch, _ = batch_of(rl_stage())
+    parts = batch.micro_batches(2, CPU)
+    for name, values in batch.extras.items():
+        joined = torch.cat([part.extras[name] for part in parts])[: len(batch.rows)]
+        assert np.array_equal(joined.numpy(), values[:, 1:])
+    assert all(part.tokens.shape == parts[0].tokens.shape for part in parts)
+
+
+def test_too_long_for_a_row_names_the_setting():
+    with pytest.raises(InputError, match=r"29 tokens, more than sequence_length \(16\)"):
+        batch_of(rl_stage(sequence_length=16))
