@@ -64,12 +64,11 @@ def _key(context: StageContext, turn: int) -> Callable[[Problem], int]:
 
 def keep(group: Group, stage: RejectStage) -> list[dict[str, str]]:
     """The first right and consistent completions of a group, no two thoughts alike, as examples."""
-    good = {
-        item.thought: item
-        for item in reversed(group.judged)
-        if _is_good(item, stage.min_language_consistency)
-    }
-    chosen = list(reversed(good.values()))[: stage.keep_per_problem]
+    good: dict[str, Judged] = {}
+    for item in group.judged:
+        if _is_good(item, stage.min_language_consistency):
+            good.setdefault(item.thought, item)
+    chosen = list(good.values())[: stage.keep_per_problem]
     return [
         {"prompt": group.problem.prompt, "thought": item.thought, "answer": item.answer or ""}
         for item in chosen

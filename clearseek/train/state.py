@@ -15,6 +15,7 @@ from torch import Tensor
 from clearseek.config.errors import RunError
 from clearseek.model.checkpoint import load_tensors, save_tensors, write_directory
 from clearseek.model.decoder import Decoder
+from clearseek.model.stored import open_tensors
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import copy_into, on_first, whole_tensors
 
@@ -89,8 +90,9 @@ def _latest(folder: Path) -> ResumePoint | None:
     newest = points[-1]
     try:
         values = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-        return ResumePoint(**values, directory=newest)
-    except (OSError, ValueError, TypeError) as error:
+        with open_tensors(newest / "state.safetensors"):
+            return ResumePoint(**values, directory=newest)
+    except (OSError, ValueError, TypeError, RunError) as error:
         older = (
             f"; remove it to continue from {points[-2].name}"
             if len(points) > 1
