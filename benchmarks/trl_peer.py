@@ -1,8 +1,8 @@
-"""TRL's half of `rl_vs_trl.py`: `GRPOTrainer` from a Hugging Face directory until held-out accuracy reaches a target.
+"""TRL's half of `rl_vs_trl.py`: `GRPOTrainer` until the held-out accuracy reaches a target.
 
-Runs in `.venv-peers` and prints one JSON object. CPU seconds are those of this process and its children inside
-`GRPOTrainer.train()`; imports, loading and evaluation are left out, as on our side. Apart because nothing else
-here may import TRL or transformers.
+Starts from a Hugging Face directory, runs in `.venv-peers` and prints one JSON object. CPU seconds are those
+of this process and its children inside `GRPOTrainer.train()`; imports, loading and evaluation are left out,
+as on our side. Apart because nothing else here may import TRL.
 """
 
 import argparse
@@ -11,35 +11,55 @@ import importlib.metadata
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# Read when torch, transformers and tqdm are first imported: nothing may be fetched or printed while the clock runs.
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
+# Read when transformers and tokenizers are first imported: nothing is fetched while the clock runs.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import datasets
 import torch
 import transformers
 import trl
 
-from clearseek.tasks.verify import Verdict, verify
+from clearseek.tasks.verify import Verdict, load_verifier, verify
 
 Problem = dict[str, str]
 Reward = Callable[..., list[float]]
+EVALUATION_BATCH = 256
 PACKAGES = ("torch", "trl", "transformers", "accelerate")
 
-# What makes a step cheap, each chosen by CPU seconds per step with its neighbours run one after the other.
+# TRL's best of what was tried, by CPU seconds per completion with the alternatives run in turn in one
+# process, on a dense and a latent+MoE model of a million parameters. The figures stand in docs/log.md.
 MODEL_SETTINGS: dict[str, Any] = {
+    # Master weights; the products run in bfloat16 (below). Weights in bfloat16 would lose small updates.
     "dtype": "float32",
+    # Beats SDPA in bfloat16, whose flash backward is slow on CPUs and eats what it saves in decoding.
     "attn_implementation": "eager",
+    # Experts stay at transformers' own default, the grouped product, which beats its loop over experts;
+    # `batched_mm` copies a weight matrix for every token.
 }
 TRAINER_SETTINGS: dict[str, Any] = {
+    # Decoding goes on until the longest row ends, however many rows there are: a large batch shares that.
     "num_generations": 8,
-    "per_device_train_batch_size": 256,
-    "learning_rate": 2e-4,
+    "generation_batch_size": 256,
+    # The backward pass is cheaper where a slice's activations stay in the cache. One update for each
+    # generation batch, so that sampling is on-policy and old log-probabilities need no second forward pass.
+    "per_device_train_batch_size": 32,
+    "gradient_accumulation_steps": 8,
+    # transformers' plain `generate` with its growing cache. Left out because slower here: continuous batching
+    # (several times), a static cache (computes the full width at every step), torch.compile (no faster once
+    # compiled, and over a minute to compile). vLLM has no CPU build among the versions that TRL supports.
+    "use_transformers_continuous_batching": False,
+    "torch_compile": False,
+    "bf16": True,
+    # TRL's default trades time for memory; here the memory is plenty.
+    "gradient_checkpointing": False,
+    # The policy gradient as on our side: centred rewards, mean over the batch's tokens, no reference model.
     "beta": 0.0,
     "loss_type": "dapo",
     "scale_rewards": "none",
@@ -47,11 +67,11 @@ TRAINER_SETTINGS: dict[str, Any] = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
+    "learning_rate": 2e-4,
     "lr_scheduler_type": "constant",
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
-    "gradient_checkpointing": False,
-    "bf16": False,
+    # Nothing beside the training itself.
     "use_cpu": True,
     "dataloader_num_workers": 0,
     "dataloader_pin_memory": False,
@@ -126,46 +146,40 @@ class Evaluation(transformers.TrainerCallback):
 
 
 class Grader:
-    """Scores completions by token id as clearseek does: 1 if finished and the text after the thought is correct."""
+    """Scores as clearseek does: 1 if the completion ended and what follows the thought is correct, else 0."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
     def score(self, completion_ids: Sequence[int], verifier: str, answer: str) -> float:
         """Return 1.0 or 0.0; a completion without its end token counts as wrong."""
-        if not len(completion_ids) or completion_ids[-1] != self.tokenizer.eos_token_id:
+        if not completion_ids or completion_ids[-1] != self.tokenizer.eos_token_id:
             return 0.0
-        # TRL's own text has the special tokens stripped, `</think>` perhaps among them: decode again with them.
+        # TRL's own text lacks the special tokens, `</think>` perhaps among them: decode again with them.
         text = self.tokenizer.decode(completion_ids[:-1], skip_special_tokens=False)
         _, closed, candidate = text.partition("</think>")
-        return float(bool(closed) and verify(verifier, candidate.strip(), answer) is Verdict.CORRECT)
+        return float(bool(closed) and verify(verifier, candidate.strip(), answer) is Verdict.correct)
 
-    def reward(self) -> Reward:
-        """Return the reward function in the form that TRL calls."""
-
-        def correct(completion_ids: list[list[int]], verifier: list[str], answer: list[str], **_: Any) -> list[float]:
-            return [self.score(*row) for row in zip(completion_ids, verifier, answer, strict=True)]
-
-        return correct
+    def reward(self, completion_ids: Any, verifier: Any, answer: Any, **_: Any) -> list[float]:
+        """The reward function in the form that TRL calls: one list a column."""
+        return [self.score(*row) for row in zip(completion_ids, verifier, answer, strict=True)]
 
 
 def held_out_accuracy(
-    model: Any, grader: Grader, problems: Sequence[Problem], max_tokens: int, temperature: float, batch: int = 256
+    model: Any, grader: Grader, problems: Sequence[Problem], max_tokens: int, temperature: float
 ) -> float:
     """Return the share of `problems` answered correctly, one answer each (greedy at temperature 0).
 
     Seeded and apart from the training stream, so that evaluating more often trains the same model.
     """
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    config = transformers.GenerationConfig(
-        max_new_tokens=max_tokens, pad_token_id=grader.tokenizer.pad_token_id,
-        eos_token_id=grader.tokenizer.eos_token_id, **sampling, top_k=0, top_p=1.0,
-    )  # fmt: skip
+    ends = {"pad_token_id": grader.tokenizer.pad_token_id, "eos_token_id": grader.tokenizer.eos_token_id}
+    config = transformers.GenerationConfig(max_new_tokens=max_tokens, top_k=0, top_p=1.0, **sampling, **ends)
     was_training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        chunks = [problems[i : i + batch] for i in range(0, len(problems), batch)]
+        chunks = [problems[i : i + EVALUATION_BATCH] for i in range(0, len(problems), EVALUATION_BATCH)]
         correct = sum(_count_correct(model, grader, chunk, config) for chunk in chunks)
     model.train(was_training)
     return correct / len(problems)
@@ -194,11 +208,13 @@ def load_problems(path: Path) -> list[Problem]:
 
 
 def load_start(directory: Path, settings: dict[str, Any], prompt: str) -> tuple[Any, Any]:
-    """Open the model and its tokenizer; `prompt` must encode with a single begin token, else sides would differ."""
+    """Open the model and its tokenizer; exits where `prompt` would not be tokenized as on our side."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory, padding_side="left")
     begins = tokenizer(prompt)["input_ids"].count(tokenizer.bos_token_id)
     if begins != 1:
-        raise SystemExit(f"error: {directory}: its tokenizer puts {begins} begin tokens into a rendered prompt, not 1")
+        raise SystemExit(
+            f"error: {directory}: a rendered prompt has {begins} begin tokens once encoded, not 1"
+        )
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise SystemExit(f"error: {directory}: the tokenizer needs a pad token of its own")
     model = transformers.AutoModelForCausalLM.from_pretrained(directory, **settings)
@@ -208,30 +224,38 @@ def load_start(directory: Path, settings: dict[str, Any], prompt: str) -> tuple[
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train to the target and return the record that is printed."""
     problems, held_out = load_problems(arguments.problems), load_problems(arguments.eval)
-    model_settings = MODEL_SETTINGS | arguments.model_set
-    trainer_settings = TRAINER_SETTINGS | {
-        "max_completion_length": arguments.max_tokens, "max_steps": arguments.max_steps, "seed": arguments.seed,
-    } | arguments.set  # fmt: skip
-    model, tokenizer = load_start(arguments.start, model_settings, problems[0]["prompt"])
+    for verifier in sorted({problem["verifier"] for problem in problems}):
+        load_verifier(verifier)
+    model, tokenizer = load_start(
+        arguments.start, MODEL_SETTINGS | arguments.model_set, problems[0]["prompt"]
+    )
     grader, meter = Grader(tokenizer), Meter()
 
     def measure() -> float:
         return held_out_accuracy(model, grader, held_out, arguments.max_tokens, arguments.eval_temperature)
 
     evaluation = Evaluation(measure, meter, arguments.target, arguments.eval_every)
+    settings = trainer_settings(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trl.GRPOTrainer(
             model=model,
-            reward_funcs=grader.reward(),
-            args=trl.GRPOConfig(output_dir=scratch, **trainer_settings),
+            reward_funcs=grader.reward,
+            args=trl.GRPOConfig(output_dir=scratch, **settings),
             train_dataset=datasets.Dataset.from_list(problems),
             processing_class=tokenizer,
             callbacks=[evaluation],
         )
+        trainer.remove_callback(transformers.PrinterCallback)  # standard output is for the record
         with meter.running():
             trainer.train()
-    settings = {"model": model_settings, "trainer": trainer_settings, "threads": torch.get_num_threads()}
+    settings |= {"model": MODEL_SETTINGS | arguments.model_set, "threads": torch.get_num_threads()}
     return _record(evaluation, meter, trainer.state, settings)
+
+
+def trainer_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `GRPOConfig` for this run."""
+    budget = {"max_completion_length": arguments.max_tokens, "max_steps": arguments.max_steps}
+    return TRAINER_SETTINGS | budget | {"seed": arguments.seed} | arguments.set
 
 
 def _record(evaluation: Evaluation, meter: Meter, state: Any, settings: dict[str, Any]) -> dict[str, Any]:
@@ -254,28 +278,30 @@ def _cpu_clock() -> float:
 
 
 def _say(message: str) -> None:
-    import sys
-
     print(message, file=sys.stderr, flush=True)
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="Hugging Face directory to start from")
-    parser.add_argument("--problems", type=Path, required=True, help="training problems, JSON lines")
-    parser.add_argument("--eval", type=Path, required=True, help="held-out problems, JSON lines")
-    parser.add_argument("--target", type=float, required=True, help="held-out accuracy at which to stop")
-    parser.add_argument("--max-steps", type=int, required=True)
-    parser.add_argument("--max-tokens", type=int, default=96, help="completion tokens")
-    parser.add_argument("--eval-every", type=int, default=5, help="steps between evaluations")
-    parser.add_argument("--eval-temperature", type=float, default=1.0, help="0 is greedy")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", type=json.loads, default={}, help="GRPOConfig fields to override, as JSON")
-    parser.add_argument("--model-set", type=json.loads, default={}, help="from_pretrained arguments to override, JSON")
-    parser.add_argument("--json", type=Path, help="write the result here as well as to standard output")
-    return parser.parse_args(argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--start", type=Path, required=True, help="Hugging Face directory to start from")
+    add("--problems", type=Path, required=True, help="training problems, JSON lines")
+    add("--eval", type=Path, required=True, help="held-out problems, JSON lines")
+    add("--target", type=float, required=True, help="held-out accuracy at which to stop")
+    add("--max-steps", type=int, required=True)
+    add("--max-tokens", type=int, default=96, help="completion tokens")
+    add("--eval-every", type=int, default=5, help="steps between evaluations")
+    add("--eval-temperature", type=float, default=1.0, help="0 is greedy")
+    # A second thread shortens the wait but spins between operations this small: more CPU seconds, not fewer.
+    add("--threads", type=int, default=1)
+    add("--seed", type=int, default=0)
+    add("--set", type=json.loads, default={}, help="GRPOConfig fields to override, as JSON")
+    add("--model-set", type=json.loads, default={}, help="from_pretrained arguments to override, as JSON")
+    add("--json", type=Path, help="write the record here as well as to standard output")
+    return parser.parse_args()
 
 
 def main() -> None:
