@@ -17,6 +17,7 @@ from clearseek.config.recipe import (
     Evaluation,
     Optimizer,
     Problems,
+    Published,
     Recipe,
     Schedule,
 )
@@ -28,6 +29,7 @@ _NESTED: dict[str, type[BaseModel]] = {
     "problems": Problems,
     "data": DataSource,
     "sft_data": DataSource,
+    "published": Published,
 }
 
 

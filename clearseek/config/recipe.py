@@ -301,6 +301,16 @@ STAGE_KINDS: dict[str, type[Table]] = {
 }
 
 
+class Published(Table):
+    """What the authors of a method say a stage took, for the planner to print beside its own figure."""
+
+    gpu_hours: float | None = Field(default=None, gt=0)
+    tokens: float | None = Field(
+        default=None, gt=0, description="tokens trained on, where the data are not here to be counted"
+    )
+    source: str
+
+
 class Recipe(Table):
     """A whole run: models by name, stages in order, one seed."""
 
@@ -315,6 +325,9 @@ class Recipe(Table):
         default=None, description="the stage whose model the run stands for; default: the last"
     )
     stages: dict[str, Stage] = Field(min_length=1)
+    published: dict[str, Published] = Field(
+        default={}, description="figures to compare a plan with, by stage or by stages joined with +"
+    )
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
@@ -330,6 +343,10 @@ class Recipe(Table):
             if start in self.stages and start not in seen:
                 raise ValueError(f"stages.{name}.start is {start!r}, which comes later; put it first")
             seen.add(name)
+        for key in self.published:
+            for name in key.split("+"):
+                if name not in self.stages:
+                    raise ValueError(_unknown_stage(f"published.{key}", name, seen))
         if self.final is not None and self.final not in self.stages:
             raise ValueError(_unknown_stage("final", self.final, seen))
         return self

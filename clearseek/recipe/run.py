@@ -23,6 +23,7 @@ from clearseek.ledger.report import write_report
 from clearseek.ledger.timings import Timings
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.recipe.memory import check_memory
 from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import checkpoint_path, record_examination, run_stage
 from clearseek.tasks.worker import VerifierPool
@@ -57,6 +58,7 @@ def run_recipe(
     wanted = Path(out) if out is not None else Path("runs") / recipe.name
     choice = choose_device(device, recipe.dtype)
     choice = replace(choice, device=own_device(choice.device))
+    check_memory(recipe, choice.device, choice.dtype)
     with joined_world(choice.device):
         run_dir = on_first("the run directory", lambda: open_run_directory(recipe, wanted, fork))
         run = Run(recipe, run_dir, choice, progress or SilentProgress())
