@@ -39,30 +39,93 @@ class Size:
 
 SIZES = {
     "1m": Size(
-        dense=dict(vocab_size=1024, hidden_size=128, num_layers=4, num_heads=4, num_key_value_heads=2,
-                   head_dim=32, intermediate_size=384),
-        moe=dict(vocab_size=1024, hidden_size=128, num_layers=4, num_heads=4, intermediate_size=384,
-                 q_lora_rank=64, kv_lora_rank=32, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32,
-                 num_routed_experts=4, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=64),
-        rows=32, length=128,
+        dense={
+            "vocab_size": 1024,
+            "hidden_size": 128,
+            "num_layers": 4,
+            "num_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "intermediate_size": 384,
+        },
+        moe={
+            "vocab_size": 1024,
+            "hidden_size": 128,
+            "num_layers": 4,
+            "num_heads": 4,
+            "intermediate_size": 384,
+            "q_lora_rank": 64,
+            "kv_lora_rank": 32,
+            "qk_nope_head_dim": 32,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 32,
+            "num_routed_experts": 4,
+            "num_shared_experts": 1,
+            "num_experts_per_token": 2,
+            "moe_intermediate_size": 64,
+        },
+        rows=32,
+        length=128,
     ),
     "10m": Size(
-        dense=dict(vocab_size=4096, hidden_size=320, num_layers=8, num_heads=5, num_key_value_heads=5,
-                   head_dim=64, intermediate_size=832),
-        moe=dict(vocab_size=4096, hidden_size=256, num_layers=6, num_heads=4, intermediate_size=768,
-                 q_lora_rank=128, kv_lora_rank=64, qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=64,
-                 num_routed_experts=8, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=160),
-        rows=16, length=256,
+        dense={
+            "vocab_size": 4096,
+            "hidden_size": 320,
+            "num_layers": 8,
+            "num_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 64,
+            "intermediate_size": 832,
+        },
+        moe={
+            "vocab_size": 4096,
+            "hidden_size": 256,
+            "num_layers": 6,
+            "num_heads": 4,
+            "intermediate_size": 768,
+            "q_lora_rank": 128,
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 48,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 64,
+            "num_routed_experts": 8,
+            "num_shared_experts": 1,
+            "num_experts_per_token": 2,
+            "moe_intermediate_size": 160,
+        },
+        rows=16,
+        length=256,
     ),
     "100m": Size(
-        dense=dict(vocab_size=16384, hidden_size=768, num_layers=14, num_heads=12, num_key_value_heads=4,
-                   head_dim=64, intermediate_size=2048),
-        moe=dict(vocab_size=16384, hidden_size=512, num_layers=12, num_heads=8, intermediate_size=1536,
-                 q_lora_rank=256, kv_lora_rank=128, qk_nope_head_dim=48, qk_rope_head_dim=16, v_head_dim=64,
-                 num_routed_experts=8, num_shared_experts=1, num_experts_per_token=2, moe_intermediate_size=512),
-        rows=16, length=256,
+        dense={
+            "vocab_size": 16384,
+            "hidden_size": 768,
+            "num_layers": 14,
+            "num_heads": 12,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "intermediate_size": 2048,
+        },
+        moe={
+            "vocab_size": 16384,
+            "hidden_size": 512,
+            "num_layers": 12,
+            "num_heads": 8,
+            "intermediate_size": 1536,
+            "q_lora_rank": 256,
+            "kv_lora_rank": 128,
+            "qk_nope_head_dim": 48,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 64,
+            "num_routed_experts": 8,
+            "num_shared_experts": 1,
+            "num_experts_per_token": 2,
+            "moe_intermediate_size": 512,
+        },
+        rows=16,
+        length=256,
     ),
-}  # fmt: skip
+}
 
 
 def config_of(size: Size, kind: str) -> ModelConfig:
@@ -102,7 +165,9 @@ def their_step(directory: Path, tokens: torch.Tensor, autocast: bool, attention:
     """One training step of transformers' model of the same checkpoint."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation=attention
+    )
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     inputs = tokens[:, :-1].contiguous()
@@ -130,7 +195,9 @@ def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, float 
     config = config_of(size, kind)
     model = Decoder(config)
     model.initialise(torch.Generator().manual_seed(0))
-    tokens = torch.randint(0, config.vocab_size, (size.rows, size.length + 1), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(
+        0, config.vocab_size, (size.rows, size.length + 1), generator=torch.Generator().manual_seed(1)
+    )
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
         settings = {
@@ -159,7 +226,9 @@ def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, float 
 
 def main() -> None:
     """Measure the sizes asked for and print the JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default=",".join(SIZES), help="of 1m, 10m, 100m")
     parser.add_argument("--kinds", default="dense,moe")
     parser.add_argument("--rounds", type=int, default=9)

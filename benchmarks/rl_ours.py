@@ -53,10 +53,14 @@ def train(arguments: argparse.Namespace, stage: RlStage, evaluation: Evaluation)
         examiner = Examiner(evaluation, arguments.seed, context.dtype, verifiers)
         examiner.problems = load_problems(arguments.eval)
         trainer = PolicyTrainer(context, stage, model, tokenizer)
-        return _to_target(arguments, stage, trainer, lambda: examiner.examine(model, tokenizer).record()["pass_at_1"])
+        return _to_target(
+            arguments, stage, trainer, lambda: examiner.examine(model, tokenizer).record()["pass_at_1"]
+        )
 
 
-def _to_target(arguments: argparse.Namespace, stage: RlStage, trainer: PolicyTrainer, measure: Any) -> dict[str, Any]:
+def _to_target(
+    arguments: argparse.Namespace, stage: RlStage, trainer: PolicyTrainer, measure: Any
+) -> dict[str, Any]:
     curve: list[tuple[float, float]] = [(0.0, measure())]
     spent, wall, step = 0.0, 0.0, 0
     while step < arguments.max_steps and curve[-1][1] < arguments.target:
@@ -72,14 +76,17 @@ def _to_target(arguments: argparse.Namespace, stage: RlStage, trainer: PolicyTra
         "cpu_seconds": round(spent, 3),
         "wall_seconds": round(wall, 3),
         "accuracy_curve": curve,
-        "settings": stage.model_dump(mode="json") | {"dtype": arguments.dtype, "compile": arguments.compile, "threads": arguments.threads},
+        "settings": stage.model_dump(mode="json")
+        | {"dtype": arguments.dtype, "compile": arguments.compile, "threads": arguments.threads},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--start", type=Path, required=True, help="Hugging Face directory to start from")
     parser.add_argument("--problems", type=Path, required=True, help="training problems, JSON lines")
     parser.add_argument("--eval", type=Path, required=True, help="held-out problems, JSON lines")
@@ -107,7 +114,13 @@ def main() -> None:
             "optimizer": {"name": "adamw", "learning_rate": 3e-4}, "schedule": {"kind": "constant", "warmup": 0.0},
         } | arguments.set
     )  # fmt: skip
-    evaluation = Evaluation(problems=problems, count=10_000, temperature=1.0, top_p=1.0, max_completion_tokens=arguments.max_tokens)
+    evaluation = Evaluation(
+        problems=problems,
+        count=10_000,
+        temperature=1.0,
+        top_p=1.0,
+        max_completion_tokens=arguments.max_tokens,
+    )
     ProblemSource(problems, arguments.seed, "check")
     print(json.dumps(train(arguments, stage, evaluation)))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-TASKS = ["arithmetic", "digits", "sorting"]
+TASKS = None  # all families
 
 
 def make_start(folder: Path) -> Path:
@@ -36,7 +36,7 @@ def write_problems(folder: Path, start: Path, count: int, held_out: int) -> dict
     paths = {}
     splits: list[tuple[str, Split, int]] = [("train", "train", count), ("eval", "held_out", held_out)]
     for name, split, size in splits:
-        problems = generate(TASKS, ["en"], [1, 2], size, 7, split, "bench")
+        problems = generate(TASKS, ["en", "ko", "zh"], [1, 2], size, 7, split, "bench")
         for side in ("ours", "trl"):
             path = paths[f"{name}-{side}"] = folder / f"{name}-{side}.jsonl"
             rows = [
@@ -47,11 +47,15 @@ def write_problems(folder: Path, start: Path, count: int, held_out: int) -> dict
                 }
                 for p in problems
             ]
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            path.write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+            )
     return paths
 
 
-def run_side(side: str, start: Path, paths: dict[str, Path], chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
+def run_side(
+    side: str, start: Path, paths: dict[str, Path], chosen: argparse.Namespace, seed: int
+) -> dict[str, Any]:
     """One side's record; whatever it prints on the way goes to stderr."""
     script = {"ours": "rl_ours.py", "trl": "trl_peer.py"}[side]
     command = [sys.executable, str(HERE / script), "--start", str(start)]
@@ -64,8 +68,12 @@ def run_side(side: str, start: Path, paths: dict[str, Path], chosen: argparse.Na
 
 def main() -> None:
     """Make the start, run both sides in turn, print the JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", type=float, default=0.7, help="held-out accuracy, sampled at temperature 1")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--target", type=float, default=0.7, help="held-out accuracy, sampled at temperature 1"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-steps", type=int, default=200)
     parser.add_argument("--max-tokens", type=int, default=64)

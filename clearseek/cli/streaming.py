@@ -14,7 +14,11 @@ class Session(Protocol):
     """What the commands need of `clearseek.engine.session`; the two fields describe the last stream."""
 
     completion_tokens: int
-    finish_reason: str
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the last stream ended."""
+        ...
 
     def stream(
         self,

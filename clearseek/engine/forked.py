@@ -67,7 +67,7 @@ class _Child:
 
     def result(self, deadline: float) -> tuple[Any] | None:
         """The result in a tuple, or None when the process ended without one or the deadline passed."""
-        pieces = []
+        pieces: list[bytes] = []
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([self._read_end], [], [], left)
             if not ready:
