@@ -95,7 +95,7 @@ def _toml_value(text: str) -> Any:
 def nearest(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` for the nearest known word, else the list of known ones."""
     close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def _explain(problem: dict[str, Any], values: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from clearseek.ledger.report import write_report
 from clearseek.ledger.timings import Timings
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.recipe.check import check_recipe
 from clearseek.recipe.memory import check_memory
 from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import checkpoint_path, record_examination, run_stage
@@ -55,6 +56,7 @@ def run_recipe(
     fails.
     """
     recipe = load_recipe(find_recipe(recipe_path), overrides)
+    check_recipe(recipe)
     wanted = Path(out) if out is not None else Path("runs") / recipe.name
     choice = choose_device(device, recipe.dtype)
     choice = replace(choice, device=own_device(choice.device))

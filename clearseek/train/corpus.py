@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource
 from clearseek.tasks.corpus import Example, documents
 from clearseek.text.documents import Conversation, Document, TextDocument
@@ -53,7 +53,7 @@ def encode_source(
         name, fingerprint = opened.name, opened.fingerprint
         encoded = _encode_documents(chosen, tokenizer, learn_whole)
     if len(encoded) == 0:
-        raise InputError(f"stages.{context.stage}.data[{index}] gives no documents")
+        raise InputError(f"stages.{context.stage}.data[{index}] ({name}) gives no documents")
     context.record(
         "data",
         source=_short(name, context.run_dir),
@@ -81,11 +81,18 @@ def kept_samples_path(run_dir: Path, stage: str) -> Path:
 
 
 def write_examples(path: Path, examples: Sequence[dict[str, str]]) -> None:
-    """Write examples (prompt, thought, answer) as JSON lines, beside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write examples (prompt, thought, answer) as JSON lines, beside and renamed. RunError if that fails."""
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in examples), encoding="utf-8")
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(
+            "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in examples), encoding="utf-8"
+        )
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written ({error.strerror or error}); make room and run the same command again"
+        ) from error
 
 
 def problem_examples(context: StageContext, source: DataSource, index: int) -> list[Example]:

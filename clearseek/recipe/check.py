@@ -1,0 +1,95 @@
+"""What a recipe refers to, looked up before anything runs: a slip in the last stage costs no hour."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clearseek.config.errors import InputError
+from clearseek.config.load import nearest
+from clearseek.config.recipe import (
+    DataSource,
+    EvalStage,
+    Problems,
+    Recipe,
+    RejectStage,
+    RlStage,
+    Stage,
+    TokenizerStage,
+)
+from clearseek.tasks.registry import generate
+from clearseek.tasks.user import load_problems
+
+_SHOWN = 4  # mistakes told at once
+_WITHOUT_MODEL = (TokenizerStage, RejectStage, EvalStage)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises InputError with every stage, family, file or directory that is not there or not what it should be."""
+    wrong = list(_wrong_problems("evaluation.problems", recipe.evaluation.problems))
+    earlier: dict[str, Stage] = {}
+    for name, stage in recipe.stages.items():
+        wrong += _wrong_in_stage(recipe, f"stages.{name}", stage, earlier)
+        earlier[name] = stage
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise InputError("; ".join(wrong[:_SHOWN]) + more)
+
+
+def _wrong_in_stage(recipe: Recipe, place: str, stage: Stage, earlier: dict[str, Stage]) -> Iterator[str]:
+    if not isinstance(stage, TokenizerStage):
+        yield from _wrong_start(recipe, place, stage.start, earlier)
+    tokenizer = getattr(stage, "tokenizer", None)
+    is_stage = isinstance(earlier.get(tokenizer or ""), TokenizerStage)
+    if tokenizer and not is_stage and (tokenizer in recipe.stages or not Path(tokenizer).is_dir()):
+        yield f"{place}.tokenizer is {tokenizer!r}: no earlier tokenizer stage and no directory"
+    for key in ("data", "sft_data"):
+        for index, source in enumerate(getattr(stage, key, [])):
+            yield from _wrong_source(f"{place}.{key}[{index}]", source, earlier)
+    if isinstance(stage, RlStage | RejectStage):
+        yield from _wrong_problems(f"{place}.problems", stage.problems)
+    if isinstance(stage, EvalStage) and stage.evaluation is not None:
+        yield from _wrong_problems(f"{place}.evaluation.problems", stage.evaluation.problems)
+    if isinstance(stage, RejectStage):
+        for name in stage.include_retired:
+            if not isinstance(earlier.get(name), RlStage):
+                known = [other for other, its in earlier.items() if isinstance(its, RlStage)]
+                yield f"{place}.include_retired: {name!r} is no earlier rl stage{nearest(name, known)}"
+
+
+def _wrong_start(recipe: Recipe, place: str, start: str, earlier: dict[str, Stage]) -> Iterator[str]:
+    if start in recipe.models:
+        return
+    if start in earlier:
+        if isinstance(earlier[start], _WITHOUT_MODEL):
+            yield f"{place}.start is {start!r}, a {earlier[start].kind} stage, which leaves no model"
+    elif not Path(start).exists():
+        known = [
+            *recipe.models,
+            *(name for name, its in earlier.items() if not isinstance(its, _WITHOUT_MODEL)),
+        ]
+        yield f"{place}.start is {start!r}: no model, stage or directory of that name{nearest(start, known)}"
+
+
+def _wrong_source(place: str, source: DataSource, earlier: dict[str, Stage]) -> Iterator[str]:
+    if source.problems is not None:
+        yield from _wrong_problems(f"{place}.problems", source.problems)
+    if source.path is not None and not Path(source.path).exists():
+        yield f"{place}.path is {source.path!r}: no such file or folder"
+    if source.stage is not None and not isinstance(earlier.get(source.stage), RejectStage | RlStage):
+        yield f"{place}.stage is {source.stage!r}, which leaves no examples; name a reject or rl stage"
+
+
+def _wrong_problems(place: str, problems: Problems) -> Iterator[str]:
+    for key in ("path", "held_out_path"):
+        path = getattr(problems, key)
+        if path is not None and not Path(path).is_file():
+            yield f"{place}.{key} is {path!r}: no such file"
+        elif path is not None:
+            try:
+                load_problems(path)
+            except InputError as error:
+                yield f"{place}.{key}: {error}"
+    if problems.path is None and problems.gym is None:
+        try:
+            generate(problems.tasks, problems.languages, problems.levels, 0, 0, "train")
+        except InputError as error:
+            yield f"{place}: {error}"
