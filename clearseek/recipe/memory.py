@@ -15,10 +15,10 @@ from clearseek.model.experts import MAX_DENSE_OVERHEAD
 from clearseek.recipe.workload import PROMPT_TOKENS, Work, work_of
 from clearseek.train.flops import num_parameters
 
-PROCESS_BYTES = 600e6  # Python, torch, compiled code and the verifiers' process
+PROCESS_BYTES = 1e9  # Python, torch, the compiler, the allocator's reserve and the verifiers' process
 ENGINE_SLOTS = 256  # completions that the engine keeps growing at a time
 _FP32 = 4
-_BYTES_PER_PACKED_TOKEN = 24  # token, segment and weight, and the copy that packing makes
+_BYTES_PER_DATA_TOKEN = 48  # the text, and token, segment and weight twice: packing makes a copy
 GIB = 2**30
 
 
@@ -63,7 +63,7 @@ def memory_of(recipe: Recipe, work: Work, compute_bytes: int = 2, devices: int =
     gradients, optimizer = _FP32 * parameters, _optimizer_bytes(work.config, stage, parameters)
     reference = weights if isinstance(stage, RlStage) and stage.kl_weight else 0.0
     activations = activation_bytes(work.config, stage, compute_bytes)
-    data = _BYTES_PER_PACKED_TOKEN * work.resident_tokens if devices == 1 else 0.0
+    data = _BYTES_PER_DATA_TOKEN * work.resident_tokens if devices == 1 else 0.0
     samples_while_training = isinstance(stage, RlStage) or bool(stage.evaluate_every)
     sampling = engine_weights + cache if stage.evaluate or isinstance(stage, RlStage) else 0.0
     state = (weights + gradients + optimizer + reference) / devices

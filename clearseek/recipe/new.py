@@ -51,6 +51,11 @@ class _Choices:
     num_training: int
     num_held_out: int
 
+    @property
+    def passes(self) -> float:
+        """How often every training problem comes up."""
+        return self.steps * self.problems_per_step / self.num_training
+
     def text(self) -> str:
         """The recipe as commented TOML."""
         every, count = max(self.steps // 5, 1), min(self.num_held_out, 300)
@@ -82,7 +87,7 @@ start = {base}
 problems = {{ path = {data} }}
 # "best" is what the evidence since R1 says, "r1" what DeepSeek published
 profile = "best"
-# about {_PASSES} passes over the problems
+# each takes {self.problems_per_step} of {self.num_training} problems: about {self.passes:.0f} passes over all
 steps = {self.steps}
 problems_per_step = {self.problems_per_step}
 # answers to each problem, which are compared with each other

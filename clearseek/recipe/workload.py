@@ -105,11 +105,19 @@ def _supervision(
         steps,
         tokens,
         sampled,
-        training_flops(config, tokens, length, bool(stage.mtp_loss_weight)),
+        _supervised_flops(config, stage, tokens),
         sampling,
         found or 0,
         notes,
     )
+
+
+def _supervised_flops(config: ModelConfig, stage: TrainStage, tokens: float) -> float:
+    """Operations of training on rows; multi-token modules run in every `mtp_every`-th step."""
+    plain = training_flops(config, tokens, stage.sequence_length)
+    if not stage.mtp_loss_weight:
+        return plain
+    return plain + (training_flops(config, tokens, stage.sequence_length, True) - plain) / stage.mtp_every
 
 
 def _reinforcement(recipe: Recipe, name: str, stage: RlStage, config: ModelConfig) -> Work:

@@ -66,7 +66,7 @@ def test_a_short_context_leaves_a_small_budget(tmp_path, data):
 
 
 def test_little_memory_gives_small_micro_batches(tmp_path, base, data, monkeypatch):
-    monkeypatch.setattr("clearseek.recipe.new.memory_bytes", lambda: 1.05e9)
+    monkeypatch.setattr("clearseek.recipe.new.memory_bytes", lambda: 1.72e9)
     stage = load_recipe(new_recipe("mine", base=base, data=data, out=tmp_path / "r.toml")).stages["rl"]
     assert stage.micro_batch_rows < 32
 

@@ -159,18 +159,18 @@ def test_several_of_this_machine_are_refused():
 
 
 def test_too_little_memory_is_refused_with_both_numbers(monkeypatch):
-    monkeypatch.setattr("clearseek.recipe.speed.machine_memory", lambda device: 2**30)
+    monkeypatch.setattr("clearseek.recipe.speed.machine_memory", lambda device: 2**31)
     with pytest.raises(
-        InputError, match=r"stages\.pretrain needs .* GiB of memory, this machine has 1\.0 GiB"
+        InputError, match=r"stages\.pretrain needs .* GiB of memory, this machine has 2\.0 GiB"
     ):
-        plan_recipe(small({"pretrain": PRETRAIN | {"micro_batch_rows": 512}}))
+        plan_recipe(small({"pretrain": PRETRAIN | {"micro_batch_rows": 2048}}))
 
 
 def test_a_run_checks_its_memory_before_it_starts(monkeypatch):
-    monkeypatch.setattr("clearseek.recipe.memory.machine_memory", lambda device: 2**30)
+    monkeypatch.setattr("clearseek.recipe.memory.machine_memory", lambda device: 2**31)
     check_memory(small({"pretrain": PRETRAIN}), torch.device("cpu"), torch.float32)
-    large = small({"pretrain": PRETRAIN | {"micro_batch_rows": 512}})
-    with pytest.raises(InputError, match=r"stages\.pretrain .* this machine has 1\.0 GiB"):
+    large = small({"pretrain": PRETRAIN | {"micro_batch_rows": 2048}})
+    with pytest.raises(InputError, match=r"stages\.pretrain .* this machine has 2\.0 GiB"):
         check_memory(large, torch.device("cpu"), torch.float32)
 
 
