@@ -136,18 +136,19 @@ def _parent(recipe: Recipe, directory: Path, file: str) -> dict[str, str]:
 def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     """Run one stage from its start, or from its latest resume point, to its `stage_finished` record."""
     stage = context.recipe.stages[context.stage]
+    checkpoint = checkpoint_path(context.run_dir, context.stage)
     if isinstance(stage, TokenizerStage):
         _started(context, stage, [], None)
         tokenizer = run_tokenizer(context, stage)
         _write(context, tokenizer.save)
-        _finished(context, ["tokenizer.json"], {})
+        _finished(context, [checkpoint / "tokenizer.json"], {})
         return
     start = find_start(context.recipe, context.run_dir, context.stage, context.device)
     _started(context, stage, start.parents, start.model.config)
     totals: dict[str, float] = {}
     if isinstance(stage, RejectStage):
         totals = run_reject(context, stage, start.model, start.tokenizer)
-        _finished(context, [str(kept_samples_path(context.run_dir, context.stage))], totals)
+        _finished(context, [kept_samples_path(context.run_dir, context.stage)], totals)
         return
     if isinstance(stage, EvalStage):
         chosen = stage.evaluation or context.recipe.evaluation
@@ -159,7 +160,7 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     start.model = gathered(start.model)
     _write(context, lambda directory: _save(start, directory))
     _examine_trained(context, stage, start, examiner)
-    _finished(context, ["model.safetensors"], totals)
+    _finished(context, [checkpoint / "model.safetensors"], totals)
 
 
 def _write(context: StageContext, fill: Callable[[Path], None]) -> None:
@@ -244,21 +245,12 @@ def _started(
     )
 
 
-def _finished(context: StageContext, files: list[str], totals: dict[str, float]) -> None:
-    """The `stage_finished` record with the hash of every file left."""
-    folder = checkpoint_path(context.run_dir, context.stage)
-    outputs = []
-    for file in files:
-        path = folder / file
-        outputs.append(
-            {
-                "name": path.name,
-                "path": str(path.relative_to(context.run_dir))
-                if path.is_relative_to(context.run_dir)
-                else path.name,
-                "sha256": file_sha256(path),
-            }
-        )
+def _finished(context: StageContext, files: list[Path], totals: dict[str, float]) -> None:
+    """The `stage_finished` record with the hash of every file left, by its path in the run directory."""
+    outputs = [
+        {"name": path.name, "path": path.relative_to(context.run_dir).as_posix(), "sha256": file_sha256(path)}
+        for path in files
+    ]
     context.record("stage_finished", outputs=outputs, **totals)
     context.ledger.sync()
     context.timings.finish_stage(context.stage, **totals)
