@@ -21,9 +21,7 @@ from clearseek.train.context import EAGER_FLOPS_PER_SECOND
 # What small models cost beyond their matrix products, in operations that would take as long: each byte that a
 # training step keeps is written, read and read again; generating is so many small products.
 OPERATIONS_PER_ACTIVATION_BYTE = 200.0  # 190 to 275 for 0.3M to 4M parameters on two kinds of architecture
-SAMPLING_SHARE = (
-    0.12  # of the rate of its products that generating sustains: 0.09 to 0.14 for the same models
-)
+SAMPLING_SHARE = 0.12  # of its products' rate that generating sustains: 0.09 to 0.14 for the same models
 MEASURED = (
     "matrix products measured now in the shapes of this recipe; a training step pays for "
     f"{OPERATIONS_PER_ACTIVATION_BYTE:g} operations more for each byte it keeps, sampling sustains "
