@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> int:
+    if os.environ.get("RANK", "0") != "0" and (isinstance(error, InputError) or hasattr(error, "is_told")):
+        return WRONG_INPUT if isinstance(error, InputError) else FAILED  # the first rank says it
     if isinstance(error, InputError):
         return _say(f"error: {error}", WRONG_INPUT)
     if isinstance(error, RunError):

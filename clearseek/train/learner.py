@@ -111,7 +111,8 @@ class Learner:
 
     def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
         """Log-probability of every target that counts, [B, T], 0 elsewhere, and the pass it came from."""
-        hidden = self.model(batch.tokens[:, :-1], batch.input_segments, self.dtype, depth)
+        with waiting_for("the other ranks' parts of the weights"):
+            hidden = self.model(batch.tokens[:, :-1], batch.input_segments, self.dtype, depth)
         return self._counted_log_probs(
             hidden.states, batch.targets, batch.target_weights, temperature
         ), hidden

@@ -133,6 +133,7 @@ def on_first(what: str, do: Callable[[], T]) -> T:
             raise
     _broadcast(what, outcome)
     if outcome[1] is not None:
+        outcome[1].is_told = True  # rank 0 tells it
         raise outcome[1]
     return outcome[0]
 
@@ -219,17 +220,18 @@ def local(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def whole(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     """A full tensor from every rank's part; a plain one is taken as this rank's part if `like` is spread."""
-    if is_sharded(tensor):
-        return tensor.full_tensor()  # type: ignore[attr-defined]
-    if like is None or not is_sharded(like):
-        return tensor
-    from torch.distributed.tensor import DTensor
+    if not is_sharded(tensor):
+        if like is None or not is_sharded(like):
+            return tensor
+        from torch.distributed.tensor import DTensor
 
-    assert isinstance(like, DTensor)
-    spread = DTensor.from_local(
-        tensor, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
-    return spread.full_tensor()
+        assert isinstance(like, DTensor)
+        mesh, placements = like.device_mesh, like.placements
+        tensor = DTensor.from_local(
+            tensor, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+    with waiting_for("the other ranks' parts of a tensor"):
+        return tensor.full_tensor()  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
@@ -247,11 +249,10 @@ def whole_tensors(tensors: Mapping[str, Tensor], everywhere: bool = False) -> di
     """Full tensors by name: on every rank, or on the first one alone (the others get none)."""
     kept = everywhere or world().is_first
     gathered: dict[str, Tensor] = {}
-    with waiting_for("the other ranks' parts of the weights"):
-        for name, tensor in tensors.items():
-            full = whole(tensor)
-            if kept:
-                gathered[name] = full
+    for name, tensor in tensors.items():
+        full = whole(tensor)
+        if kept:
+            gathered[name] = full
     return gathered
 
 

@@ -19,13 +19,19 @@ TIMEOUT_SECONDS = 60.0
 GRACE_SECONDS = 2.0  # for the others to say why they failed too
 
 
-def on_ranks(size: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+def on_ranks(
+    size: int,
+    function: Callable[..., Any],
+    folder: Path,
+    *arguments: Any,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> list[Any]:
     """What `function(*arguments)` returned on every rank; AssertionError shows what any of them raised."""
     torch.set_num_threads(1)  # threads that exist already would not survive the fork
     meeting = folder / f"meeting-{time.monotonic_ns()}"
     meeting.mkdir()
     running = {rank: _fork(rank, size, meeting, function, arguments) for rank in range(size)}
-    deadline, failures = time.monotonic() + TIMEOUT_SECONDS, {}
+    deadline, failures = time.monotonic() + timeout_seconds, {}
     while running and time.monotonic() < deadline:
         for rank, child in list(running.items()):
             ended, status = os.waitpid(child, os.WNOHANG)
