@@ -23,6 +23,7 @@ from clearseek.config.recipe import (
 from clearseek.engine.streams import stream_key
 from clearseek.eval.bits_per_byte import bits_per_byte
 from clearseek.eval.examine import Examination, Examiner
+from clearseek.ledger.process import cpu_seconds, peak_memory_bytes
 from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, save_model, write_directory
 from clearseek.model.decoder import Decoder
 from clearseek.text.documents import TextDocument
@@ -30,7 +31,7 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, open_documents
 from clearseek.train.flops import num_parameters
-from clearseek.train.parallel import gathered, on_first, roll_out_together
+from clearseek.train.parallel import all_sum, gathered, on_first, roll_out_together, world
 from clearseek.train.pretrain import run_pretrain
 from clearseek.train.reject import run_reject
 from clearseek.train.rl import run_rl
@@ -253,4 +254,14 @@ def _finished(context: StageContext, files: list[Path], totals: dict[str, float]
     ]
     context.record("stage_finished", outputs=outputs, **totals)
     context.ledger.sync()
-    context.timings.finish_stage(context.stage, **totals)
+    context.timings.finish_stage(context.stage, **totals, **_cost_of_all_ranks(context))
+
+
+def _cost_of_all_ranks(context: StageContext) -> dict[str, float]:
+    """Processor time of the stage and memory, of all processes together; alone the clock file measures both."""
+    if world().size == 1:
+        return {}
+    spent = cpu_seconds() - context.cpu_seconds_before
+    measured = torch.tensor([spent, peak_memory_bytes() or 0], dtype=torch.float64)
+    seconds, memory = all_sum("what the stage cost the other ranks", measured).tolist()
+    return {"cpu_seconds": seconds, "peak_memory_bytes": int(memory)}

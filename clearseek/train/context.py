@@ -1,7 +1,7 @@
 """What a stage is given besides its own table: where it writes, what it counts with, how it is examined."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from clearseek.config.progress import Progress
 from clearseek.config.recipe import Recipe
 from clearseek.engine.streams import stream_key
 from clearseek.ledger.log import Ledger
+from clearseek.ledger.process import cpu_seconds
 from clearseek.ledger.timings import Timings
 from clearseek.model.compiling import pays
 from clearseek.model.decoder import Decoder
@@ -43,6 +44,7 @@ class StageContext:
     compile: bool | Literal["auto"]
     examine: Examine
     examined_prompts: frozenset[str] = frozenset()  # held out: no training document may hold one
+    cpu_seconds_before: float = field(default_factory=cpu_seconds)  # of this process when the stage began
 
     @property
     def partial_dir(self) -> Path:

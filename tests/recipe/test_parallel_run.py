@@ -7,6 +7,7 @@ import pytest
 
 from clearseek.config.errors import RunError
 from clearseek.ledger.log import read, verify
+from clearseek.ledger.timings import read_timings
 from clearseek.recipe.run import run_recipe
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import world
@@ -50,7 +51,11 @@ def test_two_ranks_write_one_run(finished):
     assert verify(finished / "ledger.jsonl").num_lines > 20
     (started,) = [record for record in read(finished / "ledger.jsonl") if record["kind"] == "run"]
     assert started["processes"] == 2
-    assert (finished / "report.json").is_file()
+    costs = {
+        r["stage"]: r["cpu_seconds"] for r in read_timings(finished / "timings.jsonl") if r["kind"] == "stage"
+    }
+    assert set(costs) == {"tokenizer", "pretrain", "rl"}
+    assert all(seconds > 0 for seconds in costs.values())
     assert not list(finished.rglob("*partial*"))
 
 
