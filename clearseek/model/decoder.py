@@ -17,6 +17,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.attention import Attention, Cache, GroupedQueryAttention, LatentAttention, causal_mask
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU
+from clearseek.model.log_probs import WideProduct
 from clearseek.model.rotary import rotary_table
 
 
@@ -187,9 +188,15 @@ class Decoder(nn.Module):
             states = layer.decode(states, cos, sin, cache, where, visible)
         return self.norm(states).squeeze(1)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """Unnormalised scores [..., V] of final states, in fp32: bf16 would round a score of 20 to 0.1."""
-        return F.linear(states.float(), self.head_weight.float())
+    def logits(self, states: Tensor, gradient_dtype: torch.dtype = torch.float32) -> Tensor:
+        """Unnormalised scores [..., V] of final states: a product in fp32, for bf16 would round 20 to 0.1.
+
+        `gradient_dtype` is what its gradients are computed in.
+        """
+        if gradient_dtype != torch.bfloat16 or not torch.is_grad_enabled():
+            return F.linear(states.float(), self.head_weight.float())
+        scores: Tensor = WideProduct.apply(states.flatten(0, -2), self.head_weight, gradient_dtype)
+        return scores.unflatten(0, states.shape[:-1])
 
     def routers(self) -> Iterator[nn.Module]:
         """Every router, in the order of `Hidden.loads` (multi-token modules last)."""

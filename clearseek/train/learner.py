@@ -124,7 +124,7 @@ class Learner:
         where = weights.flatten().nonzero().squeeze(-1)
         chosen = states.flatten(0, 1).index_select(0, where)
         log_probs = token_log_probs(
-            self.model.logits(chosen), targets.flatten().index_select(0, where), temperature
+            self.model.logits(chosen, self.dtype), targets.flatten().index_select(0, where), temperature
         )
         return torch.zeros_like(weights).flatten().scatter(0, where, log_probs).view_as(weights)
 
