@@ -37,7 +37,7 @@ def is_model_directory(path: Path) -> bool:
 
 
 def _newest_of_run(run: Path) -> Path:
-    records = tolerant_records(run / "ledger.jsonl")
+    records = list(tolerant_records(run / "ledger.jsonl"))
     finished = [str(record.get("stage")) for record in records if record.get("kind") == "stage_finished"]
     results = [str(record["result"]) for record in records if record.get("result") in finished]
     for stage in (*reversed(results), *reversed(finished)):

@@ -15,9 +15,9 @@ def make_model(path):
     return path
 
 
-def make_run(path, finished):
+def make_run(path, finished, result=None):
     path.mkdir()
-    lines = [{"line": 0, "kind": "run"}]
+    lines = [{"line": 0, "kind": "run", "result": result}]
     for stage in finished:
         lines += [{"kind": "stage_started", "stage": stage}, {"kind": "stage_finished", "stage": stage}]
     (path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -41,6 +41,16 @@ def test_a_run_is_its_newest_finished_model(tmp_path):
     assert resolve_model(run / "checkpoints" / "pretrain") == run / "checkpoints" / "pretrain"
     resume_point = run / "checkpoints" / "rl.partial" / "step-000100"
     assert resolve_model(resume_point) == resume_point
+
+
+def test_a_run_is_the_stage_that_its_recipe_calls_final(tmp_path):
+    """Not the student that is distilled after it; until it is there, the newest."""
+    run = make_run(tmp_path / "run", finished=["sft", "rl", "student"], result="rl")
+    for stage in ("sft", "student"):
+        make_model(run / "checkpoints" / stage)
+    assert resolve_model(run) == run / "checkpoints" / "student"
+    make_model(run / "checkpoints" / "rl")
+    assert resolve_model(run) == run / "checkpoints" / "rl"
 
 
 def test_a_torn_last_line_of_the_ledger_is_passed_over(tmp_path):
