@@ -31,6 +31,14 @@ _NESTED: dict[str, type[BaseModel]] = {
     "sft_data": DataSource,
     "published": Published,
 }
+_NAMED = {"models": "model", "stages": "stage"}  # tables whose keys are names that the recipe gives
+_TYPES = {
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "list_type": "a list",
+}
+SHOWN = 4  # mistakes told at once
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -54,35 +62,42 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(values: dict[str, Any], place: str) -> Recipe:
-    """Check plain values as a recipe; raises InputError with every problem on a line of its own."""
+    """Check plain values as a recipe; raises InputError with the first problems in one line."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(dict(problem), values) for problem in error.errors()]
-        raise InputError(f"{place}: " + "; ".join(dict.fromkeys(lines))) from None
+        wrong = list(dict.fromkeys(_explain(dict(problem), values) for problem in error.errors()))
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise InputError(f"{place}: " + "; ".join(wrong[:SHOWN]) + more) from None
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set `stage.key=value` (or `key=value` at the top) in place; the value is read as TOML, else as text."""
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"override {override!r} is not of the form stage.key=value")
     parts = key.strip().split(".")
-    if parts[0] in values.get("stages", {}):
+    if not equals or not all(parts):
+        raise InputError(f"override {override!r} is not of the form stage.key=value")
+    stages = _table(values, "stages")
+    if parts[0] in stages:
         parts = ["stages", *parts]
-    table = values
-    for part in parts[:-1]:
-        table = table.setdefault(part, {}) if isinstance(table, dict) else _no_table(key, part)
-    if not isinstance(table, dict):
-        _no_table(key, parts[-2])
-    if parts[0] != "stages" and len(parts) > 1 and parts[0] not in Recipe.model_fields:
-        known = [*values.get("stages", {}), *Recipe.model_fields]
+    elif len(parts) > 1 and parts[0] not in Recipe.model_fields:
+        known = [*stages, *Recipe.model_fields]
         raise InputError(f"override {key!r}: no stage {parts[0]!r}{nearest(parts[0], known)}")
+    if parts[0] in _NAMED and len(parts) > 2 and parts[1] not in _table(values, parts[0]):
+        known, what = list(_table(values, parts[0])), _NAMED[parts[0]]
+        raise InputError(f"override {key!r}: no {what} {parts[1]!r}{nearest(parts[1], known)}")
+    table: Any = values
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"override {key!r}: {part!r} is not a table")
     table[parts[-1]] = _toml_value(text.strip())
 
 
-def _no_table(key: str, part: str) -> Any:
-    raise InputError(f"override {key!r}: {part!r} is not a table")
+def _table(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of the recipe; empty where it is not there, or not a table, which the schema tells."""
+    table = values.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _toml_value(text: str) -> Any:
@@ -101,7 +116,7 @@ def nearest(word: str, known: list[str]) -> str:
 def _explain(problem: dict[str, Any], values: dict[str, Any]) -> str:
     """One pydantic problem as a sentence with the key's place and the nearest known key."""
     location = [
-        part for part in problem["loc"] if part not in STAGE_KINDS or part in values.get("stages", {})
+        part for part in problem["loc"] if part not in STAGE_KINDS or part in _table(values, "stages")
     ]
     if len(problem["loc"]) > 3 and problem["loc"][0] == "stages" and problem["loc"][2] in STAGE_KINDS:
         location = [*problem["loc"][:2], *problem["loc"][3:]]
@@ -115,6 +130,8 @@ def _explain(problem: dict[str, Any], values: dict[str, Any]) -> str:
         return f"{key} is missing"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{key}.kind must be one of {', '.join(STAGE_KINDS)}"
+    if problem["type"] in _TYPES:
+        return f"{key} = {problem['input']!r}: input should be {_TYPES[problem['type']]}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}"
@@ -130,7 +147,7 @@ def _fields_at(location: list[Any], values: dict[str, Any]) -> list[str]:
             return list(_NESTED[part].model_fields)
     if location[0] == "models":
         return list(ModelConfig.model_fields)
-    kind = values.get("stages", {}).get(location[1], {}).get("kind") if len(location) > 1 else None
+    kind = _table(values, "stages").get(location[1], {}).get("kind") if len(location) > 1 else None
     return list(STAGE_KINDS[kind].model_fields) if kind in STAGE_KINDS else list(Recipe.model_fields)
 
 

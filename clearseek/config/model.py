@@ -1,23 +1,28 @@
 """What a decoder is: the switches that every family of checkpoints is a setting of. No torch here."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 GROUPED_PRODUCT_MULTIPLE = 8  # rows of grouped matrix products are whole 16 bytes, in bf16 too
 
+# A slip of the finger is refused before anything counts that far: ten times what the largest models have.
+Layers = Annotated[int, Field(le=2**11)]
+Size = Annotated[int, Field(le=2**21)]
+Positions = Annotated[int, Field(le=2**30)]
+
 
 class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, values never change after loading."""
+    """A table of a recipe: unknown keys and other types are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class YarnScaling(Table):
     """YaRN's stretch of the rotary frequencies (arXiv:2309.00071), with DeepSeek's softmax correction."""
 
     factor: float = Field(gt=1)
-    original_max_position_embeddings: int = Field(gt=0)
+    original_max_position_embeddings: Positions = Field(gt=0)
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     mscale: float = 1.0
@@ -40,12 +45,12 @@ class ModelConfig(Table):
     """
 
     family: Literal["deepseek_v3", "qwen3", "llama"]
-    vocab_size: int = Field(default=0, ge=0, description="0: taken from the tokenizer")
-    hidden_size: int = Field(gt=0)
-    num_layers: int = Field(gt=0)
-    num_heads: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0, description="width of a dense feed-forward")
-    max_position_embeddings: int = Field(default=4096, gt=0)
+    vocab_size: Size = Field(default=0, ge=0, description="0: taken from the tokenizer")
+    hidden_size: Size = Field(gt=0)
+    num_layers: Layers = Field(gt=0)
+    num_heads: Size = Field(gt=0)
+    intermediate_size: Size = Field(gt=0, description="width of a dense feed-forward")
+    max_position_embeddings: Positions = Field(default=4096, gt=0)
     rms_norm_eps: float = Field(default=1e-6, gt=0)
     rope_theta: float = Field(default=10_000.0, gt=1)
     rope_scaling: YarnScaling | None = None
@@ -53,24 +58,24 @@ class ModelConfig(Table):
     initializer_range: float = Field(default=0.02, gt=0)
 
     # grouped-query attention (qwen3, llama)
-    num_key_value_heads: int | None = Field(default=None, gt=0, description="default: num_heads")
-    head_dim: int | None = Field(default=None, gt=0, description="default: hidden_size / num_heads")
+    num_key_value_heads: Size | None = Field(default=None, gt=0, description="default: num_heads")
+    head_dim: Size | None = Field(default=None, gt=0, description="default: hidden_size / num_heads")
 
     # multi-head latent attention (deepseek_v3)
-    q_lora_rank: int | None = Field(default=None, gt=0)
-    kv_lora_rank: int | None = Field(default=None, gt=0)
-    qk_nope_head_dim: int | None = Field(default=None, gt=0)
-    qk_rope_head_dim: int | None = Field(default=None, gt=0)
-    v_head_dim: int | None = Field(default=None, gt=0)
+    q_lora_rank: Size | None = Field(default=None, gt=0)
+    kv_lora_rank: Size | None = Field(default=None, gt=0)
+    qk_nope_head_dim: Size | None = Field(default=None, gt=0)
+    qk_rope_head_dim: Size | None = Field(default=None, gt=0)
+    v_head_dim: Size | None = Field(default=None, gt=0)
 
     # mixture of experts (deepseek_v3)
-    num_routed_experts: int = Field(default=0, ge=0, description="0: every layer is dense")
-    num_shared_experts: int = Field(default=0, ge=0)
-    num_experts_per_token: int = Field(default=0, ge=0)
-    moe_intermediate_size: int = Field(default=0, ge=0)
-    num_dense_layers: int = Field(default=0, ge=0, description="the first layers, which stay dense")
-    num_expert_groups: int = Field(default=1, ge=1)
-    num_limited_groups: int = Field(default=1, ge=1, description="groups a token may choose experts from")
+    num_routed_experts: Size = Field(default=0, ge=0, description="0: every layer is dense")
+    num_shared_experts: Size = Field(default=0, ge=0)
+    num_experts_per_token: Size = Field(default=0, ge=0)
+    moe_intermediate_size: Size = Field(default=0, ge=0)
+    num_dense_layers: Layers = Field(default=0, ge=0, description="the first layers, which stay dense")
+    num_expert_groups: Size = Field(default=1, ge=1)
+    num_limited_groups: Size = Field(default=1, ge=1, description="groups a token may choose experts from")
     routed_scaling_factor: float = Field(default=1.0, gt=0)
 
     num_mtp_layers: int = Field(default=0, ge=0, le=4, description="multi-token prediction depth")

@@ -79,7 +79,7 @@ class Optimizer(Table):
     learning_rate: float = Field(default=1e-3, gt=0, description="of AdamW")
     muon_learning_rate: float = Field(default=0.02, gt=0)
     momentum: float = Field(default=0.95, ge=0, lt=1, description="of Muon")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)  # a list in TOML
     weight_decay: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0, description="largest global norm of the gradient")
 
@@ -253,7 +253,9 @@ class RlStage(TrainStage):
     def _fill_from_profile(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {**PROFILES.get(values.get("profile", "best"), {}), **values}
+        profile = values.get("profile", "best")
+        known = isinstance(profile, str) and profile in PROFILES
+        return {**PROFILES[profile if known else "best"], **values}
 
     @model_validator(mode="after")
     def _sft_term_has_data(self) -> Self:
@@ -316,7 +318,7 @@ class Recipe(Table):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
     models: dict[str, ModelConfig] = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clearseek.config.errors import InputError
-from clearseek.config.load import nearest
+from clearseek.config.load import SHOWN, nearest
 from clearseek.config.recipe import (
     DataSource,
     EvalStage,
@@ -18,7 +18,6 @@ from clearseek.config.recipe import (
 from clearseek.tasks.registry import generate
 from clearseek.tasks.user import load_problems
 
-_SHOWN = 4  # mistakes told at once
 _WITHOUT_MODEL = (TokenizerStage, RejectStage, EvalStage)
 
 
@@ -30,8 +29,8 @@ def check_recipe(recipe: Recipe) -> None:
         wrong += _wrong_in_stage(recipe, f"stages.{name}", stage, earlier)
         earlier[name] = stage
     if wrong:
-        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise InputError("; ".join(wrong[:_SHOWN]) + more)
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise InputError("; ".join(wrong[:SHOWN]) + more)
 
 
 def _wrong_in_stage(recipe: Recipe, place: str, stage: Stage, earlier: dict[str, Stage]) -> Iterator[str]:
