@@ -2,7 +2,7 @@
 
 import click
 
-from clearseek.cli.options import device_option, model_argument
+from clearseek.cli.options import device_option, model_argument, temperature_option
 
 EPILOG = """\b
 Example:
@@ -17,13 +17,7 @@ Exit codes: 0 left, 1 failed, 2 the model or an option is wrong."""
 
 @click.command("chat", epilog=EPILOG)
 @model_argument
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=0.6,
-    show_default=True,
-    help="0 takes the likeliest token.",
-)
+@temperature_option
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), help="Per answer. [default: what the model's context holds]"
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from clearseek.cli.streaming import AnswerPrinter, Message, Session
+from clearseek.cli.streaming import CUT_SHORT, AnswerPrinter, Message, Session
 
 HELP = """\
 /help             this list
@@ -66,6 +66,8 @@ class Conversation:
             try:
                 line = input("... " if lines else ">>> ") if sys.stdin.isatty() else input()
             except EOFError:
+                if sys.stdin.isatty():
+                    click.echo(err=True)
                 return "\n".join(lines).strip() or None
             except KeyboardInterrupt:
                 click.echo("\nCtrl-D or /exit leaves.", err=True)
@@ -91,7 +93,7 @@ class Conversation:
             click.echo("stopped", err=True)
         else:
             if self._session.finish_reason == "length":
-                click.echo("cut short: the limit of tokens was reached (--max-tokens)", err=True)
+                click.echo(CUT_SHORT, err=True)
         if printer.answer.strip():
             self.messages.append({"role": "user", "content": prompt})
             self.messages.append(

@@ -5,7 +5,14 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import device_option, json_option, model_argument, print_columns, print_json
+from clearseek.cli.options import (
+    device_option,
+    json_option,
+    model_argument,
+    print_columns,
+    print_json,
+    temperature_option,
+)
 
 EPILOG = """\b
 Examples:
@@ -34,13 +41,7 @@ Exit codes: 0 done, 1 failed, 2 the model, a task or an option is wrong."""
 @click.option(
     "--problems", type=click.IntRange(min=1), default=300, show_default=True, help="How many problems to ask."
 )
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=0.6,
-    show_default=True,
-    help="0 takes the likeliest token.",
-)
+@temperature_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @device_option
 @json_option
@@ -58,7 +59,9 @@ def command(
     from clearseek.cli.progress import open_progress
     from clearseek.eval.command import evaluate_path
 
-    names = [name.strip() for group in tasks for name in group.split(",") if name.strip()]
+    names = [name.strip() for group in tasks for name in group.split(",")]
+    if "" in names:
+        raise click.UsageError("--tasks holds an empty name")
     progress = open_progress()
     try:
         result = evaluate_path(

@@ -4,7 +4,13 @@ import sys
 
 import click
 
-from clearseek.cli.options import device_option, json_option, model_argument, print_json
+from clearseek.cli.options import (
+    device_option,
+    json_option,
+    model_argument,
+    print_json,
+    temperature_option,
+)
 
 EPILOG = """\b
 Examples:
@@ -23,13 +29,7 @@ Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 @click.command("generate", epilog=EPILOG)
 @model_argument
 @click.argument("prompt", required=False)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=0.6,
-    show_default=True,
-    help="0 takes the likeliest token.",
-)
+@temperature_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="[default: what the model's context holds]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
 @click.option("--hide-thinking", is_flag=True, help="Print the answer only.")
@@ -52,7 +52,7 @@ def command(
     """
     text = _read_prompt(prompt)
 
-    from clearseek.cli.streaming import AnswerPrinter
+    from clearseek.cli.streaming import CUT_SHORT, AnswerPrinter
     from clearseek.engine.session import open_session
 
     session = open_session(model, device)
@@ -60,6 +60,8 @@ def command(
     pieces = session.stream(messages, temperature=temperature, max_tokens=max_tokens, seed=seed)
     if not as_json:
         AnswerPrinter(hide_thinking).write_all(pieces)
+        if session.finish_reason == "length":
+            click.echo(CUT_SHORT, err=True)
         return
     said = {"thought": "", "answer": ""}
     for kind, piece in pieces:

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, and how a result is written."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -26,6 +27,17 @@ class RecipeName(click.ParamType):
         return [*names, CompletionItem(incomplete, type="file")]
 
 
+class FiniteRange(click.FloatRange):
+    """A number in a range, of which nan and inf are none."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """The number; a usage error for anything else."""
+        number = float(super().convert(value, parameter, context))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", parameter, context)
+        return number
+
+
 def model_argument(command: Decorated) -> Decorated:
     """MODEL: a run directory, one of its checkpoints, or a directory in Hugging Face format."""
     return click.argument("model", type=click.Path(file_okay=False))(command)
@@ -39,6 +51,17 @@ def device_option(command: Decorated) -> Decorated:
         default="auto",
         show_default=True,
         help="Where to compute.",
+    )(command)
+
+
+def temperature_option(command: Decorated) -> Decorated:
+    """--temperature: how varied answers are."""
+    return click.option(
+        "--temperature",
+        type=FiniteRange(min=0),
+        default=0.6,
+        show_default=True,
+        help="0 takes the likeliest token.",
     )(command)
 
 

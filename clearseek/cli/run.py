@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from clearseek.cli.options import (
+    FiniteRange,
     RecipeName,
     device_option,
     is_first_rank,
@@ -57,7 +58,7 @@ Exit codes: 0 done, 1 failed, 2 the recipe or an option is wrong, 130 interrupte
     "--count", type=click.IntRange(min=1), help="With --dry-run: how many accelerators.  [default: 1]"
 )
 @click.option(
-    "--price", type=click.FloatRange(min=0), metavar="USD", help="With --dry-run: dollars an hour, each."
+    "--price", type=FiniteRange(min=0), metavar="USD", help="With --dry-run: dollars an hour, each."
 )
 @device_option
 @json_option

@@ -8,6 +8,7 @@ import click
 
 Kind = Literal["thought", "answer"]
 Message = dict[str, str]
+CUT_SHORT = "cut short: the limit of tokens was reached (--max-tokens)"
 
 
 class Session(Protocol):

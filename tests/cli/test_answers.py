@@ -51,6 +51,23 @@ def test_generate_json(session, capsys):
     }
 
 
+def test_generate_says_when_the_answer_was_cut(session, capsys):
+    session.finish_reason = "length"
+    assert main(["generate", "m", "6*7?", "--hide-thinking"]) == 0
+    assert capsys.readouterr() == (
+        "42\n",
+        "cut short: the limit of tokens was reached (--max-tokens)\n",
+    )
+
+
+@pytest.mark.parametrize("command", [["generate", "m", "6*7?"], ["chat", "m"], ["eval", "m"]])
+@pytest.mark.parametrize("temperature", ["nan", "inf", "-1", "warm"])
+def test_a_temperature_is_a_finite_number(session, capsys, command, temperature):
+    assert main([*command, "--temperature", temperature]) == 2
+    assert "Invalid value for '--temperature': " in capsys.readouterr().err
+    assert session.asked == []
+
+
 def test_generate_refuses_an_empty_prompt(session, monkeypatch, capsys):
     pipe(monkeypatch, "\n")
     assert main(["generate", "m"]) == 2

@@ -110,6 +110,12 @@ def test_dry_run_prints_the_plan_and_runs_nothing(planner, runs, recipe, capsys)
     assert runs == []
 
 
+@pytest.mark.parametrize("price", ["nan", "inf", "-1"])
+def test_a_price_is_a_finite_number(planner, recipe, capsys, price):
+    assert main(["run", recipe, "--dry-run", "--price", price]) == 2
+    assert "Invalid value for '--price': " in capsys.readouterr().err
+
+
 def test_dry_run_json(planner, recipe, capsys):
     assert main(["run", recipe, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"parameters": 5}
@@ -162,6 +168,13 @@ def test_eval_hands_over_every_option(evaluations, capsys):
             },
         )
     ]
+
+
+@pytest.mark.parametrize("tasks", ["", "digits,", " , "])
+def test_eval_refuses_a_task_without_a_name(evaluations, capsys, tasks):
+    assert main(["eval", "m", "--tasks", tasks]) == 2
+    assert "--tasks holds an empty name" in capsys.readouterr().err
+    assert evaluations == []
 
 
 def test_eval_prints_a_table(evaluations, capsys):
