@@ -18,6 +18,8 @@ from clearseek.engine.slots import Occupant, Slots
 from clearseek.engine.streams import uniforms
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder
+from clearseek.model.experts import Router
+from clearseek.model.layers import RMSNorm
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
 _PREFILL_ROWS = 64  # prompts read in one pass
@@ -28,15 +30,16 @@ _SHRINK_AT = 0.6  # occupied share below which the tail of a batch drops its emp
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
-    """A frozen copy with its layers in the compute dtype; what training computes in fp32 stays in fp32.
+    """A frozen copy with its layers in the compute dtype; what training keeps in fp32 stays in fp32.
 
-    Routers and head decide by small differences: rounded weights would choose other experts and tokens.
+    Routers decide by small differences: rounded weights would choose other experts.
     """
     copied = copy.deepcopy(model).requires_grad_(False).eval()
     for layer in copied.layers:
         layer.to(dtype)
-    for router in copied.routers():
-        router.float()
+    for module in copied.modules():
+        if isinstance(module, (RMSNorm, Router)):
+            module.float()
     with torch.no_grad():
         for ours, theirs in zip(copied.state_dict().values(), model.state_dict().values(), strict=True):
             ours.copy_(theirs)

@@ -7,12 +7,17 @@ and one shared rotary key are read from the cache.
 Shapes: B rows, T tokens, S cached positions, H heads, D head size, R latent rank, P rotary size.
 """
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels.library import fits
 from clearseek.model.layers import Linear, RMSNorm
-from clearseek.model.rotary import rotate_halves, rotate_pairs, softmax_scale
+from clearseek.model.rotary import rotate, softmax_scale
 
 LATENT_NORM_EPS = 1e-6  # published implementations fix it, whatever rms_norm_eps says
 
@@ -25,6 +30,42 @@ def causal_mask(segments: Tensor) -> Tensor:
     length = segments.shape[1]
     order = torch.arange(length, device=segments.device)
     return same & (order[:, None] >= order[None, :])
+
+
+def first_visible(segments: Tensor) -> Tensor:
+    """For packed rows [B, T] whose segments are runs: where each token's own segment begins, int32 [B, T]."""
+    begins = segments[:, 1:] != segments[:, :-1]
+    place = torch.arange(1, segments.shape[1], device=segments.device)
+    return F.pad((begins * place).cummax(dim=1).values, (1, 0)).to(torch.int32)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Who may see whom in packed rows: `segments` [B, T], and for the kernels where each token's own begins."""
+
+    segments: Tensor
+    starts: Tensor | None = None
+
+    @classmethod
+    def of(cls, segments: Tensor, dtype: torch.dtype) -> "Visible":
+        """For rows computed in `dtype`; made once, used by every layer."""
+        return cls(segments, first_visible(segments) if fits(dtype, segments) else None)
+
+    def mask(self) -> Tensor:
+        """bool [B, 1, T, T]."""
+        return causal_mask(self.segments)
+
+    def suits(self, query: Tensor, *sizes: int) -> bool:
+        """Whether the kernel takes heads of these sizes."""
+        return self.starts is not None and fits(query.dtype, query, *sizes)
+
+
+def attend_packed(
+    query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor, visible: Visible, scale: float
+) -> Tensor:
+    """`attend` over whole packed rows in one kernel: see `kernels.Attention` for the shapes."""
+    mixed: Tensor = kernels.Attention.apply(query, key, shared, value, visible.starts, scale)
+    return mixed
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
@@ -40,6 +81,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: fl
 
 def write(cache: Cache, entries: tuple[Tensor, ...], where: Tensor) -> None:
     """Put one new entry [B, 1, size] per row into each cache tensor [B, S, size] at position `where` [B], in place."""
+    if all(fits(kept.dtype, kept) for kept in cache):
+        for kept, entry in zip(cache, entries, strict=True):
+            kernels.cache_write(kept, entry, where)
+        return
     rows = torch.arange(where.shape[0], device=where.device)
     for kept, entry in zip(cache, entries, strict=True):
         kept[rows, where] = entry[:, 0]
@@ -55,8 +100,8 @@ class GroupedQueryAttention(nn.Module):
         self.q = Linear(config.hidden_size, self.num_heads * self.head_size)
         self.kv = Linear(config.hidden_size, 2 * self.kv_heads * self.head_size)
         self.out = Linear(self.num_heads * self.head_size, config.hidden_size)
-        self.q_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else None
+        self.k_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else None
 
     @property
     def cache_sizes(self) -> tuple[int, ...]:
@@ -66,15 +111,22 @@ class GroupedQueryAttention(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query [B, T, H, D], and the key and value [B, T, kv_heads · D] as the cache keeps them."""
         key, value = self.kv(x).chunk(2, dim=-1)
-        cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-        query = rotate_halves(self.q_norm(self.q(x).unflatten(-1, (self.num_heads, -1))), cos, sin)
-        key = rotate_halves(self.k_norm(key.unflatten(-1, (self.kv_heads, -1))), cos, sin)
+        query = rotate(self.q(x).unflatten(-1, (self.num_heads, -1)), cos, sin, norm=self.q_norm)
+        key = rotate(key.unflatten(-1, (self.kv_heads, -1)), cos, sin, norm=self.k_norm)
         return query, key.flatten(-2), value
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, Cache]:
-        """Full causal pass over [B, T, hidden]; also returns what a cache would keep."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible) -> tuple[Tensor, Cache]:
+        """Full causal pass over [B, T, hidden]; also returns keys and values, for `cache_of`."""
         query, key, value = self.project(x, cos, sin)
-        return self.mix(query, (key, value), visible), (key, value)
+        if not visible.suits(query, self.head_size):
+            return self.mix(query, (key, value), visible.mask()), (key, value)
+        heads = (part.unflatten(-1, (self.kv_heads, -1)) for part in (key, value))
+        mixed = attend_packed(query, next(heads), None, next(heads), visible, self.scale)
+        return self.out(mixed.flatten(-2)), (key, value)
+
+    def cache_of(self, parts: Cache) -> Cache:
+        """What the cache keeps of the keys and values that `forward` gave: just them."""
+        return parts
 
     def decode(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
@@ -82,7 +134,11 @@ class GroupedQueryAttention(nn.Module):
         """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
         query, key, value = self.project(x, cos, sin)
         write(cache, (key, value), where)
-        return self.mix(query, cache, visible)
+        if not fits(x.dtype, x, self.head_size):
+            return self.mix(query, cache, visible)
+        keys, values = (kept.unflatten(-1, (self.kv_heads, -1)) for kept in cache)
+        mixed = kernels.decode_attention(query.squeeze(1), keys, values, where, self.scale)
+        return self.out(mixed.flatten(1).unsqueeze(1))
 
     def mix(self, query: Tensor, cache: Cache, visible: Tensor) -> Tensor:
         """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · D]."""
@@ -123,42 +179,54 @@ class LatentAttention(nn.Module):
         """Elements that one position keeps: the latent and behind it the rotary key."""
         return (self.rank + self.rope_size,)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Query parts [B, T, H, nope] and [B, T, H, P], latent [B, T, R], rotary key [B, T, P]."""
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, T, H, nope + P], latent [B, T, R], rotary key [B, T, P]."""
         query = self.q(self.q_norm(self.q_a(x)) if self.has_query_latent else x)
-        query = query.unflatten(-1, (self.num_heads, -1))
-        nope, rope = query.split((self.nope_size, self.rope_size), dim=-1)
+        query = rotate(query.unflatten(-1, (self.num_heads, -1)), cos, sin, pairs=True)
         latent, key = self.kv_a(x).split((self.rank, self.rope_size), dim=-1)
-        rope = rotate_pairs(rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
-        return nope, rope, self.kv_norm(latent), rotate_pairs(key, cos, sin)
+        shared_key = rotate(key.unsqueeze(-2), cos, sin, pairs=True).squeeze(-2)
+        return query, self.kv_norm(latent), shared_key
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor) -> tuple[Tensor, Cache]:
-        """Full causal pass in the expanded form; also returns the latent and rotary key for a cache."""
-        nope, rope, latent, shared_key = self.project(x, cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible) -> tuple[Tensor, Cache]:
+        """Full causal pass in the expanded form; also returns the latent and rotary key, for `cache_of`."""
+        query, latent, shared_key = self.project(x, cos, sin)
         key, value = (
             self.kv_b(latent)
             .unflatten(-1, (self.num_heads, -1))
             .split((self.nope_size, self.value_size), dim=-1)
         )
-        query = torch.cat((nope, rope), dim=-1).transpose(1, 2)
+        parts = latent, shared_key
+        if visible.suits(query, self.nope_size, self.rope_size, self.value_size):
+            mixed = attend_packed(query, key, shared_key, value, visible, self.scale)
+            return self.out(mixed.flatten(-2)), parts
         rotary_key = shared_key.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
         key = torch.cat((key, rotary_key), dim=-1).transpose(1, 2)
-        mixed = attend(query, key, value.transpose(1, 2), visible, self.scale)
-        kept = torch.cat((latent, shared_key), dim=-1)
-        return self.out(mixed.transpose(1, 2).flatten(-2)), (kept,)
+        mixed = attend(query.transpose(1, 2), key, value.transpose(1, 2), visible.mask(), self.scale)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), parts
+
+    def cache_of(self, parts: Cache) -> Cache:
+        """What the cache keeps of the latent and the rotary key that `forward` gave."""
+        return (torch.cat(parts, dim=-1),)
 
     def decode(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
     ) -> Tensor:
         """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
-        nope, rope, latent, shared_key = self.project(x, cos, sin)
+        query, latent, shared_key = self.project(x, cos, sin)
         write(cache, (torch.cat((latent, shared_key), dim=-1),), where)
         (kept,) = cache
         key_up, value_up = self.absorbed_weights(x.dtype)
-        in_latent = torch.einsum("bthd,hdr->bhtr", nope, key_up)
-        query = torch.cat((in_latent, rope.transpose(1, 2)), dim=-1).transpose(1, 2)  # [B, 1, H, R + P]
-        mixed = attend(query, kept.unsqueeze(1), kept[..., : self.rank].unsqueeze(1), visible, self.scale)
-        return self.out(torch.einsum("bthr,hvr->bthv", mixed, value_up).flatten(-2))
+        nope, rope = query.squeeze(1).split((self.nope_size, self.rope_size), dim=-1)
+        in_latent = torch.bmm(nope.transpose(0, 1), key_up).transpose(0, 1)
+        query = torch.cat((in_latent, rope), dim=-1)  # [B, H, R + P]
+        if fits(x.dtype, x, self.rank, self.rope_size):
+            keys = kept.unsqueeze(2)
+            mixed = kernels.decode_attention(query, keys, keys[..., : self.rank], where, self.scale)
+        else:
+            keys = kept.unsqueeze(1)
+            mixed = attend(query.unsqueeze(1), keys, keys[..., : self.rank], visible, self.scale).squeeze(1)
+        values = torch.bmm(mixed.transpose(0, 1), value_up.transpose(1, 2))
+        return self.out(values.transpose(0, 1).flatten(1).unsqueeze(1))
 
     def absorbed_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The two halves of `kv_b` per head: key [H, nope, R] and value [H, value, R]."""

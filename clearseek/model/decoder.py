@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
-from clearseek.model.attention import Attention, Cache, GroupedQueryAttention, LatentAttention, causal_mask
+from clearseek.model.attention import Attention, Cache, GroupedQueryAttention, LatentAttention, Visible
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
-from clearseek.model.layers import Linear, RMSNorm, SwiGLU
-from clearseek.model.log_probs import WideProduct
+from clearseek.model.layers import Linear, RMSNorm, SwiGLU, add_to_stream
+from clearseek.model.log_probs import head_logits
 from clearseek.model.rotary import rotary_table
 
 
@@ -47,34 +47,33 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor, dtype: torch.dtype
+        self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible, dtype: torch.dtype
     ) -> tuple[Tensor, RouterLoad | None]:
         """Full causal pass over packed rows [B, T, hidden], computed in `dtype`; segment 0 is not counted."""
-        mixed, _ = self.attention(self.attention_norm(x, dtype), cos, sin, causal_mask(segments))
-        return self.feed(x + mixed, segments > 0, dtype)
+        mixed, _ = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
+        return self.feed(x, mixed, visible.segments > 0)
 
     def prefill(
-        self, x: Tensor, cos: Tensor, sin: Tensor, segments: Tensor, dtype: torch.dtype
+        self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible, dtype: torch.dtype
     ) -> tuple[Tensor, Cache]:
         """As `forward`, without balancing, and with what the cache keeps of every position."""
-        mixed, entries = self.attention(self.attention_norm(x, dtype), cos, sin, causal_mask(segments))
-        return self.feed(x + mixed, None, dtype)[0], entries
+        mixed, parts = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
+        return self.feed(x, mixed, None)[0], self.attention.cache_of(parts)
 
     def decode(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
     ) -> Tensor:
         """One new token per row, [B, 1, hidden], computed in the cache's dtype; extends `cache` in place."""
-        dtype = cache[0].dtype
-        x = x + self.attention.decode(self.attention_norm(x, dtype), cos, sin, cache, where, visible)
-        return self.feed(x, None, dtype)[0]
+        normed = self.attention_norm(x, cache[0].dtype)
+        return self.feed(x, self.attention.decode(normed, cos, sin, cache, where, visible), None)[0]
 
-    def feed(self, x: Tensor, counted: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, RouterLoad | None]:
-        """The feed-forward half; `counted` [B, T] asks a router for its load over those tokens."""
-        normed = self.feed_forward_norm(x, dtype)
+    def feed(self, x: Tensor, mixed: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
+        """What attention mixed joins the stream, then the feed-forward half; `counted` asks for a router's load."""
+        x, normed = self.feed_forward_norm.after_adding(x, mixed)
         if isinstance(self.feed_forward, SwiGLU):
-            return x + self.feed_forward(normed), None
+            return add_to_stream(x, self.feed_forward(normed)), None
         output, load = self.feed_forward(normed, counted)
-        return x + output, load
+        return add_to_stream(x, output), load
 
 
 class MultiTokenModule(nn.Module):
@@ -92,7 +91,7 @@ class MultiTokenModule(nn.Module):
         """The layer's input at position t: the state at t and the embedding of token t + 1."""
         # the published order of the joined halves: embedding first (DeepSeek-V3 weights, eh_proj)
         halves = self.embedding_norm(next_embeddings, dtype), self.state_norm(states, dtype)
-        return self.join(torch.cat(halves, dim=-1)).to(states.dtype)
+        return self.join(torch.cat(halves, dim=-1)).to(next_embeddings.dtype)
 
 
 class Decoder(nn.Module):
@@ -147,20 +146,21 @@ class Decoder(nn.Module):
         """
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
         embeddings = self.embed(tokens, dtype)
-        states, loads = embeddings, []
+        states, loads, visible = embeddings, [], Visible.of(segments, dtype)
         for layer in self.layers:
-            states, load = layer(states, cos, sin, segments, dtype)
+            states, load = layer(states, cos, sin, visible, dtype)
             loads.append(load)
         depth = len(self.mtp) * self.training if depth is None else depth
-        hidden = Hidden(self.norm(states))
+        hidden = Hidden(self.norm(states, dtype))
         for module in list(self.mtp)[:depth]:
             embeddings = F.pad(embeddings[:, 1:], (0, 0, 0, 1))
             # a document's last token has no next one to join with: from here on it is padding
             segments = segments * (segments == F.pad(segments[:, 1:], (0, 1)))
             assert isinstance(module, MultiTokenModule)
             states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
-            states, load = module.layer(module.combine(states, embeddings, dtype), cos, sin, segments, dtype)
-            hidden.predicted_states.append(module.norm(states))
+            visible = Visible.of(segments, dtype)
+            states, load = module.layer(module.combine(states, embeddings, dtype), cos, sin, visible, dtype)
+            hidden.predicted_states.append(module.norm(states, dtype))
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
         return hidden
@@ -169,12 +169,12 @@ class Decoder(nn.Module):
         """Final states [B, T, hidden] of prompts [B, T] padded at the end, and each layer's cache entries."""
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
         states, caches = self.embed(tokens, dtype), []
-        segments = torch.ones_like(tokens)
+        visible = Visible.of(torch.ones_like(tokens), dtype)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            states, cache = layer.prefill(states, cos, sin, segments, dtype)
+            states, cache = layer.prefill(states, cos, sin, visible, dtype)
             caches.append(cache)
-        return self.norm(states), caches
+        return self.norm(states, dtype), caches
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
         """Final states [B, hidden] of one new token per row [B] at positions `where` [B]; extends the caches."""
@@ -186,17 +186,11 @@ class Decoder(nn.Module):
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             states = layer.decode(states, cos, sin, cache, where, visible)
-        return self.norm(states).squeeze(1)
+        return self.norm(states, dtype).squeeze(1)
 
-    def logits(self, states: Tensor, gradient_dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unnormalised scores [..., V] of final states: a product in fp32, for bf16 would round 20 to 0.1.
-
-        `gradient_dtype` is what its gradients are computed in.
-        """
-        if gradient_dtype != torch.bfloat16 or not torch.is_grad_enabled():
-            return F.linear(states.float(), self.head_weight.float())
-        scores: Tensor = WideProduct.apply(states.flatten(0, -2), self.head_weight, gradient_dtype)
-        return scores.unflatten(0, states.shape[:-1])
+    def logits(self, states: Tensor) -> Tensor:
+        """Unnormalised scores [..., V] of final states, in fp32."""
+        return head_logits(states, self.head_weight)
 
     def routers(self) -> Iterator[nn.Module]:
         """Every router, in the order of `Hidden.loads` (multi-token modules last)."""

@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
-from clearseek.model.layers import SwiGLU
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels.library import fits
+from clearseek.model.layers import SwiGLU, swiglu
 
 MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
+FEW_TOKENS = 1024  # below, as in decoding, sorting costs more than the experts that nobody chose
 MAX_DENSE_OVERHEAD = 4.0  # computing all experts is worth it up to this ratio of total to chosen ones
 
 
@@ -53,7 +56,13 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Affinities, chosen mask and gates of tokens [..., hidden], each [..., E], in fp32."""
-        affinity = F.linear(x.float(), self.weight.float()).sigmoid()
+        scores = F.linear(x.float(), self.weight.float())
+        if self.num_groups == 1 and scores.shape[-1] <= MAX_RANKED_EXPERTS and fits(x.dtype, x):
+            affinity, chosen, gates = kernels.Route.apply(
+                scores, self.selection_bias, self.num_chosen, self.scaling
+            )
+            return affinity, chosen, gates
+        affinity = scores.sigmoid()
         chosen = self.choose(affinity.detach() + self.selection_bias)
         kept = affinity * chosen
         gates = kept / (kept.sum(-1, keepdim=True) + 1e-20) * self.scaling
@@ -95,20 +104,28 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
         """Map [B, T, hidden]; `counted` [B, T] asks for the load over those tokens."""
         affinity, chosen, gates = self.router(x)
-        routed = self.all_experts(x, gates) if self.is_dense_form else self.chosen_experts(x, chosen, gates)
+        few = self.is_dense_form and (x.numel() < FEW_TOKENS * x.shape[-1] or not self.fits_kernels(x))
+        routed = self.all_experts(x, gates) if few else self.chosen_experts(x, chosen, gates)
         output = routed if self.shared is None else routed + self.shared(x)
         return output, None if counted is None else self.router.load(affinity, chosen, counted)
 
+    def fits_kernels(self, x: Tensor) -> bool:
+        """Whether there is a kernel for this: then sorting tokens costs little."""
+        return fits(x.dtype, x, x.shape[-1], self.down.shape[-1])
+
     def all_experts(self, x: Tensor, gates: Tensor) -> Tensor:
         """Every expert on every token: one wide SwiGLU whose hidden units are scaled by the gates."""
-        gate_up = F.linear(x, self.gate_up.to(x.dtype).flatten(0, 1)).unflatten(-1, (gates.shape[-1], -1))
-        gate, up = gate_up.chunk(2, dim=-1)
-        hidden = F.silu(gate) * up * gates.unsqueeze(-1).to(x.dtype)
-        return F.linear(hidden.flatten(-2), self.down.to(x.dtype).transpose(0, 1).flatten(1))
+        gate_up = F.linear(x, self.gate_up.to(x.dtype).flatten(0, 1))
+        hidden = swiglu(gate_up, gates, gates.shape[-1])
+        return F.linear(hidden, self.down.to(x.dtype).transpose(0, 1).flatten(1))
 
     def chosen_experts(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
         """Only the chosen experts: copies of the tokens sorted by expert, then grouped products."""
         flat, num_chosen = x.flatten(0, -2), self.router.num_chosen
+        if self.fits_kernels(x):
+            weights = self.gate_up.to(x.dtype), self.down.to(x.dtype)
+            marks = chosen.flatten(0, -2), gates.flatten(0, -2)
+            return kernels.Experts.apply(flat, *marks, *weights, num_chosen).view_as(x)
         expert = chosen.flatten(0, -2).to(torch.int8).topk(num_chosen, dim=-1).indices  # [N, K]
         gate_of = gates.flatten(0, -2).gather(-1, expert).flatten()
         order = expert.flatten().argsort(stable=True)

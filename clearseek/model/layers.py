@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels.library import fits
+
 
 class Linear(nn.Module):
     """`x @ weight.T` in the dtype of `x`; `weight` is [out, in]. No bias: no published family here has one."""
@@ -30,9 +33,39 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Normalise the last dimension and hand it on in `dtype` (default: that of `x`)."""
-        wide, dtype = x.float(), dtype or x.dtype
+        dtype = dtype or x.dtype
+        if x.dtype in (dtype, torch.float32) and fits(dtype, x, x.shape[-1]):
+            normed: Tensor = kernels.RmsNorm.apply(x, self.weight.float(), self.eps, dtype)
+            return normed
+        wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide.to(dtype) * self.weight.to(dtype)).to(dtype)
+
+    def after_adding(self, stream: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """The stream plus delta, [..., size] in the stream's dtype, and that sum normalised in delta's."""
+        if stream.dtype == torch.float32 and fits(delta.dtype, stream, stream.shape[-1]):
+            total, normed = kernels.AddRmsNorm.apply(stream, delta, self.weight.float(), self.eps)
+            return total, normed
+        total = stream + delta
+        return total, self(total, delta.dtype)
+
+
+def add_to_stream(stream: Tensor, delta: Tensor) -> Tensor:
+    """The stream plus delta, [..., size] in the stream's dtype."""
+    if stream.dtype == torch.float32 and fits(delta.dtype, stream, stream.shape[-1]):
+        total: Tensor = kernels.AddToStream.apply(stream, delta)
+        return total
+    return stream + delta
+
+
+def swiglu(gate_up: Tensor, gates: Tensor | None = None, num_experts: int = 1) -> Tensor:
+    """`silu(gate) * up * gates` of gate_up [..., E · 2 · I], gates [..., E] (1 where None): [..., E · I]."""
+    if fits(gate_up.dtype, gate_up, gate_up.shape[-1] // (2 * num_experts)):
+        hidden: Tensor = kernels.SwiGlu.apply(gate_up, gates, num_experts)
+        return hidden
+    gate, up = gate_up.unflatten(-1, (num_experts, -1)).chunk(2, dim=-1)
+    hidden = F.silu(gate) * up
+    return (hidden if gates is None else hidden * gates.unsqueeze(-1).to(hidden.dtype)).flatten(-2)
 
 
 class SwiGLU(nn.Module):
@@ -45,5 +78,4 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., hidden] to [..., hidden]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(swiglu(self.gate_up(x)))

@@ -1,63 +1,46 @@
-"""The one function that turns logits into log-probabilities: the sampler and the trainer both call it."""
+"""What turns scores into log-probabilities: the sampler and the trainer both call it.
 
-from typing import Any
+On a CPU with kernels both use the same pass over the vocabulary (`kernels/head.cpp`); elsewhere both use these.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from clearseek.model.kernels.library import fits
 
 
 def log_probs_from_logits(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities [..., V] of logits [..., V] in fp32 at a temperature above 0."""
-    scaled = _scaled(logits, temperature)
-    return scaled - scaled.logsumexp(-1, keepdim=True)
+    """Log-probabilities [..., V] of logits [..., V] in fp32 (or wider) at a temperature above 0."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.log_softmax(wide if temperature == 1 else wide / temperature, dim=-1)
 
 
 def token_log_probs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability of each target token: logits [..., V], targets [...] → [...], fp32."""
-    log_probs: Tensor = _TokenLogProbs.apply(_scaled(logits, temperature), targets)
-    return log_probs
+    return log_probs_from_logits(logits, temperature).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide if temperature == 1 else wide / temperature
+def head_logits(states: Tensor, weight: Tensor) -> Tensor:
+    """Scores [..., V] in fp32 of states [..., C] and the head's weight [V, C]: bf16 would round 20 to 0.1.
 
-
-class _TokenLogProbs(torch.autograd.Function):
-    """What `log_probs_from_logits` gives at the targets, without the whole table in between.
-
-    The gradient of log p(target) is 1 at the target minus the probabilities: one pass instead of four.
+    bf16 states meet a weight rounded to bf16, with fp32 sums; so do those of `target_log_probs`.
     """
+    if states.dtype == torch.bfloat16:
+        weight = weight.bfloat16()
+        if not torch.is_grad_enabled() and fits(states.dtype, states, *weight.shape):
+            from clearseek.model.kernels.functions import head_scores
 
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normaliser = logits.logsumexp(-1)
-        ctx.save_for_backward(logits, targets, normaliser)
-        return logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - normaliser
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        logits, targets, normaliser = ctx.saved_tensors
-        gradient = gradients[0].unsqueeze(-1)
-        of_logits = (logits - normaliser.unsqueeze(-1)).exp_().mul_(-gradient)
-        return of_logits.scatter_add_(-1, targets.unsqueeze(-1), gradient), None
+            return head_scores(states.flatten(0, -2), weight).unflatten(0, states.shape[:-1])
+    wide = torch.promote_types(states.dtype, torch.float32)
+    return F.linear(states.to(wide), weight.to(wide))
 
 
-class WideProduct(torch.autograd.Function):
-    """`x @ weight.T` in fp32 forward, its two gradients in a cheaper dtype: scores need the bits, gradients don't."""
+def target_log_probs(states: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability [N] of each target [N] given states [N, C] and the head's weight [V, C]."""
+    if fits(states.dtype, states, *weight.shape):
+        from clearseek.model.kernels.functions import TargetLogProbs
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """Map x [N, in] and weight [out, in] to [N, out] in fp32."""
-        ctx.save_for_backward(x, weight)
-        ctx.dtype = dtype
-        return x.float() @ weight.float().t()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Gradients of x and weight, computed in `dtype`."""
-        x, weight = ctx.saved_tensors
-        gradient = gradients[0].to(ctx.dtype)
-        of_x = gradient @ weight.to(ctx.dtype)
-        of_weight = gradient.t() @ x.to(ctx.dtype)
-        return of_x.to(x.dtype), of_weight.to(weight.dtype), None
+        log_probs: Tensor = TargetLogProbs.apply(states, weight, targets, temperature)
+        return log_probs
+    return token_log_probs(head_logits(states, weight), targets, temperature)

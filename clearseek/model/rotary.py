@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from clearseek.config.model import ModelConfig, YarnScaling
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels.library import fits
+from clearseek.model.layers import RMSNorm
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:
@@ -59,6 +62,23 @@ def rotary_table(config: ModelConfig, num_positions: int, device: torch.device |
         yarn = config.rope_scaling
         scale = yarn_mscale(yarn.factor, yarn.mscale) / yarn_mscale(yarn.factor, yarn.mscale_all_dim)
     return torch.stack((angles.cos() * scale, angles.sin() * scale)).to(device)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, norm: RMSNorm | None = None, pairs: bool = False) -> Tensor:
+    """Normalise every head of x [B, T, H, D] where there is a norm, then turn the last dimensions of each.
+
+    cos and sin [T or B, 1, rotary / 2]; `pairs` turns neighbours (DeepSeek), else halves.
+    """
+    rotary = 2 * cos.shape[-1]
+    if fits(x.dtype, x, x.shape[-1], rotary):
+        weight, eps = (None, 0.0) if norm is None else (norm.weight.float(), norm.eps)
+        turned: Tensor = kernels.Rotate.apply(x, weight, eps, cos.flatten(0, -2), sin.flatten(0, -2), pairs)
+        return turned
+    x = x if norm is None else norm(x)
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
+    kept, end = x.split((x.shape[-1] - rotary, rotary), dim=-1)
+    end = rotate_pairs(end, cos, sin) if pairs else rotate_halves(end, cos, sin)
+    return torch.cat((kept, end), dim=-1) if kept.shape[-1] else end
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

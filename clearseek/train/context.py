@@ -16,6 +16,7 @@ from clearseek.ledger.timings import Timings
 from clearseek.model.compiling import pays
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import can_compile
+from clearseek.model.kernels.library import fits
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.flops import training_flops
@@ -59,8 +60,8 @@ class StageContext:
         """Whether to compile for this many training tokens: where it pays, unless the recipe says."""
         if self.compile != "auto":
             return self.compile
-        if can_compile() is not None:
-            return False
+        if fits(self.dtype, model.embedding.weight) or can_compile() is not None:
+            return False  # the kernels are faster than what is compiled, from the first step
         return pays(training_flops(model.config, tokens, sequence_length) / EAGER_FLOPS_PER_SECOND)
 
     def resume_point(

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import TrainStage
+from clearseek.model.allocation import keep_freed_memory
 from clearseek.model.compiling import compile_layers
 from clearseek.model.decoder import Decoder, Hidden
 from clearseek.model.experts import Router
-from clearseek.model.log_probs import token_log_probs
+from clearseek.model.log_probs import target_log_probs
 from clearseek.text.packing import Rows
 from clearseek.train.optimizer import Optimizer, clip_gradients
 from clearseek.train.parallel import all_sum, reduce_gradients, shard, waiting_for, world
@@ -104,6 +105,7 @@ class Learner:
     def __init__(self, model: Decoder, stage: TrainStage, dtype: torch.dtype, compile: bool) -> None:
         self.model, self.stage, self.dtype = model, stage, dtype
         self.is_compiled = compile
+        keep_freed_memory()
         shard(model)
         self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)
         if compile:
@@ -123,9 +125,8 @@ class Learner:
         """The head sees only positions whose weight is not 0: about half of them in packed chat rows."""
         where = weights.flatten().nonzero().squeeze(-1)
         chosen = states.flatten(0, 1).index_select(0, where)
-        log_probs = token_log_probs(
-            self.model.logits(chosen, self.dtype), targets.flatten().index_select(0, where), temperature
-        )
+        wanted = targets.flatten().index_select(0, where)
+        log_probs = target_log_probs(chosen, self.model.head_weight, wanted, temperature)
         return torch.zeros_like(weights).flatten().scatter(0, where, log_probs).view_as(weights)
 
     def step(

@@ -1,0 +1,332 @@
+// Softmax attention over packed rows, forward and backward, and over a cache, without scores in memory.
+//
+// Token t of a row sees tokens start[t] … t: its own document's earlier ones. Scores, softmax and sums are fp32,
+// products take bfloat16 pairs. T positions, H heads, G heads per key head, D and Dv sizes (multiples of 16).
+// A key may have a second part that all heads share (DeepSeek's rotary key).
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "product.h"
+#include "simd.h"
+
+static inline int64_t up16(int64_t n) { return (n + 15) / 16 * 16; }
+static inline int64_t down16(int64_t n) { return n / 16 * 16; }
+
+// x [T, size] → its transpose with pairs along `size`: [size / 2, width]
+static void pack_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
+    for (int64_t t = 0; t < rows; t++) {
+        const uint32_t* row = reinterpret_cast<const uint32_t*>(x + t * stride);
+        for (int64_t d = 0; d < size / 2; d++) y[d * width + t] = row[d];
+    }
+}
+
+static inline __m512i interleave(__m256i first, __m256i second) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+}
+
+// x [T, size] → pairs of rows: [T / 2, width], written from column `at`; a missing last row counts as zeros
+static void pack_rows(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
+    for (int64_t t = 0; t < rows; t += 2)
+        for (int64_t c = 0; c < size; c += 16) {
+            const __m256i first = _mm256_loadu_si256((const __m256i*)(x + t * stride + c));
+            const __m256i second = t + 1 < rows ? _mm256_loadu_si256((const __m256i*)(x + (t + 1) * stride + c))
+                                                : _mm256_setzero_si256();
+            _mm512_storeu_si512(y + t / 2 * width + c, interleave(first, second));
+        }
+}
+
+static void copy_rows(const bf16* x, int64_t stride, int64_t rows, int64_t size, bf16* y, int64_t width) {
+    for (int64_t t = 0; t < rows; t++) std::memcpy(y + t * width, x + t * stride, size * sizeof(bf16));
+}
+
+// Where a tensor's token and head lie, in elements; a row of the batch is `length` tokens.
+struct View {
+    bf16* data;
+    int64_t token, head;
+    bf16* at(int64_t row, int64_t length, int64_t h) const { return data + row * length * token + h * head; }
+};
+
+struct Shape {
+    int64_t rows, length, heads, key_heads, own, shared, value;  // own + shared = D
+    float scale;
+    int64_t threads;
+};
+
+static constexpr int64_t BLOCK = 32;  // queries (forward) or keys (backward) handled together
+
+static inline __m512i lane_numbers() {
+    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
+
+// exp(score · scale − largest) of positions first … last of a row of scores over [low, high), in bf16, else 0
+static void soften(float* scores, int64_t low, int64_t high, int64_t first, int64_t last, float scale, bf16* out,
+                   float& largest, float& total) {
+    const __m512i from = _mm512_set1_epi32(static_cast<int>(first)), to = _mm512_set1_epi32(static_cast<int>(last));
+    const auto seen = [&](int64_t c) {
+        const __m512i place = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(low + c)));
+        return _mm512_cmp_epi32_mask(place, from, _MM_CMPINT_NLT) & _mm512_cmp_epi32_mask(place, to, _MM_CMPINT_LE);
+    };
+    __m512 top = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+    for (int64_t c = 0; c < high - low; c += 16) top = _mm512_mask_max_ps(top, seen(c), top, load(scores + c));
+    largest = _mm512_reduce_max_ps(top) * scale;
+    for (int64_t c = 0; c < high - low; c += 16) {
+        const __m512 shifted = _mm512_fmsub_ps(load(scores + c), _mm512_set1_ps(scale), _mm512_set1_ps(largest));
+        const __m512 p = _mm512_maskz_mov_ps(seen(c), exponential(shifted));
+        sums = _mm512_add_ps(sums, p);
+        store(out + c, p);
+    }
+    total = sum(sums);
+}
+
+struct ForwardScratch {
+    std::vector<uint32_t> key, value;
+    std::vector<float> scores, mixed;
+    std::vector<bf16> weights;
+    ForwardScratch(const Shape& s, int64_t width)
+        : key((s.own + s.shared) / 2 * width), value(width / 2 * s.value), scores(BLOCK * width),
+          mixed(BLOCK * s.value), weights(BLOCK * width) {}
+};
+
+static void attend_block(const Shape& s, const ForwardScratch& kept, float* scores, float* mixed, bf16* weights,
+                         int64_t width, const bf16* query, int64_t query_token, const int32_t* start, bf16* out,
+                         int64_t out_token, float* log_sum, int64_t first) {
+    const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
+    const int64_t low = down16(start[first]), high = up16(first + count);
+    product(count, high - low, size / 2, query + first * query_token, query_token, kept.key.data() + low, width,
+            scores, width, false);
+    float totals[BLOCK];
+    for (int64_t i = 0; i < count; i++) {
+        float largest;
+        soften(scores + i * width, low, high, start[first + i], first + i, s.scale, weights + i * width, largest,
+               totals[i]);
+        log_sum[first + i] = largest + std::log(totals[i]);
+    }
+    product(count, s.value, (high - low) / 2, weights, width, kept.value.data() + low / 2 * s.value, s.value, mixed,
+            s.value, false);
+    for (int64_t i = 0; i < count; i++) {
+        const __m512 factor = _mm512_set1_ps(1.0f / totals[i]);
+        for (int64_t c = 0; c < s.value; c += 16)
+            store(out + (first + i) * out_token + c, _mm512_mul_ps(load(mixed + i * s.value + c), factor));
+    }
+}
+
+struct BackwardScratch {
+    std::vector<uint32_t> query_t, grad_t, query, grad, dscore_pairs;
+    std::vector<bf16> key, key_t, probs, dscores;
+    std::vector<float> scores, dprobs, dquery_t, dkey, dvalue, dshared, delta;
+    BackwardScratch(const Shape& s, int64_t width) {
+        const int64_t size = s.own + s.shared;
+        query_t.assign(size / 2 * width, 0), grad_t.assign(s.value / 2 * width, 0);
+        query.assign(width / 2 * size, 0), grad.assign(width / 2 * s.value, 0);
+        dscore_pairs.resize(BLOCK / 2 * width), key.assign(width * size, 0), key_t.assign(size * width, 0);
+        probs.resize(BLOCK * width), dscores.resize(BLOCK * width), scores.resize(BLOCK * width);
+        dprobs.resize(BLOCK * width), dquery_t.resize(size * width), dkey.resize(width * size);
+        dvalue.resize(width * s.value), dshared.resize(width * std::max<int64_t>(s.shared, 1)), delta.resize(width);
+    }
+};
+
+// Probabilities of keys first … first + count − 1 and the gradients of their scores, over queries [low, high)
+static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, const int32_t* start,
+                            const float* log_sum, int64_t first, int64_t count, int64_t low, int64_t high) {
+    const __m512 scale = _mm512_set1_ps(s.scale);
+    for (int64_t i = 0; i < BLOCK; i++) {
+        const int64_t key = first + i;
+        for (int64_t c = low; c < high; c += 16) {
+            __m512 p = _mm512_setzero_ps(), d = p;
+            if (i < count) {
+                const __m512i place = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(c)));
+                const __mmask16 real =
+                    _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(s.length)), _MM_CMPINT_LT);
+                const __m512i k = _mm512_set1_epi32(static_cast<int>(key));
+                const __mmask16 seen = real & _mm512_cmp_epi32_mask(place, k, _MM_CMPINT_NLT) &
+                                       _mm512_cmp_epi32_mask(_mm512_maskz_loadu_epi32(real, start + c), k,
+                                                             _MM_CMPINT_LE);
+                const __m512 score = load(w.scores.data() + i * width + c);
+                const __m512 sums = _mm512_maskz_loadu_ps(real, log_sum + c);
+                p = _mm512_maskz_mov_ps(seen, exponential(_mm512_fmsub_ps(score, scale, sums)));
+                d = _mm512_sub_ps(load(w.dprobs.data() + i * width + c), load(w.delta.data() + c));
+                d = _mm512_maskz_mov_ps(seen, _mm512_mul_ps(_mm512_mul_ps(p, d), scale));
+            }
+            store(w.probs.data() + i * width + c, p);
+            store(w.dscores.data() + i * width + c, d);
+        }
+    }
+    pack_rows(w.dscores.data() + low, width, BLOCK, high - low, w.dscore_pairs.data() + low, width);
+}
+
+static void attend_backward_block(const Shape& s, BackwardScratch& w, int64_t width, const bf16* value,
+                                  int64_t value_token, const int32_t* start, const float* log_sum, int64_t first) {
+    const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
+    const int32_t* end = std::upper_bound(start, start + s.length, static_cast<int32_t>(first + count - 1));
+    const int64_t low = down16(first), high = up16(end - start);
+    product(count, high - low, size / 2, w.key.data() + first * size, size, w.query_t.data() + low, width,
+            w.scores.data() + low, width, false);
+    product(count, high - low, s.value / 2, value + first * value_token, value_token, w.grad_t.data() + low, width,
+            w.dprobs.data() + low, width, false);
+    score_gradients(s, w, width, start, log_sum, first, count, low, high);
+    product(count, s.value, (high - low) / 2, w.probs.data() + low, width, w.grad.data() + low / 2 * s.value, s.value,
+            w.dvalue.data() + first * s.value, s.value, true);
+    product(count, size, (high - low) / 2, w.dscores.data() + low, width, w.query.data() + low / 2 * size, size,
+            w.dkey.data() + first * size, size, true);
+    product(size, high - low, BLOCK / 2, w.key_t.data() + first, width, w.dscore_pairs.data() + low, width,
+            w.dquery_t.data() + low, width, true);
+}
+
+static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t width, const bf16* query,
+                                 int64_t query_token, const bf16* value, int64_t value_token, const bf16* out,
+                                 const bf16* grad, int64_t out_token, const int32_t* start, const float* log_sum,
+                                 bf16* dquery, int64_t dquery_token) {
+    const int64_t size = s.own + s.shared;
+    pack_transposed(query, query_token, s.length, size, w.query_t.data(), width);
+    pack_transposed(grad, out_token, s.length, s.value, w.grad_t.data(), width);
+    pack_rows(query, query_token, s.length, size, w.query.data(), size);
+    pack_rows(grad, out_token, s.length, s.value, w.grad.data(), s.value);
+    for (int64_t t = 0; t < s.length; t++) {
+        __m512 dot = _mm512_setzero_ps();
+        for (int64_t c = 0; c < s.value; c += 16)
+            dot = _mm512_fmadd_ps(load(out + t * out_token + c), load(grad + t * out_token + c), dot);
+        w.delta[t] = sum(dot);
+    }
+    std::fill(w.dquery_t.begin(), w.dquery_t.end(), 0.0f);
+    for (int64_t first = 0; first < s.length; first += BLOCK)
+        attend_backward_block(s, w, width, value, value_token, start, log_sum, first);
+    const __m512i step = _mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(width)));
+    for (int64_t t = 0; t < s.length; t++)
+        for (int64_t c = 0; c < size; c += 16)
+            store(dquery + t * dquery_token + c, _mm512_i32gather_ps(step, w.dquery_t.data() + c * width + t, 4));
+}
+
+extern "C" {
+
+// Returns out [rows, T, H, Dv] and the logarithm of every softmax's sum, [rows, H, T].
+void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t query_token, bf16* key,
+                       int64_t key_token, int64_t key_head, bf16* shared, int64_t shared_token, bf16* value,
+                       int64_t value_token, int64_t value_head, const int32_t* start, bf16* out, float* log_sum, int64_t threads) {
+    const Shape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, threads};
+    const int64_t size = s.own + s.shared, width = (s.length + BLOCK - 1) / BLOCK * BLOCK, group = s.heads / s.key_heads;
+    const View q{query, query_token, size}, k{key, key_token, key_head}, v{value, value_token, value_head};
+    const View o{out, s.heads * s.value, s.value};
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        ForwardScratch w(s, width);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t item = 0; item < s.rows * s.key_heads; item++) {
+            const int64_t row = item / s.key_heads, head = item % s.key_heads;
+            pack_transposed(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), width);
+            if (s.shared)
+                pack_transposed(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
+                                w.key.data() + s.own / 2 * width, width);
+            pack_rows(v.at(row, s.length, head), value_token, s.length, s.value, w.value.data(), s.value);
+            for (int64_t h = head * group; h < (head + 1) * group; h++)
+                for (int64_t first = 0; first < s.length; first += BLOCK)
+                    attend_block(s, w, w.scores.data(), w.mixed.data(), w.weights.data(), width,
+                                 q.at(row, s.length, h), query_token, start + row * s.length, o.at(row, s.length, h),
+                                 o.token, log_sum + (row * s.heads + h) * s.length, first);
+        }
+    }
+}
+
+void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t query_token, bf16* key,
+                        int64_t key_token, int64_t key_head, bf16* shared, int64_t shared_token, bf16* value,
+                        int64_t value_token, int64_t value_head, const int32_t* start, bf16* out,
+                        const float* log_sum, bf16* grad, bf16* dquery, bf16* dkey, int64_t dkey_token,
+                        int64_t dkey_head, bf16* dshared, bf16* dvalue, int64_t dvalue_token, int64_t dvalue_head, int64_t threads) {
+    const Shape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, threads};
+    const int64_t size = s.own + s.shared, width = (s.length + BLOCK - 1) / BLOCK * BLOCK, group = s.heads / s.key_heads;
+    const View q{query, query_token, size}, k{key, key_token, key_head}, v{value, value_token, value_head};
+    const View o{out, s.heads * s.value, s.value}, g{grad, o.token, s.value}, dq{dquery, s.heads * size, size};
+    const View dk{dkey, dkey_token, dkey_head}, dv{dvalue, dvalue_token, dvalue_head};
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        BackwardScratch w(s, width);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t row = 0; row < s.rows; row++) {
+            std::fill(w.dshared.begin(), w.dshared.end(), 0.0f);
+            for (int64_t head = 0; head < s.key_heads; head++) {
+                copy_rows(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), size);
+                if (s.shared)
+                    copy_rows(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
+                              w.key.data() + s.own, size);
+                for (int64_t t = 0; t < s.length; t++)
+                    for (int64_t c = 0; c < size; c++) w.key_t[c * width + t] = w.key[t * size + c];
+                std::fill(w.dkey.begin(), w.dkey.end(), 0.0f);
+                std::fill(w.dvalue.begin(), w.dvalue.end(), 0.0f);
+                for (int64_t h = head * group; h < (head + 1) * group; h++)
+                    attend_backward_head(s, w, width, q.at(row, s.length, h), query_token, v.at(row, s.length, head),
+                                         value_token, o.at(row, s.length, h), g.at(row, s.length, h), o.token,
+                                         start + row * s.length, log_sum + (row * s.heads + h) * s.length,
+                                         dq.at(row, s.length, h), dq.token);
+                for (int64_t t = 0; t < s.length; t++) {
+                    const float* dkey_row = w.dkey.data() + t * size;
+                    for (int64_t c = 0; c < s.own; c += 16)
+                        store(dk.at(row, s.length, head) + t * dkey_token + c, load(dkey_row + c));
+                    for (int64_t c = 0; c < s.shared; c += 16) {
+                        float* kept = w.dshared.data() + t * s.shared + c;
+                        store(kept, _mm512_add_ps(load(kept), load(dkey_row + s.own + c)));
+                    }
+                    for (int64_t c = 0; c < s.value; c += 16)
+                        store(dv.at(row, s.length, head) + t * dvalue_token + c,
+                              load(w.dvalue.data() + t * s.value + c));
+                }
+            }
+            for (int64_t c = 0; c < s.length * s.shared; c += 16)
+                store(dshared + row * s.length * s.shared + c, load(w.dshared.data() + c));
+        }
+    }
+}
+
+// Put one entry [rows, size] into cache [rows, length, size] at position where[row].
+void cache_write(bf16* cache, int64_t length, int64_t size, const bf16* entry, int64_t entry_stride,
+                 const int64_t* where, int64_t rows, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++)
+        std::memcpy(cache + (n * length + where[n]) * size, entry + n * entry_stride, size * sizeof(bf16));
+}
+
+// One query per row, [rows, H, D], over positions 0 … where[row] of a cache whose tokens are `stride` apart.
+void attention_decode(const bf16* query, const bf16* key, int64_t key_stride, int64_t key_head, const bf16* value,
+                      int64_t value_stride, int64_t value_head, const int64_t* where, bf16* out, int64_t rows,
+                      int64_t length, int64_t heads, int64_t key_heads, int64_t size, int64_t value_size, float scale,
+                      int64_t threads) {
+    const int64_t group = heads / key_heads, padded = up16(length);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<float> scores(padded);
+#pragma omp for schedule(dynamic, 8)
+        for (int64_t item = 0; item < rows * heads; item++) {
+            const int64_t row = item / heads, head = item % heads, count = where[row] + 1;
+            const bf16* q = query + item * size;
+            const bf16* k = key + row * length * key_stride + head / group * key_head;
+            const bf16* v = value + row * length * value_stride + head / group * value_head;
+            __m512 top = _mm512_set1_ps(-INFINITY);
+            for (int64_t t = 0; t < count; t++) {
+                __m512 dot = _mm512_setzero_ps();
+                for (int64_t c = 0; c < size; c += 32) {
+                    const __mmask16 some = size - c >= 32 ? 0xFFFF : 0x00FF;
+                    dot = _mm512_dpbf16_ps(dot, (__m512bh)_mm512_maskz_loadu_epi32(some, q + c),
+                                           (__m512bh)_mm512_maskz_loadu_epi32(some, k + t * key_stride + c));
+                }
+                scores[t] = sum(dot) * scale;
+            }
+            for (int64_t t = count; t < up16(count); t++) scores[t] = -INFINITY;
+            for (int64_t t = 0; t < count; t += 16) top = _mm512_max_ps(top, load(scores.data() + t));
+            const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+            __m512 total = _mm512_setzero_ps();
+            for (int64_t t = 0; t < count; t += 16) {
+                const __m512 p = exponential(_mm512_sub_ps(load(scores.data() + t), largest));
+                total = _mm512_add_ps(total, p);
+                store(scores.data() + t, p);
+            }
+            const __m512 factor = _mm512_set1_ps(1.0f / sum(total));
+            for (int64_t c = 0; c < value_size; c += 16) {
+                __m512 mixed = _mm512_setzero_ps();
+                for (int64_t t = 0; t < count; t++)
+                    mixed = _mm512_fmadd_ps(_mm512_set1_ps(scores[t]), load(v + t * value_stride + c), mixed);
+                store(out + item * value_size + c, _mm512_mul_ps(mixed, factor));
+            }
+        }
+    }
+}
+}

@@ -1,0 +1,123 @@
+// SwiGLU over one or several experts, and DeepSeek-V3's router. N rows, E experts, I hidden units (a multiple of 16).
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "simd.h"
+
+extern "C" {
+
+// gate_up [N, E, 2, I] → y [N, E, I] = silu(gate) · up · gates[N, E] (`gates` null: 1)
+void swiglu_forward(const bf16* gate_up, const float* gates, bf16* y, int64_t rows, int64_t experts, int64_t size,
+                    int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows * experts; n++) {
+        const bf16 *gate = gate_up + n * 2 * size, *up = gate + size;
+        const __m512 weight = _mm512_set1_ps(gates ? gates[n] : 1.0f);
+        for (int64_t c = 0; c < size; c += 16) {
+            const __m512 g = load(gate + c);
+            store(y + n * size + c,
+                  _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + c)), weight));
+        }
+    }
+}
+
+void swiglu_backward(const bf16* gate_up, const float* gates, const bf16* dy, bf16* dgate_up, float* dgates,
+                     int64_t rows, int64_t experts, int64_t size, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows * experts; n++) {
+        const bf16 *gate = gate_up + n * 2 * size, *up = gate + size;
+        bf16 *dgate = dgate_up + n * 2 * size, *dup = dgate + size;
+        const __m512 weight = _mm512_set1_ps(gates ? gates[n] : 1.0f), one = _mm512_set1_ps(1.0f);
+        __m512 dweight = _mm512_setzero_ps();
+        for (int64_t c = 0; c < size; c += 16) {
+            const __m512 g = load(gate + c), u = load(up + c), raw = load(dy + n * size + c), s = sigmoid(g);
+            const __m512 silu = _mm512_mul_ps(g, s), d = _mm512_mul_ps(raw, weight);
+            dweight = _mm512_fmadd_ps(_mm512_mul_ps(silu, u), raw, dweight);
+            // silu'(g) = s · (1 + g · (1 − s))
+            const __m512 slope = _mm512_mul_ps(s, _mm512_fmadd_ps(g, _mm512_sub_ps(one, s), one));
+            store(dgate + c, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
+            store(dup + c, _mm512_mul_ps(d, silu));
+        }
+        if (dgates) dgates[n] = sum(dweight);
+    }
+}
+
+// scores [N, E] → affinity = sigmoid, chosen: the `count` largest of affinity + bias (of equal ones the first),
+// gates: chosen affinities normalised to sum `scaling`
+void route_forward(const float* scores, const float* bias, float* affinity, uint8_t* chosen, float* gates,
+                   int64_t rows, int64_t experts, int64_t count, float scaling, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++) {
+        const int64_t at = n * experts;
+        float biased[64], total = 1e-20f;
+        for (int64_t e = 0; e < experts; e++) {
+            affinity[at + e] = 1.0f / (1.0f + std::exp(-scores[at + e]));
+            biased[e] = affinity[at + e] + bias[e];
+        }
+        for (int64_t e = 0; e < experts; e++) {
+            int64_t better = 0;
+            for (int64_t o = 0; o < experts; o++)
+                better += biased[o] > biased[e] || (biased[o] == biased[e] && o < e);
+            chosen[at + e] = better < count;
+            if (chosen[at + e]) total += affinity[at + e];
+        }
+        for (int64_t e = 0; e < experts; e++) gates[at + e] = chosen[at + e] ? affinity[at + e] / total * scaling : 0;
+    }
+}
+
+// gradient of scores from those of affinity (balance loss; may be null) and gates
+void route_backward(const float* affinity, const uint8_t* chosen, const float* gates, const float* daffinity,
+                    const float* dgates, float* dscores, int64_t rows, int64_t experts, float scaling, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++) {
+        const int64_t at = n * experts;
+        float total = 1e-20f, mixed = 0;
+        for (int64_t e = 0; e < experts; e++) {
+            if (chosen[at + e]) total += affinity[at + e];
+            mixed += dgates[at + e] * gates[at + e];
+        }
+        for (int64_t e = 0; e < experts; e++) {
+            const float a = affinity[at + e];
+            float d = daffinity ? daffinity[at + e] : 0.0f;
+            if (chosen[at + e]) d += (dgates[at + e] * scaling - mixed) / total;
+            dscores[at + e] = d * a * (1.0f - a);
+        }
+    }
+}
+
+// Tokens sorted by expert, in order within each: `tokens` [N · K] which token stands where, `places` [N, K] where a
+// token's copies stand, `ends` [E] where each expert's stretch ends
+void sort_by_expert(const uint8_t* chosen, int32_t* tokens, int32_t* places, int64_t* ends, int64_t rows,
+                    int64_t experts, int64_t count, int64_t /* threads */) {
+    std::vector<int64_t> next(experts + 1, 0);
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t e = 0; e < experts; e++) next[e + 1] += chosen[n * experts + e];
+    for (int64_t e = 0; e < experts; e++) ends[e] = next[e + 1] += next[e];
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t e = 0, k = 0; e < experts; e++)
+            if (chosen[n * experts + e]) {
+                tokens[next[e]] = static_cast<int32_t>(n);
+                places[n * count + k++] = static_cast<int32_t>(next[e]++);
+            }
+}
+
+// y[i] = x[tokens[i]], rows of `size`
+void gather_rows(const bf16* x, const int32_t* tokens, bf16* y, int64_t rows, int64_t size, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < rows; i++) std::memcpy(y + i * size, x + tokens[i] * size, size * sizeof(bf16));
+}
+
+// y[n] = Σ_k x[places[n, k]], summed in fp32
+void combine_rows(const bf16* x, const int32_t* places, bf16* y, int64_t rows, int64_t count, int64_t size,
+                  int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t c = 0; c < size; c += 16) {
+            __m512 total = _mm512_setzero_ps();
+            for (int64_t k = 0; k < count; k++)
+                total = _mm512_add_ps(total, load(x + places[n * count + k] * size + c));
+            store(y + n * size + c, total);
+        }
+}
+}

@@ -1,0 +1,138 @@
+// From scores to log-probabilities of targets and back, and drawing a token: one pass over the vocabulary each.
+// N rows of V scores in fp32; any V.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "product.h"
+#include "simd.h"
+
+static inline __mmask16 lanes(int64_t left) { return left >= 16 ? 0xFFFF : (1u << left) - 1; }
+static inline __m512 load_some(const float* p, __mmask16 some, float rest) {
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(rest), some, p);
+}
+
+static float largest_of(const float* row, int64_t size) {
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    for (int64_t c = 0; c < size; c += 16) top = _mm512_max_ps(top, load_some(row + c, lanes(size - c), -INFINITY));
+    return _mm512_reduce_max_ps(top);
+}
+
+static constexpr int64_t TALL = 48;  // rows that share a look at the weights
+
+// A weight [V, C] laid out in pairs for `product`
+struct Packed {
+    int64_t vocabulary, size;
+    std::vector<uint32_t> pairs;  // [C / 2, V]
+    Packed(const bf16* weight, int64_t vocabulary, int64_t size, int64_t threads)
+        : vocabulary(vocabulary), size(size), pairs(size / 2 * vocabulary) {
+        PARALLEL(threads)
+        for (int64_t first = 0; first < vocabulary; first += 16)
+            for (int64_t d = 0; d < size / 2; d++)
+                for (int64_t v = first; v < first + 16; v++)
+                    pairs[d * vocabulary + v] = reinterpret_cast<const uint32_t*>(weight + v * size)[d];
+    }
+    void scores(const bf16* states, int64_t rows, float* out) const {
+        const int64_t band = 512;  // columns at a time: their weights stay in the second-level cache
+        for (int64_t v = 0; v < vocabulary; v += band)
+            product(rows, std::min(band, vocabulary - v), size / 2, states, size, pairs.data() + v, vocabulary,
+                    out + v, vocabulary, false);
+    }
+};
+
+// log p(target) of one row of scores; overwrites them with what the exponentials were
+static float target_log_prob(float* row, int64_t target, float inverse, int64_t size, bf16* slope) {
+    const float top = largest_of(row, size), wanted = (row[target] - top) * inverse;
+    __m512 total = _mm512_setzero_ps();
+    for (int64_t c = 0; c < size; c += 16) {
+        const __m512 shifted = _mm512_sub_ps(load(row + c), _mm512_set1_ps(top));
+        const __m512 e = exponential(_mm512_mul_ps(shifted, _mm512_set1_ps(inverse)));
+        total = _mm512_add_ps(total, e);
+        store(row + c, e);
+    }
+    const float whole = sum(total), minus = -inverse / whole;
+    if (slope) {
+        for (int64_t c = 0; c < size; c += 16) store(slope + c, _mm512_mul_ps(load(row + c), _mm512_set1_ps(minus)));
+        const __m512 at_target = _mm512_set1_ps(inverse * (1.0f - row[target] / whole));
+        slope[target] = static_cast<bf16>(_mm256_extract_epi16(narrow(at_target), 0));
+    }
+    return wanted - std::log(whole);
+}
+
+extern "C" {
+
+// Scores [N, V] in fp32 = states [N, C] · weight [V, C], from bf16 with fp32 sums; V a multiple of 16.
+void head_forward(const bf16* states, const bf16* weight, float* scores, int64_t rows, int64_t vocabulary,
+                  int64_t size, int64_t threads) {
+    const Packed packed(weight, vocabulary, size, threads);
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n += TALL)
+        packed.scores(states + n * size, std::min(TALL, rows - n), scores + n * vocabulary);
+}
+
+// The same scores, never stored: log p(target) at temperature 1 / inverse, and unless null `slopes` [N, V] in bf16,
+// its derivative by the scores: inverse · (1 at the target − p)
+void target_log_probs(const bf16* states, const bf16* weight, const int64_t* targets, float inverse, float* log_prob,
+                      bf16* slopes, int64_t rows, int64_t vocabulary, int64_t size, int64_t threads) {
+    const Packed packed(weight, vocabulary, size, threads);
+    const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * vocabulary) / 6 * 6, 6, TALL);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<float> scores(block * vocabulary);
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < rows; first += block) {
+            const int64_t count = std::min(block, rows - first);
+            packed.scores(states + first * size, count, scores.data());
+            for (int64_t i = 0; i < count; i++)
+                log_prob[first + i] =
+                    target_log_prob(scores.data() + i * vocabulary, targets[first + i], inverse, vocabulary,
+                                    slopes ? slopes + (first + i) * vocabulary : nullptr);
+        }
+    }
+}
+
+// The first token whose cumulative probability exceeds uniform · total; its log-probability; the row's entropy
+void draw(const float* scores, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
+          float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++) {
+        const float *row = scores + n * size, top = largest_of(row, size);
+        float* weight = scratch + n * size;
+        __m512 total = _mm512_setzero_ps(), mean = _mm512_setzero_ps();
+        for (int64_t c = 0; c < size; c += 16) {
+            const __mmask16 some = lanes(size - c);
+            __m512 shifted = _mm512_sub_ps(load_some(row + c, some, top), _mm512_set1_ps(top));
+            // a score of -inf weighs nothing; 0 · -inf would not be a number
+            shifted = _mm512_max_ps(_mm512_mul_ps(shifted, _mm512_set1_ps(inverse)), _mm512_set1_ps(-100.0f));
+            const __m512 e = _mm512_maskz_mov_ps(some, exponential(shifted));
+            _mm512_mask_storeu_ps(weight + c, some, e);
+            total = _mm512_add_ps(total, e);
+            mean = _mm512_fmadd_ps(e, shifted, mean);
+        }
+        const float whole = sum(total), log_sum = std::log(whole);
+        double threshold = static_cast<double>(uniforms[n]) * whole, reached = 0;
+        int64_t chosen = -1;
+        for (int64_t c = 0; c < size && chosen < 0; c += 16) {  // sixteen at once, then one by one
+            const __mmask16 some = lanes(size - c);
+            const double next = reached + sum(_mm512_maskz_loadu_ps(some, weight + c));
+            if (next <= threshold && c + 16 < size) {
+                reached = next;
+                continue;
+            }
+            for (int64_t i = c; i < size && i < c + 16; i++) {
+                reached += weight[i];
+                if (reached > threshold) {
+                    chosen = i;
+                    break;
+                }
+            }
+        }
+        if (chosen < 0)  // rounding: the last token that can be drawn at all
+            for (chosen = size - 1; chosen > 0 && weight[chosen] == 0; chosen--) {
+            }
+        tokens[n] = chosen;
+        log_probs[n] = (row[chosen] - top) * inverse - log_sum;
+        entropies[n] = log_sum - sum(mean) / whole;
+    }
+}
+}

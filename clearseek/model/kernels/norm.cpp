@@ -1,0 +1,208 @@
+// RMSNorm, with the residual sum before it where there is one; per-head norm and rotary embedding in one pass.
+// Rows are N; C is their size, a multiple of 16. Sums over rows are kept per thread and added in order.
+#include <cmath>
+#include <vector>
+
+#include "simd.h"
+
+template <typename In, typename Out>
+static void norm_forward(const In* x, int64_t stride, const bf16* delta, float* total, const float* weight, Out* y,
+                         float* scale, int64_t rows, int64_t size, float eps, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++) {
+        const In* row = x + n * stride;
+        __m512 squares = _mm512_setzero_ps();
+        for (int64_t c = 0; c < size; c += 16) {
+            __m512 v = load(row + c);
+            if (delta) {
+                v = _mm512_add_ps(v, load(delta + n * size + c));
+                store(total + n * size + c, v);
+            }
+            squares = _mm512_fmadd_ps(v, v, squares);
+        }
+        const float factor = 1.0f / std::sqrt(sum(squares) / size + eps);
+        scale[n] = factor;
+        for (int64_t c = 0; c < size; c += 16) {
+            const __m512 v = delta ? load(total + n * size + c) : load(row + c);
+            store(y + n * size + c, _mm512_mul_ps(_mm512_mul_ps(v, _mm512_set1_ps(factor)), load(weight + c)));
+        }
+    }
+}
+
+// dx = scale * (w·dy − x̂ · mean(w·dy·x̂)) (+ what flows past the norm); dw = Σ dy·x̂
+template <typename In, typename Out>
+static void norm_backward(const In* x, int64_t stride, const float* weight, const float* scale, const Out* dy,
+                          const float* past, In* dx, bf16* ddelta, float* dweight, int64_t rows, int64_t size,
+                          int64_t threads) {
+    std::vector<float> partial(static_cast<size_t>(threads) * size, 0.0f);
+    PARALLEL(threads)
+    for (int64_t part = 0; part < threads; part++) {
+        float* sums = partial.data() + part * size;
+        for (int64_t n = rows * part / threads; n < rows * (part + 1) / threads; n++) {
+            const In* row = x + n * stride;
+            const __m512 factor = _mm512_set1_ps(scale[n]);
+            __m512 dot = _mm512_setzero_ps();
+            for (int64_t c = 0; c < size; c += 16) {
+                const __m512 hat = _mm512_mul_ps(load(row + c), factor);
+                const __m512 g = load(dy + n * size + c);
+                store(sums + c, _mm512_fmadd_ps(g, hat, load(sums + c)));
+                dot = _mm512_fmadd_ps(_mm512_mul_ps(g, load(weight + c)), hat, dot);
+            }
+            const __m512 mean = _mm512_set1_ps(sum(dot) / size);
+            for (int64_t c = 0; c < size; c += 16) {
+                const __m512 hat = _mm512_mul_ps(load(row + c), factor);
+                const __m512 g = _mm512_mul_ps(load(dy + n * size + c), load(weight + c));
+                __m512 d = _mm512_mul_ps(factor, _mm512_fnmadd_ps(hat, mean, g));
+                if (past) d = _mm512_add_ps(d, load(past + n * size + c));
+                store(dx + n * size + c, d);
+                if (ddelta) store(ddelta + n * size + c, d);
+            }
+        }
+    }
+    for (int64_t c = 0; c < size; c++) {
+        float total = 0;
+        for (int64_t part = 0; part < threads; part++) total += partial[part * size + c];
+        dweight[c] = total;
+    }
+}
+
+// One head of one token in fp32: turn its last `rotary` numbers; `sign` −1 turns back.
+static inline void turn(float* head, int64_t size, int64_t rotary, const float* cos, const float* sin, float sign,
+                        bool pairs) {
+    float* x = head + size - rotary;
+    const int64_t half = rotary / 2;
+    if (pairs) {  // neighbours: every cosine twice, sines with a minus before the first of a pair
+        const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+        const __m512 signs = _mm512_mask_blend_ps(0x5555, _mm512_set1_ps(sign), _mm512_set1_ps(-sign));
+        for (int64_t c = 0; c < rotary; c += 16) {
+            const __m512 v = load(x + c);
+            const __m512 a = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(cos + c / 2)));
+            const __m512 b = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(sin + c / 2)));
+            const __m512 other = _mm512_permute_ps(v, 0xB1);
+            store(x + c, _mm512_fmadd_ps(_mm512_mul_ps(b, signs), other, _mm512_mul_ps(v, a)));
+        }
+        return;
+    }
+    for (int64_t c = 0; c < half; c += 16) {  // halves; the last few lanes may be fewer than sixteen
+        const __mmask16 some = half - c >= 16 ? 0xFFFF : (1u << (half - c)) - 1;
+        const __m512 a = _mm512_maskz_loadu_ps(some, cos + c);
+        const __m512 b = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, sin + c), _mm512_set1_ps(sign));
+        const __m512 first = _mm512_maskz_loadu_ps(some, x + c);
+        const __m512 second = _mm512_maskz_loadu_ps(some, x + half + c);
+        _mm512_mask_storeu_ps(x + c, some, _mm512_fnmadd_ps(second, b, _mm512_mul_ps(first, a)));
+        _mm512_mask_storeu_ps(x + half + c, some, _mm512_fmadd_ps(first, b, _mm512_mul_ps(second, a)));
+    }
+}
+
+static constexpr int64_t MAX_HEAD = 512;
+
+extern "C" {
+
+// kinds: bit 0: the input is fp32 (else bf16), bit 1: the output is fp32
+void rms_norm_forward(int64_t kinds, const void* x, int64_t stride, const bf16* delta, float* total, const float* weight,
+                      void* y, float* scale, int64_t rows, int64_t size, float eps, int64_t threads) {
+#define CALL(In, Out) \
+    norm_forward((const In*)x, stride, delta, total, weight, (Out*)y, scale, rows, size, eps, threads)
+    switch (kinds) {
+        case 0: CALL(bf16, bf16); break;
+        case 1: CALL(float, bf16); break;
+        case 2: CALL(bf16, float); break;
+        case 3: CALL(float, float); break;
+    }
+#undef CALL
+}
+
+void rms_norm_backward(int64_t kinds, const void* x, int64_t stride, const float* weight, const float* scale,
+                       const void* dy, const float* past, void* dx, bf16* ddelta, float* dweight, int64_t rows,
+                       int64_t size, int64_t threads) {
+#define CALL(In, Out)                                                                                          \
+    norm_backward((const In*)x, stride, weight, scale, (const Out*)dy, past, (In*)dx, ddelta, dweight, rows, \
+                  size, threads)
+    switch (kinds) {
+        case 0: CALL(bf16, bf16); break;
+        case 1: CALL(float, bf16); break;
+        case 2: CALL(bf16, float); break;
+        case 3: CALL(float, float); break;
+    }
+#undef CALL
+}
+
+// stream + delta, in fp32
+void add_to_stream(const float* stream, const bf16* delta, float* y, int64_t count, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t i = 0; i < count / 16; i++)
+        store(y + 16 * i, _mm512_add_ps(load(stream + 16 * i), load(delta + 16 * i)));
+}
+
+// x [rows, heads, size], rows `stride` apart; row n takes line n % positions of cos and sin [positions, rotary / 2].
+// `weight` null: no norm. `scale` [rows, heads] keeps the norm's factor for the way back.
+void rotate_forward(const bf16* x, int64_t stride, const float* weight, float eps, const float* cos,
+                    const float* sin, int64_t positions, int64_t rotary, int64_t pairs, bf16* y, float* scale,
+                    int64_t rows, int64_t heads, int64_t size, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++) {
+        const int64_t line = n % positions * (rotary / 2);
+        alignas(64) float head[MAX_HEAD];
+        for (int64_t h = 0; h < heads; h++) {
+            const bf16* in = x + n * stride + h * size;
+            __m512 squares = _mm512_setzero_ps();
+            for (int64_t c = 0; c < size; c += 16) {
+                const __m512 v = load(in + c);
+                squares = _mm512_fmadd_ps(v, v, squares);
+                store(head + c, v);
+            }
+            if (weight) {
+                const float factor = 1.0f / std::sqrt(sum(squares) / size + eps);
+                scale[n * heads + h] = factor;
+                for (int64_t c = 0; c < size; c += 16)
+                    store(head + c,
+                          _mm512_mul_ps(_mm512_mul_ps(load(head + c), _mm512_set1_ps(factor)), load(weight + c)));
+            }
+            turn(head, size, rotary, cos + line, sin + line, 1.0f, pairs);
+            for (int64_t c = 0; c < size; c += 16) store(y + (n * heads + h) * size + c, load(head + c));
+        }
+    }
+}
+
+void rotate_backward(const bf16* x, int64_t stride, const float* weight, const float* cos, const float* sin,
+                     int64_t positions, int64_t rotary, int64_t pairs, const float* scale, const bf16* dy, bf16* dx,
+                     float* dweight, int64_t rows, int64_t heads, int64_t size, int64_t threads) {
+    std::vector<float> partial(static_cast<size_t>(threads) * size, 0.0f);
+    PARALLEL(threads)
+    for (int64_t part = 0; part < threads; part++) {
+        float* sums = partial.data() + part * size;
+        alignas(64) float head[MAX_HEAD];
+        for (int64_t n = rows * part / threads; n < rows * (part + 1) / threads; n++) {
+            const int64_t line = n % positions * (rotary / 2);
+            for (int64_t h = 0; h < heads; h++) {
+                const int64_t at = (n * heads + h) * size;
+                for (int64_t c = 0; c < size; c += 16) store(head + c, load(dy + at + c));
+                turn(head, size, rotary, cos + line, sin + line, -1.0f, pairs);
+                if (weight) {
+                    const bf16* in = x + n * stride + h * size;
+                    const __m512 factor = _mm512_set1_ps(scale[n * heads + h]);
+                    __m512 dot = _mm512_setzero_ps();
+                    for (int64_t c = 0; c < size; c += 16) {
+                        const __m512 hat = _mm512_mul_ps(load(in + c), factor), g = load(head + c);
+                        store(sums + c, _mm512_fmadd_ps(g, hat, load(sums + c)));
+                        dot = _mm512_fmadd_ps(_mm512_mul_ps(g, load(weight + c)), hat, dot);
+                    }
+                    const __m512 mean = _mm512_set1_ps(sum(dot) / size);
+                    for (int64_t c = 0; c < size; c += 16) {
+                        const __m512 hat = _mm512_mul_ps(load(in + c), factor);
+                        const __m512 g = _mm512_mul_ps(load(head + c), load(weight + c));
+                        store(head + c, _mm512_mul_ps(factor, _mm512_fnmadd_ps(hat, mean, g)));
+                    }
+                }
+                for (int64_t c = 0; c < size; c += 16) store(dx + at + c, load(head + c));
+            }
+        }
+    }
+    if (!weight) return;
+    for (int64_t c = 0; c < size; c++) {
+        float total = 0;
+        for (int64_t part = 0; part < threads; part++) total += partial[part * size + c];
+        dweight[c] = total;
+    }
+}
+}

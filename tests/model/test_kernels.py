@@ -1,0 +1,352 @@
+"""The fused kernels against the plain forms beside them, forward and backward."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clearseek.config.model import ModelConfig
+from clearseek.model import attention, layers, log_probs, rotary
+from clearseek.model.decoder import Decoder
+from clearseek.model.experts import Router
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels import library
+from tests.model.tiny import CONFIGS
+
+pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
+BF16 = torch.bfloat16
+# a rounding may choose another expert, which is no error of the kernels
+EVERY_EXPERT = {"num_experts_per_token": 8, "num_expert_groups": 1, "num_limited_groups": 1}
+
+
+@pytest.fixture
+def random():
+    """Normal numbers, the same in every run; `bf16` ones are leaves that hold what bf16 can."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape, dtype=torch.float32):
+        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
+
+    return draw
+
+
+def plain(function, *tensors):
+    """Result and gradients of the plain form in fp64, where nothing is rounded."""
+    leaves = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in tensors]
+    return leaves, function(*leaves)
+
+
+def assert_same(ours, wanted, tolerance=0.01):
+    """Relative to the largest element, or to 1: bf16 keeps eight bits."""
+    scale = wanted.abs().max().clamp(min=1.0)
+    assert ((ours.double() - wanted.double()).abs().max() / scale) < tolerance
+
+
+def compare(fused, function, *tensors, tolerance=0.01):
+    """Forward and the gradient of a random projection."""
+    leaves, wanted = plain(function, *tensors)
+    ours = fused(*tensors)
+    assert_same(ours, wanted, tolerance)
+    along = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    ours.backward(along.to(ours.dtype))
+    wanted.backward(along.to(ours.dtype).double())
+    for mine, theirs in zip(tensors, leaves, strict=True):
+        if mine.requires_grad:
+            assert_same(mine.grad, theirs.grad, tolerance)
+
+
+def rms(x, weight):
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * weight
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+@pytest.mark.parametrize(("given", "wanted"), [(torch.float32, BF16), (BF16, BF16), (BF16, torch.float32)])
+def test_norm(random, rows, given, wanted):
+    x, weight = random(rows, 48, dtype=given), random(48)
+    compare(lambda x, w: kernels.RmsNorm.apply(x, w, 1e-6, wanted), rms, x, weight)
+
+
+def test_norm_of_a_slice(random):
+    whole, weight = random(5, 7, 96, dtype=BF16), random(32)
+    compare(
+        lambda x, w: kernels.RmsNorm.apply(x[..., 64:], w, 1e-6, BF16),
+        lambda x, w: rms(x[..., 64:], w),
+        whole,
+        weight,
+    )
+
+
+def test_sum_and_norm_together(random):
+    stream, delta, weight = random(2, 9, 64), random(2, 9, 64, dtype=BF16), random(64)
+
+    def both(function):
+        def joined(*tensors):
+            total, normed = function(*tensors)
+            return torch.cat([total, normed.to(total.dtype)], dim=-1)
+
+        return joined
+
+    compare(
+        both(lambda s, d, w: kernels.AddRmsNorm.apply(s, d, w, 1e-6)),
+        both(lambda s, d, w: (s + d, rms(s + d, w))),
+        stream,
+        delta,
+        weight,
+    )
+
+
+def test_sum_alone(random):
+    compare(kernels.AddToStream.apply, lambda s, d: s + d, random(3, 32), random(3, 32, dtype=BF16))
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+@pytest.mark.parametrize("has_norm", [True, False])
+@pytest.mark.parametrize("turned", [16, 48])
+def test_rotation(random, pairs, has_norm, turned):
+    x, weight = random(2, 6, 3, 48, dtype=BF16), random(48)
+    angles = torch.arange(6.0)[:, None] * torch.linspace(0.1, 1, turned // 2)
+    cos, sin = angles.cos(), angles.sin()
+
+    def form(x, weight):
+        x = rms(x, weight) if has_norm else x + 0 * weight
+        end = x[..., 48 - turned :]
+        if pairs:
+            a, b = end[..., ::2], end[..., 1::2]
+        else:
+            a, b = end.chunk(2, dim=-1)
+        c, s = cos[:, None].double(), sin[:, None].double()
+        first, second = a * c - b * s, b * c + a * s
+        new = torch.stack((first, second), -1).flatten(-2) if pairs else torch.cat((first, second), -1)
+        return torch.cat((x[..., : 48 - turned], new), -1)
+
+    def fused(x, weight):
+        return kernels.Rotate.apply(x, weight if has_norm else None, 1e-6, cos, sin, pairs)
+
+    if has_norm:
+        compare(fused, form, x, weight)
+    else:
+        compare(lambda x: fused(x, weight), lambda x: form(x, weight.double().detach()), x)
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+def test_swiglu(random, experts):
+    gate_up, gates = random(5, experts * 2 * 32, dtype=BF16), random(5, experts)
+
+    def form(gate_up, gates):
+        gate, up = gate_up.unflatten(-1, (experts, -1)).chunk(2, dim=-1)
+        return (F.silu(gate) * up * gates.unsqueeze(-1)).flatten(-2)
+
+    compare(lambda x, g: kernels.SwiGlu.apply(x, g, experts), form, gate_up, gates)
+
+
+def test_swiglu_without_gates(random):
+    compare(
+        lambda x: kernels.SwiGlu.apply(x, None, 1),
+        lambda x: F.silu(x[..., :32]) * x[..., 32:],
+        random(5, 64, dtype=BF16),
+    )
+
+
+def test_routing_is_the_plain_router_s(random):
+    config = CONFIGS["deepseek_v3"].model_copy(update={"num_expert_groups": 1, "num_limited_groups": 1})
+    router = Router(config)
+    torch.nn.init.normal_(router.weight, generator=torch.Generator().manual_seed(2))
+    router.selection_bias.copy_(torch.linspace(-0.1, 0.1, config.num_routed_experts))
+    x = random(11, config.hidden_size)
+    scores = F.linear(x, router.weight)
+    ours = kernels.Route.apply(scores, router.selection_bias, router.num_chosen, router.scaling)
+    wanted = router(x)
+    assert torch.equal(ours[1], wanted[1])
+    weights = torch.randn(2, *scores.shape, generator=torch.Generator().manual_seed(3))
+    gradients = [
+        torch.autograd.grad((a * weights[0] + g * weights[1]).sum(), x, retain_graph=True)[0]
+        for a, _, g in (ours, wanted)
+    ]
+    torch.testing.assert_close(ours[0], wanted[0])
+    torch.testing.assert_close(ours[2], wanted[2])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("unused", [None, 2])
+def test_experts(random, unused):
+    """Each token through its own experts, also where an expert is chosen by nobody."""
+    x, gate_up, down = (
+        random(21, 32, dtype=BF16),
+        random(4, 96, 32, dtype=BF16),
+        random(4, 32, 48, dtype=BF16),
+    )
+    scores = torch.randn(21, 4, generator=torch.Generator().manual_seed(5))
+    if unused is not None:
+        scores[:, unused] = -9
+    chosen = torch.zeros(21, 4, dtype=torch.bool).scatter_(1, scores.topk(2, dim=-1).indices, True)
+    gates = (scores.sigmoid() * chosen).requires_grad_()
+
+    def form(x, gates, gate_up, down):
+        gate, up = torch.einsum("nc,eic->nei", x, gate_up).chunk(2, dim=-1)
+        return torch.einsum("nei,eci,ne->nc", F.silu(gate) * up, down, gates * chosen)
+
+    compare(
+        lambda x, g, w, d: kernels.Experts.apply(x, chosen, g, w, d, 2), form, x, gates, gate_up, down,
+        tolerance=0.02,
+    )  # fmt: skip
+
+
+def packed(rows, length):
+    """Segments of rows: documents of 1, 2, 5, 8 … tokens, padding behind the last in the first row."""
+    segments = torch.zeros(rows, length, dtype=torch.int32)
+    for row in range(rows):
+        place, number = 0, 1
+        while place < length - 3 * (row == 0):
+            size = 1 + (number * number + row) % 40
+            segments[row, place : place + size] = number
+            place, number = place + size, number + 1
+    return segments
+
+
+@pytest.mark.parametrize("length", [1, 5, 16, 33, 64, 129])
+@pytest.mark.parametrize(("heads", "key_heads", "shared"), [(2, 2, 0), (4, 2, 0), (3, 1, 0), (2, 2, 16)])
+def test_attention(random, length, heads, key_heads, shared):
+    """Against the explicit form in fp64: grouped heads, a shared part of the key, packed documents."""
+    query = random(3, length, heads, 32 + shared, dtype=BF16)
+    key_value = random(3, length, key_heads, 32 + 48, dtype=BF16)
+    common = random(3, length, max(shared, 1), dtype=BF16)
+    segments, scale = packed(3, length), 0.3
+    visible = attention.Visible.of(segments, BF16)
+
+    def form(query, key_value, common):
+        key, value = key_value.split((32, 48), dim=-1)
+        if shared:
+            key = torch.cat((key, common.unsqueeze(2).expand(-1, -1, key_heads, -1)), dim=-1)
+        group = heads // key_heads
+        key, value = (part.repeat_interleave(group, dim=2).transpose(1, 2) for part in (key, value))
+        scores = query.transpose(1, 2) @ key.transpose(-1, -2) * scale
+        weights = scores.masked_fill(~visible.mask(), float("-inf")).softmax(-1)
+        return (weights @ value).transpose(1, 2) + 0 * common.sum()
+
+    def fused(query, key_value, common):
+        key, value = key_value.split((32, 48), dim=-1)
+        mixed = attention.attend_packed(query, key, common if shared else None, value, visible, scale)
+        return mixed + 0 * common.sum()
+
+    compare(fused, form, query, key_value, common, tolerance=0.02)
+
+
+def test_no_token_sees_another_document(random):
+    """Changing one document leaves every bit of the others as it was, forward and backward."""
+    query, value = random(1, 40, 2, 32, dtype=BF16), random(1, 40, 2, 32, dtype=BF16)
+    segments = torch.tensor([[1] * 13 + [2] * 20 + [3] * 7], dtype=torch.int32)
+    visible, outside = attention.Visible.of(segments, BF16), segments[0] != 2
+
+    def run(query, value):
+        query, value = query.detach().requires_grad_(), value.detach().requires_grad_()
+        mixed = attention.attend_packed(query, query, None, value, visible, 0.2)
+        mixed[:, outside].float().sum().backward()
+        return mixed[:, outside], query.grad[:, outside], value.grad[:, outside]
+
+    before = run(query, value)
+    with torch.no_grad():
+        query[:, ~outside] *= 3
+        value[:, ~outside] = 1e4
+    for one, two in zip(before, run(query, value), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("heads", "key_heads", "size"), [(4, 2, 32), (4, 4, 48), (3, 1, 96)])
+def test_decoding(random, heads, key_heads, size):
+    query = random(9, heads, size, dtype=BF16)
+    cache = random(9, 21, key_heads * size, dtype=BF16).detach()
+    where = torch.tensor([0, 1, 5, 15, 16, 17, 20, 3, 11])
+    kept = cache.view(9, 21, key_heads, size)
+    mixed = kernels.decode_attention(query, kept, kept[..., :32], where, 0.2)
+    key, value = (
+        part.double().repeat_interleave(heads // key_heads, dim=2).transpose(1, 2)
+        for part in (kept, kept[..., :32])
+    )
+    scores = (query.double().unsqueeze(2) @ key.transpose(-1, -2)).squeeze(2) * 0.2
+    hidden = torch.arange(21) > where[:, None]
+    weights = scores.masked_fill(hidden[:, None], float("-inf")).softmax(-1)
+    assert_same(mixed, (weights.unsqueeze(2) @ value).squeeze(2))
+
+
+def test_cache_writes_only_where_it_should(random):
+    cache = random(3, 5, 32, dtype=BF16).detach()
+    entry, before = random(3, 1, 64, dtype=BF16).detach()[..., 32:], cache.clone()
+    kernels.cache_write(cache, entry, torch.tensor([4, 0, 2]))
+    before[torch.arange(3), torch.tensor([4, 0, 2])] = entry[:, 0]
+    assert torch.equal(cache, before)
+
+
+@pytest.mark.parametrize("vocabulary", [16, 80, 1040])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_target_log_probs(random, vocabulary, temperature):
+    states, weight = random(50, 32, dtype=BF16), random(vocabulary, 32)
+    with torch.no_grad():
+        weight.copy_(weight.bfloat16())
+    targets = torch.arange(50) % vocabulary
+
+    def form(states, weight):
+        return log_probs.token_log_probs(states @ weight.T, targets, temperature)
+
+    compare(lambda s, w: log_probs.target_log_probs(s, w, targets, temperature), form, states, weight)
+
+
+def test_scores_keep_more_than_bf16(random):
+    states, weight = random(7, 64, dtype=BF16), random(96, 64, dtype=BF16)
+    ours, exact = kernels.head_scores(states, weight), states.double() @ weight.double().T
+    assert (ours - exact).abs().max() < 1e-4
+    with torch.no_grad():
+        assert torch.equal(log_probs.head_logits(states, weight), ours)
+
+
+def test_drawing_follows_the_probabilities():
+    """A hundred thousand draws from one row; -inf is never drawn, whatever the uniform number."""
+    scores = torch.tensor([[0.0, 2.0, float("-inf"), 1.0, -1.0] + [float("-inf")] * 20 + [0.5]])
+    uniforms = (torch.arange(100_000) + 0.5) / 100_000
+    tokens, given, entropy = kernels.draw(scores.expand(100_000, -1), uniforms, 0.8)
+    expected = (scores / 0.8).log_softmax(-1)[0]
+    counts = torch.bincount(tokens, minlength=26) / 100_000
+    assert (counts - expected.exp()).abs().max() < 1e-4
+    torch.testing.assert_close(given, expected[tokens], rtol=1e-5, atol=1e-5)
+    kept = expected[expected > -1e9]
+    torch.testing.assert_close(entropy[0], -(kept.exp() * kept).sum(), rtol=1e-4, atol=1e-4)
+    edges = kernels.draw(scores.expand(2, -1), torch.tensor([0.0, 1.0 - 2**-24]), 1.0)[0]
+    assert edges.tolist() == [0, 25]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])
+def test_a_model_computes_the_same_with_and_without(name, monkeypatch):
+    """Whole models in bf16: as near to fp32 as the plain forms are, in log-probabilities and gradients."""
+    shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 96}
+    shape |= (
+        {
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 16,
+            "kv_lora_rank": 32,
+            "q_lora_rank": 32,
+        }
+        if "deepseek" in name
+        else {"head_dim": 32}
+    )
+    shape |= {"intermediate_size": 96} | (
+        {"moe_intermediate_size": 32} | EVERY_EXPERT if "deepseek" in name else {}
+    )
+    model = Decoder(ModelConfig.model_validate(shape))
+    model.initialise(torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, 96, (3, 40), generator=torch.Generator().manual_seed(1))
+
+    def run(dtype):
+        model.zero_grad()
+        states = model(tokens, packed(3, 40), dtype).states.flatten(0, 1)
+        values = log_probs.target_log_probs(states, model.head_weight, tokens.flatten())
+        values.sum().backward()
+        return values.detach(), torch.cat(
+            [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        )
+
+    exact, fused = run(torch.float32), run(BF16)
+    for module in (attention, layers, rotary, log_probs):
+        monkeypatch.setattr(module, "fits", lambda *_: False)
+    without = run(BF16)
+    for wanted, ours, theirs in zip(exact, fused, without, strict=True):
+        error, allowed = ((x - wanted).norm() / wanted.norm() for x in (ours, theirs))
+        assert error < 1.5 * allowed + 1e-3
