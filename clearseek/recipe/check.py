@@ -7,14 +7,19 @@ from clearseek.config.errors import InputError
 from clearseek.config.load import SHOWN, nearest
 from clearseek.config.recipe import (
     DataSource,
+    DistillStage,
     EvalStage,
+    PretrainStage,
     Problems,
     Recipe,
     RejectStage,
     RlStage,
+    SftStage,
     Stage,
+    StageBase,
     TokenizerStage,
 )
+from clearseek.recipe.workload import model_of
 from clearseek.tasks.registry import generate
 from clearseek.tasks.user import load_problems
 
@@ -28,6 +33,16 @@ def check_recipe(recipe: Recipe) -> None:
     for name, stage in recipe.stages.items():
         wrong += _wrong_in_stage(recipe, f"stages.{name}", stage, earlier)
         earlier[name] = stage
+    _refuse(wrong)
+    check_lengths(recipe)
+
+
+def check_lengths(recipe: Recipe) -> None:
+    """Raises InputError for rows longer than their model's context, and completions that leave no room to ask."""
+    _refuse(list(_too_long(recipe)))
+
+
+def _refuse(wrong: list[str]) -> None:
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise InputError("; ".join(wrong[:SHOWN]) + more)
@@ -92,3 +107,26 @@ def _wrong_problems(place: str, problems: Problems) -> Iterator[str]:
             generate(problems.tasks, problems.languages, problems.levels, 0, 0, "train")
         except InputError as error:
             yield f"{place}: {error}"
+
+
+def _too_long(recipe: Recipe) -> Iterator[str]:
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, TokenizerStage):
+            continue
+        context = model_of(recipe, name).max_position_embeddings
+        # a row of rl holds several short texts, so its length alone says nothing
+        if isinstance(stage, PretrainStage | SftStage | DistillStage) and stage.sequence_length > context:
+            yield _beyond(f"stages.{name}.sequence_length ({stage.sequence_length})", stage, context)
+        if isinstance(stage, RlStage | RejectStage) and stage.max_completion_tokens >= context:
+            place = f"stages.{name}.max_completion_tokens ({stage.max_completion_tokens})"
+            yield _beyond(place, stage, context)
+        own = stage.evaluation if isinstance(stage, EvalStage) else None
+        examined = isinstance(stage, EvalStage) or getattr(stage, "evaluate", False)
+        budget = (own or recipe.evaluation).max_completion_tokens
+        if examined and budget >= context:
+            place = f"stages.{name}.evaluation" if own else "evaluation"
+            yield _beyond(f"{place}.max_completion_tokens ({budget})", stage, context)
+
+
+def _beyond(place: str, stage: StageBase, context: int) -> str:
+    return f"{place} does not fit the context of {stage.start!r}: its max_position_embeddings is {context}"

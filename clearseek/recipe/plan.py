@@ -5,6 +5,7 @@ from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.config.recipe import Recipe
+from clearseek.recipe.check import check_lengths
 from clearseek.recipe.memory import Memory, memory_of, too_little
 from clearseek.recipe.speed import Machine, find_machine
 from clearseek.recipe.workload import Work, work_of
@@ -168,9 +169,10 @@ def plan_recipe(
 ) -> Plan:
     """Plan a recipe for this machine, or for `count` accelerators at `price_per_hour` dollars each.
 
-    Raises InputError for an unknown accelerator, for a start that isn't there, and where a stage needs more
-    memory than the machine has.
+    Raises InputError for an unknown accelerator, for a start that isn't there, for rows longer than a model's
+    context, and where a stage needs more memory than the machine has.
     """
+    check_lengths(recipe)
     machine = find_machine(recipe, accelerator, count, price_per_hour)
     works = [work_of(recipe, name) for name in recipe.stages]
     memories = [memory_of(recipe, work, machine.compute_bytes, machine.count) for work in works]

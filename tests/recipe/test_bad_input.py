@@ -67,6 +67,18 @@ WRONG_VALUES = [
     ("models.teacher.num_heads=0", "models.teacher.num_heads = 0: "),
     ("models.teacher.head_dim=8", "head_dim belongs to grouped-query attention"),
     (
+        "models.teacher.max_position_embeddings=79",
+        "stages.pretrain.sequence_length (80) does not fit the context of 'teacher': its max_position_embeddings is 79",
+    ),
+    (
+        "rl.max_completion_tokens=4096",
+        "stages.rl.max_completion_tokens (4096) does not fit the context of 'pretrain'",
+    ),
+    (
+        "evaluation.max_completion_tokens=4096",
+        "evaluation.max_completion_tokens (4096) does not fit the context of 'teacher'",
+    ),
+    (
         "models.teacher.vocab_size=100",
         "models.teacher.vocab_size (100) is smaller than the tokenizer's (320)",
     ),

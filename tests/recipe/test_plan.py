@@ -158,6 +158,13 @@ def test_several_of_this_machine_are_refused():
         plan_recipe(small(), count=2)
 
 
+def test_rows_beyond_the_context_are_refused():
+    with pytest.raises(
+        InputError, match=r"sequence_length \(8192\) does not fit the context of 'm'.* is 4096"
+    ):
+        plan_recipe(small({"pretrain": PRETRAIN | {"sequence_length": 8192}}), "h100")
+
+
 def test_too_little_memory_is_refused_with_both_numbers(monkeypatch):
     monkeypatch.setattr("clearseek.recipe.speed.machine_memory", lambda device: 2**31)
     with pytest.raises(
