@@ -111,8 +111,11 @@ def _share(stage: StageRecord, name: str, whole: str | None = None) -> list[tupl
 
 
 def _evaluated(stage: StageRecord) -> list[tuple[float, float]]:
+    """Pass rates by step; the evaluation at a stage's end, written as step −1, stands at its last step."""
+    last = number(stage.steps[-1].get("step")) if stage.steps else None
     pairs = ((number(record.get("step")), number(record.get("pass_at_1"))) for record in stage.evals)
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
+    placed = ((last if x is not None and x < 0 else x, y) for x, y in pairs)
+    return [(x, y) for x, y in placed if x is not None and y is not None]
 
 
 def _drawn(charts: list[Chart | None]) -> list[Chart]:

@@ -191,7 +191,7 @@ class _Writer:
             )  # fmt: skip
         self.steps(plan)
         if plan.skill[1]:
-            self.evaluate(plan, plan.steps, plan.skill[1])
+            self.evaluate(plan, -1 if plan.steps else 0, plan.skill[1])
         if plan.steps:
             self.record("checkpoint", plan.name, step=plan.steps, sha256=_sha(plan.name))
         tokens = plan.steps * (8192 if plan.kind != "rl" else 5_200)

@@ -242,6 +242,15 @@ def test_answers_are_gathered_by_problem_and_kept_in_bounds() -> None:
     assert spread([{"a": 1}], 6) == [{"a": 1}]
 
 
+def test_the_evaluation_at_a_stage_s_end_stands_at_its_last_step(html: str) -> None:
+    """It is written as step −1; every curve begins at step 1."""
+    assert set(re.findall(r">step ([^<]*)<", html)) == {"1"}
+    chart = html[html.index("Right answers") :]
+    chart = chart[: chart.index("</svg>")]
+    marks = [float(x) for x in re.findall(r'class="mark c\d" cx="([^"]+)"', chart)]
+    assert max(marks) == max(float(x) for x in re.findall(r"[ML]([\d.]+) ", chart))
+
+
 def test_charts_keep_their_points_inside_and_survive_odd_numbers() -> None:
     points = [(float(x), x % 7 * 1.5) for x in range(1000)] + [(1000.0, float("nan"))]
     chart = line_chart("Loss", "note", [Series("a", 1, points, [(3.0, 9.0)])])
