@@ -78,9 +78,10 @@ PLAIN_TEMPLATE = """\
 class ChatTemplate:
     """A Jinja chat template with the begin and end tokens it may name."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str) -> None:
-        """`source` is compiled at first use; rendering then raises InputError where it is broken."""
+    def __init__(self, source: str, bos_token: str, eos_token: str, place: str = "chat template") -> None:
+        """`source` is compiled at first use; rendering then raises InputError, with `place`, where it is broken."""
         self.source = source
+        self.place = place
         self.bos_token = bos_token
         self.eos_token = eos_token
 
@@ -100,9 +101,9 @@ class ChatTemplate:
                 eos_token=self.eos_token,
             )
         except jinja2.TemplateError as error:
-            raise InputError(f"chat template: {error.message}") from error
+            raise InputError(f"{self.place}: {error.message}") from error
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise InputError(f"chat template: it can't render these messages ({error})") from error
+            raise InputError(f"{self.place}: it can't render these messages ({error})") from error
 
     def render_problem(self, prompt: str) -> str:
         """One user message and the opened answer, as text: what a problem looks like to the model."""

@@ -33,7 +33,8 @@ def read_tokenizer_directory(directory: Path) -> TokenizerFiles:
     for name in _NAMED_TOKENS:
         config[name] = _token_text(config.get(name) or named.get(name))
     source = _chat_template(directory, config.pop("chat_template", None))
-    chat = ChatTemplate(source or PLAIN_TEMPLATE, config["bos_token"] or "", config["eos_token"] or "")
+    begin, end = config["bos_token"] or "", config["eos_token"] or ""
+    chat = ChatTemplate(source or PLAIN_TEMPLATE, begin, end, f"{directory}: chat template")
     return TokenizerFiles(tokenizer_json, config, chat)
 
 

@@ -149,6 +149,13 @@ def edit_config(directory: Path, **changes: object) -> None:
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
+def test_a_broken_template_is_named_with_its_directory(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ x ")
+    with pytest.raises(InputError, match=rf"^{tmp_path}: chat template: unexpected end"):
+        Tokenizer.load(tmp_path).chat.render([])
+
+
 def test_templates_are_found_where_models_keep_them(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
