@@ -27,11 +27,11 @@ def find_recipe(recipe: str) -> Path:
     path = Path(recipe)
     if path.is_file():
         return path
-    if path.is_dir():
-        raise InputError(f"{recipe} is a folder; give the recipe's .toml file")
     shipped = shipped_recipes()
     if recipe in shipped:
         return shipped[recipe]
+    if path.is_dir():
+        raise InputError(f"{recipe} is a folder; give the recipe's .toml file")
     nearest = get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"clearseek brings {', '.join(shipped) or 'none'}"
     raise InputError(f"no recipe at {recipe}, and none of that name comes with clearseek; {hint}")

@@ -27,6 +27,12 @@ def test_path_comes_before_name(recipes, tmp_path, monkeypatch):
     assert str(find_recipe("smoke")) == "smoke"
 
 
+def test_a_folder_does_not_hide_a_name(recipes, tmp_path, monkeypatch):
+    (tmp_path / "here" / "smoke").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_recipe("smoke") == recipes / "smoke.toml"
+
+
 @pytest.mark.parametrize("asked", ["r1-mni", "r1-mimi.toml", "elsewhere/r1-mini.toml"])
 def test_missing_recipe_names_the_nearest(recipes, asked):
     with pytest.raises(InputError, match="did you mean r1-mini"):
