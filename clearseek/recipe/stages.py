@@ -74,6 +74,12 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
     tokenizer = Tokenizer.load(
         find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
     )
+    own = Tokenizer.load(directory) if (directory / "tokenizer.json").is_file() else tokenizer
+    if not tokenizer.has_tokens_of(own):
+        raise InputError(
+            f"stages.{name}.tokenizer is {tokenizer_name!r}, whose tokens are not those that the model at "
+            f"{stage.start!r} was trained with; leave it out to take the model's own"
+        )
     model = load_model(directory).to(device)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(

@@ -136,6 +136,10 @@ class Tokenizer:
         """Number of token ids, special tokens included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    def has_tokens_of(self, other: "Tokenizer") -> bool:
+        """Whether every id stands for the same token in both."""
+        return bool(self._backend.get_vocab() == other._backend.get_vocab())
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over the vocabulary, the merges, the special tokens and the chat template."""

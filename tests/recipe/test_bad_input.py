@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clearseek.cli.main import main
+from clearseek.text.tokenizer import Tokenizer
 from tests.recipe.bases import make_base
 from tests.recipe.tiny_run import RECIPE, contents, run_in_child, write_recipe
 
@@ -253,6 +254,30 @@ def test_a_tokenizer_of_another_model(run, base, tmp_path):
     code, error = run(OWN_BASE)
     assert code == 2
     assert "tokens, the model at 'base' only 278; give the tokenizer that the model was trained with" in error
+
+
+def test_a_tokenizer_of_the_same_size_but_other_tokens(run, base, tmp_path):
+    own = Tokenizer.load(base)
+    other = Tokenizer.train(["count the words and the letters of words"] * 9, own.vocab_size)
+    assert other.vocab_size <= own.vocab_size
+    other.save(tmp_path / "other")
+    look = """
+[stages.look]
+kind = "reject"
+start = "base"
+tokenizer = "other"
+count = 2
+problems = { tasks = ["digits"], levels = [1] }
+"""
+    code, error = run(OWN_BASE[: OWN_BASE.index("[stages.look]")] + look)
+    assert code == 2
+    assert (
+        "stages.look.tokenizer is 'other', whose tokens are not those that the model at 'base' was" in error
+    )
+    code, error = run(
+        OWN_BASE[: OWN_BASE.index("[stages.look]")] + look.replace('"other"', '"base"'), out="2"
+    )
+    assert "whose tokens" not in error
 
 
 def test_a_directory_that_holds_no_model(run, tmp_path):
