@@ -25,6 +25,8 @@ TINY_GRADIENT = 1e-6
 def rl_symptoms(stage: StageRecord) -> list[Finding]:
     """Findings of one stage."""
     findings = [*not_finite(stage), *_mismatch(stage), *_verifier_errors(stage), *expert_collapse(stage)]
+    if stage.finished and 0 < len(stage.steps) < MIN_STEPS:
+        findings.append(_too_few(stage))
     if len(stage.steps) >= MIN_STEPS:
         recent = stage.steps[-max(5, len(stage.steps) // 4) :]
         findings += [
@@ -35,6 +37,16 @@ def rl_symptoms(stage: StageRecord) -> list[Finding]:
         ]
         findings += [*_no_gradient(stage, recent), *_reward(stage)]
     return findings
+
+
+def _too_few(stage: StageRecord) -> Finding:
+    reward = number(stage.steps[-1].get("reward"))
+    return Finding(
+        "note",
+        f"{stage.name}: too few steps to judge",
+        f"{len(stage.steps)} steps, where {MIN_STEPS} are needed; the last one's reward is {reward}",
+        f"raise stages.{stage.name}.steps{_now(stage, 'steps')}",
+    )
 
 
 def _groups(stage: StageRecord, recent: list[Record]) -> Iterator[Finding]:

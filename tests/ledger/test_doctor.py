@@ -160,7 +160,10 @@ def test_a_run_with_hardly_any_steps_is_not_judged(tmp_path: Path) -> None:
     def bad(kind: str, stage: str, fields: Fields) -> Fields | None:
         return None if kind == "step" and fields["step"] > 4 else fields
 
-    assert diagnose(write_run(tmp_path / "run", change=bad)) == []
+    findings = diagnose(write_run(tmp_path / "run", change=bad))
+    assert {finding.severity for finding in findings} == {"note"}
+    assert {finding.what.partition(": ")[2] for finding in findings} == {"too few steps to judge"}
+    assert "4 steps, where 5 are needed; the last one's reward is 0." in findings[0].evidence
 
 
 def test_findings_print_and_serialise() -> None:
