@@ -57,6 +57,10 @@ class DataSource(Table):
         default="chat", description="chat format, or plain text to learn whole"
     )
     hold_out_every: int = Field(default=0, ge=0, description="every N-th document is kept for bits per byte")
+    ignored_fields: list[str] = Field(
+        default=[],
+        description="fields of a path's or dataset's rows to leave out; any other unknown one is an error",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -65,6 +69,8 @@ class DataSource(Table):
             raise ValueError(
                 f"a data source needs exactly one of problems, path, dataset and stage, got {given}"
             )
+        if self.ignored_fields and self.path is None and self.dataset is None:
+            raise ValueError("ignored_fields belongs to path and dataset")
         if self.problems is not None and not self.count:
             raise ValueError("a source of problems needs count, the number of documents to generate")
         if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:

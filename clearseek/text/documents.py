@@ -84,7 +84,7 @@ def _layout_problem(fields: Mapping[str, Any]) -> str:
     unknown = sorted(set(fields) - set(_KNOWN_FIELDS))
     if unknown:
         near = difflib.get_close_matches(unknown[0], _KNOWN_FIELDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "name it among the ignored fields to leave it out"
+        hint = f"did you mean {near[0]!r}?" if near else "name it in ignored_fields to leave it out"
         return f"unknown field {unknown[0]!r}; {hint}"
     layouts = " | ".join("+".join(layout) for layout in _LAYOUTS)
     return f"fields {'+'.join(sorted(fields)) or '(none)'} make no document; expected one of {layouts}"

@@ -69,10 +69,11 @@ def open_documents(context: StageContext, source: DataSource) -> Source:
     """The documents of a path, a data set by name, or an earlier stage's kept samples."""
     if source.stage is not None:
         return open_source(kept_samples_path(context.run_dir, source.stage))
+    ignored = tuple(source.ignored_fields)
     if source.dataset is not None:
-        return open_source(source.dataset, kind="huggingface")
+        return open_source(source.dataset, kind="huggingface", ignored_fields=ignored)
     assert source.path is not None
-    return open_source(source.path)
+    return open_source(source.path, ignored_fields=ignored)
 
 
 def kept_samples_path(run_dir: Path, stage: str) -> Path:

@@ -109,6 +109,7 @@ WRONG_VALUES = [
         "stages.rl.sft_data[0].stage is 'pretrain', which leaves no examples",
     ),
     ("rl.sft_data=[{path='a', stage='rl'}]", "needs exactly one of problems, path, dataset and stage"),
+    ("rl.sft_data=[{stage='rl', ignored_fields=['id']}]", "ignored_fields belongs to path and dataset"),
     ("rl.problems={path='no.jsonl'}", "stages.rl.problems.path is 'no.jsonl': no such file"),
     ("evaluation.problems={path='no.jsonl'}", "evaluation.problems.path is 'no.jsonl': no such file"),
 ]
@@ -183,6 +184,15 @@ def test_examples_that_cannot_be_read_name_the_file(run, tmp_path, rows, message
     code, error = run(RECIPE + SFT)
     assert code == 2
     assert message in error
+
+
+def test_a_foreign_field_is_refused_until_it_is_named(run, tmp_path):
+    (tmp_path / "own.jsonl").write_text(lines({"prompt": "1 + 1?", "answer": "2", "id": "7"}))
+    code, error = run(RECIPE + SFT)
+    assert code == 2
+    assert "own.jsonl line 1: unknown field 'id'; name it in ignored_fields to leave it out" in error
+    named = SFT.replace('"own.jsonl"', f'"{tmp_path}/own.jsonl", ignored_fields = ["id"]')
+    assert run_in_child(write_recipe(tmp_path, RECIPE + named), tmp_path / "named") is None
 
 
 def test_prompts_longer_than_a_row_name_the_setting(run, tmp_path):

@@ -123,7 +123,7 @@ USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "conte
         ("{", "line 1: broken JSON at column"),
         ("[1]", "expected an object with fields, found list"),
         ({"txet": "a"}, "unknown field 'txet'; did you mean 'text'"),
-        ({"text": "a", "meta": 1}, "unknown field 'meta'; name it among the ignored"),
+        ({"text": "a", "meta": 1}, "unknown field 'meta'; name it in ignored_fields"),
         ({"prompt": "a"}, r"fields prompt make no document; expected one of text \| messages"),
         ({"text": "a", "prompt": "b"}, r"fields prompt\+text make no document"),
         ({}, "make no document"),
