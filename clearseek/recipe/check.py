@@ -1,6 +1,7 @@
 """What a recipe refers to, looked up before anything runs: a slip in the last stage costs no hour."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from clearseek.config.errors import InputError
@@ -20,6 +21,7 @@ from clearseek.config.recipe import (
     TokenizerStage,
 )
 from clearseek.recipe.workload import model_of
+from clearseek.tasks.gym import load_gym
 from clearseek.tasks.registry import generate
 from clearseek.tasks.user import load_problems
 
@@ -88,8 +90,18 @@ def _wrong_source(place: str, source: DataSource, earlier: dict[str, Stage]) -> 
         yield from _wrong_problems(f"{place}.problems", source.problems)
     if source.path is not None and not Path(source.path).exists():
         yield f"{place}.path is {source.path!r}: no such file or folder"
+    library = _library_for(source)
+    if library and find_spec(library) is None:
+        yield f"{place} needs an extra to be read: pip install 'clearseek[data]'"
     if source.stage is not None and not isinstance(earlier.get(source.stage), RejectStage | RlStage):
         yield f"{place}.stage is {source.stage!r}, which leaves no examples; name a reject or rl stage"
+
+
+def _library_for(source: DataSource) -> str | None:
+    """The library of an extra that a source is read with, if it needs one."""
+    if source.dataset is not None:
+        return "datasets"
+    return "pyarrow" if source.path is not None and source.path.endswith(".parquet") else None
 
 
 def _wrong_problems(place: str, problems: Problems) -> Iterator[str]:
@@ -102,6 +114,11 @@ def _wrong_problems(place: str, problems: Problems) -> Iterator[str]:
                 load_problems(path)
             except InputError as error:
                 yield f"{place}.{key}: {error}"
+    for name in problems.gym or []:
+        try:
+            load_gym(name, 1, 0, "train")
+        except InputError as error:
+            yield f"{place}.gym: {error}"
     if problems.path is None and problems.gym is None:
         try:
             generate(problems.tasks, problems.languages, problems.levels, 0, 0, "train")

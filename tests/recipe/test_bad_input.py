@@ -4,11 +4,13 @@ import errno
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from clearseek.cli.main import main
+from clearseek.tasks import gym
 from clearseek.text.tokenizer import Tokenizer
 from tests.recipe.bases import make_base
 from tests.recipe.tiny_run import RECIPE, contents, run_in_child, write_recipe
@@ -122,6 +124,26 @@ def test_a_wrong_recipe_is_refused(run, tmp_path, override, message):
     assert message in error
     if "vocab_size" not in override:  # only known once the tokenizer is there
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rl.sft_data=[{dataset='org/name'}]", "stages.rl.sft_data[0] needs an extra to be read: pip install 'cl"),
+        ("rl.sft_data=[{path='own.parquet'}]", "stages.rl.sft_data[0] needs an extra to be read: pip install 'cl"),
+        ("rl.problems={gym=['leg_counting']}", "stages.rl.problems.gym: "),
+    ],
+)  # fmt: skip
+def test_an_extra_that_is_missing_is_told_before_anything_runs(run, tmp_path, monkeypatch, override, message):
+    monkeypatch.setattr("clearseek.recipe.check.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    gym._dataset.cache_clear()
+    (tmp_path / "own.parquet").touch()
+    code, error = run(RECIPE, override)
+    assert code == 2
+    assert message in error
+    assert "pip install 'clearseek[" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_not_toml_is_refused(run):
