@@ -1,5 +1,6 @@
 """Runs one stage: finds what it starts from, calls its trainer, writes what it leaves, examines it."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
         directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
         tokenizer = Tokenizer.load(directory)
         model = new_model(recipe, stage.start, tokenizer, device)
-        return Start(model, tokenizer, [_parent(recipe, directory, "tokenizer.json")])
+        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")])
     directory = _model_directory(recipe, run_dir, name, stage.start)
     tokenizer = Tokenizer.load(
         find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
@@ -86,7 +87,7 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} "
             f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
-    return Start(model, tokenizer, [_parent(recipe, directory, "model.safetensors")])
+    return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "model*.safetensors")])
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -133,11 +134,12 @@ def _model_directory(recipe: Recipe, run_dir: Path, name: str, start: str) -> Pa
     return resolve_model(Path(start))
 
 
-def _parent(recipe: Recipe, directory: Path, file: str) -> dict[str, str]:
-    """What a stage began with: an earlier stage by name, or a user's directory, and the hash of its file."""
-    path = directory / file
-    kind = "stage" if directory.name in recipe.stages else "path"
-    return {kind: directory.name, "sha256": file_sha256(path) if path.is_file() else ""}
+def _parent(recipe: Recipe, run_dir: Path, directory: Path, pattern: str) -> dict[str, str]:
+    """What a stage began with: an earlier stage by name, or a user's directory, and the hash of its files."""
+    is_stage = directory.name in recipe.stages and directory == checkpoint_path(run_dir, directory.name)
+    hashes = [file_sha256(path) for path in sorted(directory.glob(pattern))]
+    whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return {"stage" if is_stage else "path": directory.name, "sha256": whole}
 
 
 def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
