@@ -19,6 +19,7 @@ from clearseek.engine.streams import uniforms
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
+from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.layers import RMSNorm
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
@@ -46,12 +47,21 @@ def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
     return copied
 
 
+def next_logits(model: Decoder, fused: FusedDecoder | None, slots: Slots) -> Tensor:
+    """Scores [B, V] of every slot's next token, by the kernels where the model fits them; extends the caches."""
+    if fused is not None:
+        return fused.logits(fused.decode(slots.last_token, slots.position, slots.caches))
+    dtype = slots.caches[0][0].dtype
+    return model.logits(model.decode(slots.last_token, slots.position, slots.caches, dtype))
+
+
 class Engine:
     """Holds a copy of a model's weights in the compute dtype and samples from it."""
 
     def __init__(self, model: Decoder, eos_id: int, dtype: torch.dtype, num_slots: int = 256) -> None:
         self.eos_id, self.dtype, self.num_slots = eos_id, dtype, num_slots
         self.model = inference_copy(model, dtype)
+        self.fused = FusedDecoder.of(self.model, dtype)
         self.weights_version = 0
 
     @torch.no_grad()
@@ -59,6 +69,7 @@ class Engine:
         """Take over a model's current weights; completions from now on carry the next version number."""
         for ours, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             ours.copy_(theirs)
+        self.fused = FusedDecoder.of(self.model, self.dtype)
         self.weights_version += 1
 
     def generate(
@@ -111,10 +122,8 @@ class Engine:
         prompts = _Prompts(self.model, requests, self.dtype)
         while waiting or any(occupant is not None for occupant in slots.occupants):
             self._fill(slots, waiting, requests, prompts)
-            states = self.model.decode(slots.last_token, slots.position, slots.caches, self.dtype)
-            drawn = sample(
-                self.model.logits(states), slots.next_uniforms(), sampling.temperature, sampling.top_p
-            )
+            logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
+            drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
             if on_token is not None:
                 for occupant, token in zip(slots.occupants, drawn.tokens.tolist(), strict=True):
                     if occupant is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels.library import fits
 from clearseek.model.log_probs import log_probs_from_logits
 
 _LIKELIEST = 64  # tokens per row that a nucleus is first looked for among
@@ -22,11 +24,15 @@ class Sampled:
     entropies: Tensor  # [B] fp32, in nats
 
 
-def sample(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> Sampled:
-    """Draw one token per row of logits [B, V] with the given uniform numbers [B].
+def sample(
+    logits: Tensor, uniforms: Tensor, temperature: float, top_p: float, dtype: torch.dtype = torch.float32
+) -> Sampled:
+    """Draw one token per row of fp32 logits [B, V] of a model that computes in `dtype`, with uniform numbers [B].
 
     Temperature 0 takes the likeliest token and reports its log-probability at temperature 1.
     """
+    if temperature > 0 and top_p == 1 and fits(dtype, logits):
+        return Sampled(*kernels.draw(logits, uniforms, temperature))
     log_probs = log_probs_from_logits(logits, temperature or 1.0)
     probs = log_probs.exp()
     entropies = -(probs * log_probs).sum(-1)

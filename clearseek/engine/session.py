@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from clearseek.config.errors import InputError
-from clearseek.engine.engine import inference_copy
+from clearseek.engine.engine import inference_copy, next_logits
 from clearseek.engine.request import FinishReason, Sampling
 from clearseek.engine.sampler import sample
 from clearseek.engine.slots import Occupant, Slots
@@ -18,6 +18,7 @@ from clearseek.model.attention import Cache
 from clearseek.model.checkpoint import GENERATION_FILE, load_model, resolve_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
+from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.stored import read_json
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.thoughts import Kind, ThoughtParser
@@ -62,6 +63,7 @@ class Session:
     ) -> None:
         """`model` is an inference copy for `dtype`; `ends` are the tokens that end an answer."""
         self.model, self.tokenizer, self.dtype, self.ends = model, tokenizer, dtype, ends
+        self.fused = FusedDecoder.of(model, dtype)
         self.completion_tokens = 0
         self.finish_reason: FinishReason = "stop"
 
@@ -131,7 +133,7 @@ class Session:
 
     def _next(self, slots: Slots, sampling: Sampling) -> int:
         """One decoding step of the only slot."""
-        states = self.model.decode(slots.last_token, slots.position, slots.caches, self.dtype)
-        drawn = sample(self.model.logits(states), slots.next_uniforms(), sampling.temperature, sampling.top_p)
+        logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
+        drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
         slots.record(drawn, self.tokenizer.eos_id)
         return int(drawn.tokens[0])

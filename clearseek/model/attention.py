@@ -81,10 +81,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: fl
 
 def write(cache: Cache, entries: tuple[Tensor, ...], where: Tensor) -> None:
     """Put one new entry [B, 1, size] per row into each cache tensor [B, S, size] at position `where` [B], in place."""
-    if all(fits(kept.dtype, kept) for kept in cache):
-        for kept, entry in zip(cache, entries, strict=True):
-            kernels.cache_write(kept, entry, where)
-        return
     rows = torch.arange(where.shape[0], device=where.device)
     for kept, entry in zip(cache, entries, strict=True):
         kept[rows, where] = entry[:, 0]
@@ -134,11 +130,7 @@ class GroupedQueryAttention(nn.Module):
         """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
         query, key, value = self.project(x, cos, sin)
         write(cache, (key, value), where)
-        if not fits(x.dtype, x, self.head_size):
-            return self.mix(query, cache, visible)
-        keys, values = (kept.unflatten(-1, (self.kv_heads, -1)) for kept in cache)
-        mixed = kernels.decode_attention(query.squeeze(1), keys, values, where, self.scale)
-        return self.out(mixed.flatten(1).unsqueeze(1))
+        return self.mix(query, cache, visible)
 
     def mix(self, query: Tensor, cache: Cache, visible: Tensor) -> Tensor:
         """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · D]."""
@@ -219,12 +211,8 @@ class LatentAttention(nn.Module):
         nope, rope = query.squeeze(1).split((self.nope_size, self.rope_size), dim=-1)
         in_latent = torch.bmm(nope.transpose(0, 1), key_up).transpose(0, 1)
         query = torch.cat((in_latent, rope), dim=-1)  # [B, H, R + P]
-        if fits(x.dtype, x, self.rank, self.rope_size):
-            keys = kept.unsqueeze(2)
-            mixed = kernels.decode_attention(query, keys, keys[..., : self.rank], where, self.scale)
-        else:
-            keys = kept.unsqueeze(1)
-            mixed = attend(query.unsqueeze(1), keys, keys[..., : self.rank], visible, self.scale).squeeze(1)
+        keys = kept.unsqueeze(1)
+        mixed = attend(query.unsqueeze(1), keys, keys[..., : self.rank], visible, self.scale).squeeze(1)
         values = torch.bmm(mixed.transpose(0, 1), value_up.transpose(1, 2))
         return self.out(values.transpose(0, 1).flatten(1).unsqueeze(1))
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels.library import fits
 
 
@@ -27,11 +28,11 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
     bf16 states meet a weight rounded to bf16, with fp32 sums; so do those of `target_log_probs`.
     """
     if states.dtype == torch.bfloat16:
-        weight = weight.bfloat16()
         if not torch.is_grad_enabled() and fits(states.dtype, states, *weight.shape):
-            from clearseek.model.kernels.functions import head_scores
-
-            return head_scores(states.flatten(0, -2), weight).unflatten(0, states.shape[:-1])
+            return kernels.head_scores(states.flatten(0, -2), kernels.pack(weight)).unflatten(
+                0, states.shape[:-1]
+            )
+        weight = weight.bfloat16()
     wide = torch.promote_types(states.dtype, torch.float32)
     return F.linear(states.to(wide), weight.to(wide))
 
@@ -39,8 +40,6 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
 def target_log_probs(states: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability [N] of each target [N] given states [N, C] and the head's weight [V, C]."""
     if fits(states.dtype, states, *weight.shape):
-        from clearseek.model.kernels.functions import TargetLogProbs
-
-        log_probs: Tensor = TargetLogProbs.apply(states, weight, targets, temperature)
+        log_probs: Tensor = kernels.TargetLogProbs.apply(states, weight, targets, temperature)
         return log_probs
     return token_log_probs(head_logits(states, weight), targets, temperature)

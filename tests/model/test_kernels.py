@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from clearseek.config.model import ModelConfig
+from clearseek.engine.engine import inference_copy
 from clearseek.model import attention, layers, log_probs, rotary
 from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import library
+from clearseek.model.kernels.decode import FusedDecoder
 from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
@@ -250,31 +252,6 @@ def test_no_token_sees_another_document(random):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize(("heads", "key_heads", "size"), [(4, 2, 32), (4, 4, 48), (3, 1, 96)])
-def test_decoding(random, heads, key_heads, size):
-    query = random(9, heads, size, dtype=BF16)
-    cache = random(9, 21, key_heads * size, dtype=BF16).detach()
-    where = torch.tensor([0, 1, 5, 15, 16, 17, 20, 3, 11])
-    kept = cache.view(9, 21, key_heads, size)
-    mixed = kernels.decode_attention(query, kept, kept[..., :32], where, 0.2)
-    key, value = (
-        part.double().repeat_interleave(heads // key_heads, dim=2).transpose(1, 2)
-        for part in (kept, kept[..., :32])
-    )
-    scores = (query.double().unsqueeze(2) @ key.transpose(-1, -2)).squeeze(2) * 0.2
-    hidden = torch.arange(21) > where[:, None]
-    weights = scores.masked_fill(hidden[:, None], float("-inf")).softmax(-1)
-    assert_same(mixed, (weights.unsqueeze(2) @ value).squeeze(2))
-
-
-def test_cache_writes_only_where_it_should(random):
-    cache = random(3, 5, 32, dtype=BF16).detach()
-    entry, before = random(3, 1, 64, dtype=BF16).detach()[..., 32:], cache.clone()
-    kernels.cache_write(cache, entry, torch.tensor([4, 0, 2]))
-    before[torch.arange(3), torch.tensor([4, 0, 2])] = entry[:, 0]
-    assert torch.equal(cache, before)
-
-
 @pytest.mark.parametrize("vocabulary", [16, 80, 1040])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_target_log_probs(random, vocabulary, temperature):
@@ -291,7 +268,7 @@ def test_target_log_probs(random, vocabulary, temperature):
 
 def test_scores_keep_more_than_bf16(random):
     states, weight = random(7, 64, dtype=BF16), random(96, 64, dtype=BF16)
-    ours, exact = kernels.head_scores(states, weight), states.double() @ weight.double().T
+    ours, exact = kernels.head_scores(states, kernels.pack(weight)), states.double() @ weight.double().T
     assert (ours - exact).abs().max() < 1e-4
     with torch.no_grad():
         assert torch.equal(log_probs.head_logits(states, weight), ours)
@@ -312,26 +289,24 @@ def test_drawing_follows_the_probabilities():
     assert edges.tolist() == [0, 25]
 
 
+def lane_sized(name, **changes):
+    """A tiny model of a family whose every size is a multiple of sixteen."""
+    shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 96, "intermediate_size": 96}
+    if "deepseek" in name:
+        low = None if shape["q_lora_rank"] is None else 32
+        shape |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 32, "kv_lora_rank": 48}
+        shape |= {"q_lora_rank": low, "moe_intermediate_size": 32} | EVERY_EXPERT
+    else:
+        shape |= {"head_dim": 32}
+    model = Decoder(ModelConfig.model_validate(shape | changes))
+    model.initialise(torch.Generator().manual_seed(0))
+    return model
+
+
 @pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])
 def test_a_model_computes_the_same_with_and_without(name, monkeypatch):
     """Whole models in bf16: as near to fp32 as the plain forms are, in log-probabilities and gradients."""
-    shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 96}
-    shape |= (
-        {
-            "qk_nope_head_dim": 16,
-            "qk_rope_head_dim": 16,
-            "v_head_dim": 16,
-            "kv_lora_rank": 32,
-            "q_lora_rank": 32,
-        }
-        if "deepseek" in name
-        else {"head_dim": 32}
-    )
-    shape |= {"intermediate_size": 96} | (
-        {"moe_intermediate_size": 32} | EVERY_EXPERT if "deepseek" in name else {}
-    )
-    model = Decoder(ModelConfig.model_validate(shape))
-    model.initialise(torch.Generator().manual_seed(0))
+    model = lane_sized(name)
     tokens = torch.randint(0, 96, (3, 40), generator=torch.Generator().manual_seed(1))
 
     def run(dtype):
@@ -350,3 +325,35 @@ def test_a_model_computes_the_same_with_and_without(name, monkeypatch):
     for wanted, ours, theirs in zip(exact, fused, without, strict=True):
         error, allowed = ((x - wanted).norm() / wanted.norm() for x in (ours, theirs))
         assert error < 1.5 * allowed + 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 without query latent", "deepseek_v3 yarn"]
+)
+def test_one_call_decodes_what_the_plain_steps_decode(name):
+    """From prompts of several lengths, token by token, caches and log-probabilities as in fp32 up to bf16."""
+    model = inference_copy(lane_sized(name, num_dense_layers=1 if "deepseek" in name else 0), BF16)
+    exact = lane_sized(name, num_dense_layers=1 if "deepseek" in name else 0)
+    fused = FusedDecoder.of(model, BF16)
+    lengths, tokens = torch.tensor([1, 7, 30]).repeat(20), torch.arange(60 * 40).view(60, 40) % 96
+
+    def caches_of(model, dtype):
+        _, entries = model.prefill(tokens[:, :30], dtype)
+        return [tuple(F.pad(kept, (0, 0, 0, 10)) for kept in cache) for cache in entries]
+
+    with torch.no_grad():
+        ours, wanted = caches_of(model, BF16), caches_of(exact, torch.float32)
+        for step in range(5):
+            where = lengths + step
+            new = tokens.gather(1, where[:, None]).squeeze(1)
+            mine = fused.logits(fused.decode(new, where, ours)).log_softmax(-1)
+            theirs = exact.logits(exact.decode(new, where, wanted, torch.float32)).log_softmax(-1)
+            assert (mine - theirs).abs().max() < 0.05
+    for cache, right in zip(ours, wanted, strict=True):
+        for kept, expected in zip(cache, right, strict=True):
+            assert_same(kept, expected, 0.03)
+
+
+def test_a_model_of_other_sizes_is_decoded_plainly():
+    assert FusedDecoder.of(Decoder(CONFIGS["qwen3"]), BF16) is None
+    assert FusedDecoder.of(lane_sized("qwen3"), torch.float32) is None

@@ -1,4 +1,4 @@
-// Softmax attention over packed rows, forward and backward, and over a cache, without scores in memory.
+// Softmax attention over packed rows, forward and backward, without scores in memory.
 //
 // Token t of a row sees tokens start[t] … t: its own document's earlier ones. Scores, softmax and sums are fp32,
 // products take bfloat16 pairs. T positions, H heads, G heads per key head, D and Dv sizes (multiples of 16).
@@ -11,8 +11,6 @@
 #include "product.h"
 #include "simd.h"
 
-static inline int64_t up16(int64_t n) { return (n + 15) / 16 * 16; }
-static inline int64_t down16(int64_t n) { return n / 16 * 16; }
 
 // x [T, size] → its transpose with pairs along `size`: [size / 2, width]
 static void pack_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
@@ -55,10 +53,6 @@ struct Shape {
 };
 
 static constexpr int64_t BLOCK = 32;  // queries (forward) or keys (backward) handled together
-
-static inline __m512i lane_numbers() {
-    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-}
 
 // exp(score · scale − largest) of positions first … last of a row of scores over [low, high), in bf16, else 0
 static void soften(float* scores, int64_t low, int64_t high, int64_t first, int64_t last, float scale, bf16* out,
@@ -273,59 +267,6 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
             }
             for (int64_t c = 0; c < s.length * s.shared; c += 16)
                 store(dshared + row * s.length * s.shared + c, load(w.dshared.data() + c));
-        }
-    }
-}
-
-// Put one entry [rows, size] into cache [rows, length, size] at position where[row].
-void cache_write(bf16* cache, int64_t length, int64_t size, const bf16* entry, int64_t entry_stride,
-                 const int64_t* where, int64_t rows, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++)
-        std::memcpy(cache + (n * length + where[n]) * size, entry + n * entry_stride, size * sizeof(bf16));
-}
-
-// One query per row, [rows, H, D], over positions 0 … where[row] of a cache whose tokens are `stride` apart.
-void attention_decode(const bf16* query, const bf16* key, int64_t key_stride, int64_t key_head, const bf16* value,
-                      int64_t value_stride, int64_t value_head, const int64_t* where, bf16* out, int64_t rows,
-                      int64_t length, int64_t heads, int64_t key_heads, int64_t size, int64_t value_size, float scale,
-                      int64_t threads) {
-    const int64_t group = heads / key_heads, padded = up16(length);
-#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
-    {
-        std::vector<float> scores(padded);
-#pragma omp for schedule(dynamic, 8)
-        for (int64_t item = 0; item < rows * heads; item++) {
-            const int64_t row = item / heads, head = item % heads, count = where[row] + 1;
-            const bf16* q = query + item * size;
-            const bf16* k = key + row * length * key_stride + head / group * key_head;
-            const bf16* v = value + row * length * value_stride + head / group * value_head;
-            __m512 top = _mm512_set1_ps(-INFINITY);
-            for (int64_t t = 0; t < count; t++) {
-                __m512 dot = _mm512_setzero_ps();
-                for (int64_t c = 0; c < size; c += 32) {
-                    const __mmask16 some = size - c >= 32 ? 0xFFFF : 0x00FF;
-                    dot = _mm512_dpbf16_ps(dot, (__m512bh)_mm512_maskz_loadu_epi32(some, q + c),
-                                           (__m512bh)_mm512_maskz_loadu_epi32(some, k + t * key_stride + c));
-                }
-                scores[t] = sum(dot) * scale;
-            }
-            for (int64_t t = count; t < up16(count); t++) scores[t] = -INFINITY;
-            for (int64_t t = 0; t < count; t += 16) top = _mm512_max_ps(top, load(scores.data() + t));
-            const __m512 largest = _mm512_set1_ps(_mm512_reduce_max_ps(top));
-            __m512 total = _mm512_setzero_ps();
-            for (int64_t t = 0; t < count; t += 16) {
-                const __m512 p = exponential(_mm512_sub_ps(load(scores.data() + t), largest));
-                total = _mm512_add_ps(total, p);
-                store(scores.data() + t, p);
-            }
-            const __m512 factor = _mm512_set1_ps(1.0f / sum(total));
-            for (int64_t c = 0; c < value_size; c += 16) {
-                __m512 mixed = _mm512_setzero_ps();
-                for (int64_t t = 0; t < count; t++)
-                    mixed = _mm512_fmadd_ps(_mm512_set1_ps(scores[t]), load(v + t * value_stride + c), mixed);
-                store(out + item * value_size + c, _mm512_mul_ps(mixed, factor));
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "rows.h"
 #include "simd.h"
 
 extern "C" {
@@ -11,15 +12,8 @@ extern "C" {
 void swiglu_forward(const bf16* gate_up, const float* gates, bf16* y, int64_t rows, int64_t experts, int64_t size,
                     int64_t threads) {
     PARALLEL(threads)
-    for (int64_t n = 0; n < rows * experts; n++) {
-        const bf16 *gate = gate_up + n * 2 * size, *up = gate + size;
-        const __m512 weight = _mm512_set1_ps(gates ? gates[n] : 1.0f);
-        for (int64_t c = 0; c < size; c += 16) {
-            const __m512 g = load(gate + c);
-            store(y + n * size + c,
-                  _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + c)), weight));
-        }
-    }
+    for (int64_t n = 0; n < rows * experts; n++)
+        swiglu_row(gate_up + n * 2 * size, gates ? gates[n] : 1.0f, y + n * size, size);
 }
 
 void swiglu_backward(const bf16* gate_up, const float* gates, const bf16* dy, bf16* dgate_up, float* dgates,
@@ -50,19 +44,7 @@ void route_forward(const float* scores, const float* bias, float* affinity, uint
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n++) {
         const int64_t at = n * experts;
-        float biased[64], total = 1e-20f;
-        for (int64_t e = 0; e < experts; e++) {
-            affinity[at + e] = 1.0f / (1.0f + std::exp(-scores[at + e]));
-            biased[e] = affinity[at + e] + bias[e];
-        }
-        for (int64_t e = 0; e < experts; e++) {
-            int64_t better = 0;
-            for (int64_t o = 0; o < experts; o++)
-                better += biased[o] > biased[e] || (biased[o] == biased[e] && o < e);
-            chosen[at + e] = better < count;
-            if (chosen[at + e]) total += affinity[at + e];
-        }
-        for (int64_t e = 0; e < experts; e++) gates[at + e] = chosen[at + e] ? affinity[at + e] / total * scaling : 0;
+        route_row(scores + at, bias, affinity + at, chosen + at, gates + at, experts, count, scaling);
     }
 }
 

@@ -17,7 +17,7 @@ _Gradients = tuple[Tensor | None, ...]
 _BF16, _FP32 = torch.bfloat16, torch.float32
 
 
-def _call(name: str, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Call a kernel with as many threads as torch uses. Tensors go as addresses: their callers keep them alive."""
     getattr(library(), name)(*map(_as_c, arguments), ctypes.c_int64(torch.get_num_threads()))
 
@@ -47,7 +47,7 @@ class RmsNorm(torch.autograd.Function):
         flat = _rows(x)
         count, size = flat.shape
         y, scale = torch.empty(x.shape, dtype=dtype), torch.empty(count)
-        _call(
+        call(
             "rms_norm_forward",
             _kinds(x.dtype, dtype),
             flat,
@@ -76,7 +76,7 @@ def _norm_backward(
     flat: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, past: Tensor | None, delta: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     dx, dweight = torch.empty(grad.shape, dtype=flat.dtype), torch.empty_like(weight)
-    _call(
+    call(
         "rms_norm_backward",
         _kinds(flat.dtype, grad.dtype),
         flat,
@@ -104,7 +104,7 @@ class AddRmsNorm(torch.autograd.Function):
         count, size = stream.numel() // stream.shape[-1], stream.shape[-1]
         total, y = torch.empty_like(stream), torch.empty(stream.shape, dtype=_BF16)
         scale = torch.empty(count)
-        _call(
+        call(
             "rms_norm_forward",
             _kinds(_FP32, _BF16),
             stream,
@@ -145,7 +145,7 @@ class AddToStream(torch.autograd.Function):
         """One pass without a widened copy of delta."""
         stream, delta = stream.contiguous(), delta.contiguous()
         total = torch.empty_like(stream)
-        _call("add_to_stream", stream, delta, total, stream.numel())
+        call("add_to_stream", stream, delta, total, stream.numel())
         return total
 
     @staticmethod
@@ -175,7 +175,7 @@ class Rotate(torch.autograd.Function):
         positions, half = cos.shape
         ctx.common = (positions, 2 * half, int(pairs))
         ctx.sizes = (flat.shape[0], heads, size)
-        _call(
+        call(
             "rotate_forward",
             flat,
             flat.stride(0),
@@ -199,7 +199,7 @@ class Rotate(torch.autograd.Function):
         grad = gradients[0].contiguous()
         dx = torch.empty(grad.shape, dtype=_BF16)
         dweight = None if weight is None else torch.empty_like(weight)
-        _call(
+        call(
             "rotate_backward",
             flat,
             flat.stride(0),
@@ -227,7 +227,7 @@ class SwiGlu(torch.autograd.Function):
         size = gate_up.shape[-1] // (2 * experts)
         y = torch.empty((*gate_up.shape[:-1], experts * size), dtype=_BF16)
         ctx.sizes = (y.numel() // (experts * size), experts, size)
-        _call("swiglu_forward", gate_up, gates, y, *ctx.sizes)
+        call("swiglu_forward", gate_up, gates, y, *ctx.sizes)
         ctx.save_for_backward(gate_up, gates)
         return y
 
@@ -238,7 +238,7 @@ class SwiGlu(torch.autograd.Function):
         gate_up, gates = ctx.saved_tensors
         dgate_up = torch.empty_like(gate_up)
         dgates = None if gates is None else torch.empty_like(gates)
-        _call("swiglu_backward", gate_up, gates, gradients[0].contiguous(), dgate_up, dgates, *ctx.sizes)
+        call("swiglu_backward", gate_up, gates, gradients[0].contiguous(), dgate_up, dgates, *ctx.sizes)
         return dgate_up, dgates, None
 
 
@@ -255,7 +255,7 @@ class Route(torch.autograd.Function):
         chosen = torch.empty(scores.shape, dtype=torch.bool)
         ctx.sizes = (scores.numel() // experts, experts)
         ctx.scaling = float(scaling)
-        _call("route_forward", scores, bias, affinity, chosen, gates, *ctx.sizes, num_chosen, ctx.scaling)
+        call("route_forward", scores, bias, affinity, chosen, gates, *ctx.sizes, num_chosen, ctx.scaling)
         ctx.mark_non_differentiable(chosen)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(affinity, chosen, gates)
@@ -269,7 +269,7 @@ class Route(torch.autograd.Function):
         daffinity = None if gradients[0] is None else gradients[0].contiguous()
         dgates = torch.zeros_like(gates) if gradients[2] is None else gradients[2].contiguous()
         dscores = torch.empty_like(affinity)
-        _call("route_backward", affinity, chosen, gates, daffinity, dgates, dscores, *ctx.sizes, ctx.scaling)
+        call("route_backward", affinity, chosen, gates, daffinity, dgates, dscores, *ctx.sizes, ctx.scaling)
         return dscores, None, None, None
 
 
@@ -302,7 +302,7 @@ class Attention(torch.autograd.Function):
         out = torch.empty(rows, length, heads, value.shape[3], dtype=_BF16)
         log_sum = torch.empty(rows, heads, length)
         saved = (query, key, shared, value, starts.contiguous(), out)
-        _call("attention_forward", *_attention_arguments(sizes, scale, *saved), log_sum)
+        call("attention_forward", *_attention_arguments(sizes, scale, *saved), log_sum)
         ctx.save_for_backward(*saved, log_sum, sizes)
         ctx.scale = scale
         return out
@@ -316,7 +316,7 @@ class Attention(torch.autograd.Function):
         dquery, dkey = torch.empty_like(query), torch.empty(key.shape, dtype=_BF16)
         dvalue = torch.empty(value.shape, dtype=_BF16)
         dshared = None if shared is None else torch.empty(shared.shape, dtype=_BF16)
-        _call(
+        call(
             "attention_backward",
             *_attention_arguments(sizes, ctx.scale, *saved),
             log_sum,
@@ -378,7 +378,7 @@ class Experts(torch.autograd.Function):
         (rows, size), experts, width = x.shape, gates.shape[1], down.shape[2]
         tokens, places = torch.empty(2, rows * num_chosen, dtype=torch.int32).unbind()
         ends = torch.empty(experts, dtype=torch.int64)
-        _call("sort_by_expert", chosen, tokens, places, ends, rows, experts, num_chosen)
+        call("sort_by_expert", chosen, tokens, places, ends, rows, experts, num_chosen)
         gate = gates.t()[chosen.t()]  # in the same order: by expert, then by token
         copies, pairs = _gathered(x, tokens), torch.empty(len(tokens), 2 * width, dtype=_BF16)
         hidden, outputs = (
@@ -388,7 +388,7 @@ class Experts(torch.autograd.Function):
         stretches = list(zip([0, *ends.tolist()], ends.tolist(), strict=False))
         for expert, (begin, end) in enumerate(stretches):
             torch.mm(copies[begin:end], gate_up[expert].t(), out=pairs[begin:end])
-        _call("swiglu_forward", pairs, gate, hidden, len(tokens), 1, width)
+        call("swiglu_forward", pairs, gate, hidden, len(tokens), 1, width)
         for expert, (begin, end) in enumerate(stretches):
             torch.mm(hidden[begin:end], down[expert].t(), out=outputs[begin:end])
         ctx.save_for_backward(copies, chosen, gate, pairs, hidden, gate_up, down, tokens, places)
@@ -407,7 +407,7 @@ class Experts(torch.autograd.Function):
             torch.mm(grad[begin:end], down[expert], out=dhidden[begin:end])
             if end > begin:
                 torch.mm(grad[begin:end].t(), hidden[begin:end], out=ddown[expert])
-        _call("swiglu_backward", pairs, gate, dhidden, dpairs, dgate, len(tokens), 1, hidden.shape[1])
+        call("swiglu_backward", pairs, gate, dhidden, dpairs, dgate, len(tokens), 1, hidden.shape[1])
         for expert, (begin, end) in enumerate(ctx.stretches):
             torch.mm(dpairs[begin:end], gate_up[expert], out=dcopies[begin:end])
             if end > begin:
@@ -418,14 +418,14 @@ class Experts(torch.autograd.Function):
 
 def _gathered(x: Tensor, tokens: Tensor) -> Tensor:
     y = torch.empty(len(tokens), x.shape[1], dtype=_BF16)
-    _call("gather_rows", x, tokens, y, len(tokens), x.shape[1])
+    call("gather_rows", x, tokens, y, len(tokens), x.shape[1])
     return y
 
 
 def _combined(x: Tensor, places: Tensor, count: int) -> Tensor:
     rows, size = len(places) // count, x.shape[1]
     y = torch.empty(rows, size, dtype=_BF16)
-    _call("combine_rows", x, places, y, rows, count, size)
+    call("combine_rows", x, places, y, rows, count, size)
     return y
 
 
@@ -441,13 +441,13 @@ class TargetLogProbs(torch.autograd.Function):
         """Product, softmax and slope, a few rows at a time."""
         states, targets, weight = states.contiguous(), targets.contiguous(), weight.bfloat16().contiguous()
         (rows, size), vocabulary = states.shape, weight.shape[0]
-        log_prob = torch.empty(rows)
+        pairs, log_prob = pack(weight), torch.empty(rows)
         needed = any(ctx.needs_input_grad)
         slopes = torch.empty(rows, vocabulary, dtype=_BF16) if needed else None
-        _call(
+        call(
             "target_log_probs",
             states,
-            weight,
+            pairs,
             targets,
             1 / temperature,
             log_prob,
@@ -469,48 +469,21 @@ class TargetLogProbs(torch.autograd.Function):
         return of_states, (slopes.t() @ (states.float() * grad).bfloat16()).float(), None, None
 
 
-def head_scores(states: Tensor, weight: Tensor) -> Tensor:
-    """`decoder.logits`: states [N, C] and weight [V, C] in bf16 → [N, V] in fp32, summed in fp32."""
-    states, weight = states.contiguous(), weight.contiguous()
-    scores = torch.empty(states.shape[0], weight.shape[0])
-    _call("head_forward", states, weight, scores, states.shape[0], weight.shape[0], weight.shape[1])
+def pack(weight: Tensor) -> Tensor:
+    """A weight [outputs, inputs] as the kernels' products read it: bf16 pairs, int32 [inputs / 2, outputs]."""
+    weight = weight.bfloat16().contiguous()
+    outputs, inputs = weight.shape
+    pairs = torch.empty(inputs // 2, outputs, dtype=torch.int32)
+    call("pack_weight", weight, pairs, outputs, inputs)
+    return pairs
+
+
+def head_scores(states: Tensor, pairs: Tensor) -> Tensor:
+    """`decoder.logits`: states [N, C] in bf16, the head's weight as `pack` lays it out → [N, V] in fp32."""
+    states, vocabulary = states.contiguous(), pairs.shape[1]
+    scores = torch.empty(states.shape[0], vocabulary)
+    call("packed_head", states, pairs, scores, states.shape[0], vocabulary, states.shape[1])
     return scores
-
-
-def cache_write(cache: Tensor, entry: Tensor, where: Tensor) -> None:
-    """Put entries [B, size] into a cache [B, S, size] at positions `where` [B], in place."""
-    entry = _rows(entry)
-    _call("cache_write", cache, cache.shape[1], cache.shape[2], entry, entry.stride(0), where, cache.shape[0])
-
-
-def decode_attention(query: Tensor, key: Tensor, value: Tensor, where: Tensor, scale: float) -> Tensor:
-    """`attention.attend` for one new token per row: query [B, H, D] over positions 0 … where[B] of a cache.
-
-    key [B, S, Hk, D] and value [B, S, Hk, Dv] may be slices of one cache; returns [B, H, Dv].
-    """
-    query = query.contiguous()
-    rows, heads, size = query.shape
-    out = torch.empty(rows, heads, value.shape[3], dtype=_BF16)
-    _call(
-        "attention_decode",
-        query,
-        key,
-        key.stride(1),
-        key.stride(2),
-        value,
-        value.stride(1),
-        value.stride(2),
-        where,
-        out,
-        rows,
-        key.shape[1],
-        heads,
-        key.shape[2],
-        size,
-        value.shape[3],
-        float(scale),
-    )
-    return out
 
 
 def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -519,5 +492,5 @@ def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, 
     rows, size = scores.shape
     tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty_like(scores)
     log_probs, entropies = torch.empty(2, rows).unbind()
-    _call("draw", scores, uniforms, float(1 / temperature), tokens, log_probs, entropies, scratch, rows, size)
+    call("draw", scores, uniforms, float(1 / temperature), tokens, log_probs, entropies, scratch, rows, size)
     return tokens, log_probs, entropies

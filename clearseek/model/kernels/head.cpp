@@ -20,25 +20,14 @@ static float largest_of(const float* row, int64_t size) {
 
 static constexpr int64_t TALL = 48;  // rows that share a look at the weights
 
-// A weight [V, C] laid out in pairs for `product`
-struct Packed {
-    int64_t vocabulary, size;
-    std::vector<uint32_t> pairs;  // [C / 2, V]
-    Packed(const bf16* weight, int64_t vocabulary, int64_t size, int64_t threads)
-        : vocabulary(vocabulary), size(size), pairs(size / 2 * vocabulary) {
-        PARALLEL(threads)
-        for (int64_t first = 0; first < vocabulary; first += 16)
-            for (int64_t d = 0; d < size / 2; d++)
-                for (int64_t v = first; v < first + 16; v++)
-                    pairs[d * vocabulary + v] = reinterpret_cast<const uint32_t*>(weight + v * size)[d];
-    }
-    void scores(const bf16* states, int64_t rows, float* out) const {
-        const int64_t band = 512;  // columns at a time: their weights stay in the second-level cache
-        for (int64_t v = 0; v < vocabulary; v += band)
-            product(rows, std::min(band, vocabulary - v), size / 2, states, size, pairs.data() + v, vocabulary,
-                    out + v, vocabulary, false);
-    }
-};
+// rows [·, C] times a weight laid out in pairs [C / 2, V], a band of columns at a time: it stays in the cache
+static void scores_of(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t vocabulary,
+                      int64_t size) {
+    const int64_t band = 512;
+    for (int64_t v = 0; v < vocabulary; v += band)
+        product(rows, std::min(band, vocabulary - v), size / 2, states, size, pairs + v, vocabulary, scores + v,
+                vocabulary, false);
+}
 
 // log p(target) of one row of scores; overwrites them with what the exponentials were
 static float target_log_prob(float* row, int64_t target, float inverse, int64_t size, bf16* slope) {
@@ -61,20 +50,18 @@ static float target_log_prob(float* row, int64_t target, float inverse, int64_t 
 
 extern "C" {
 
-// Scores [N, V] in fp32 = states [N, C] · weight [V, C], from bf16 with fp32 sums; V a multiple of 16.
-void head_forward(const bf16* states, const bf16* weight, float* scores, int64_t rows, int64_t vocabulary,
-                  int64_t size, int64_t threads) {
-    const Packed packed(weight, vocabulary, size, threads);
+// Scores [N, V] in fp32 = states [N, C] · a weight laid out by `pack_weight`, from bf16 with fp32 sums.
+void packed_head(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t vocabulary,
+                 int64_t size, int64_t threads) {
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n += TALL)
-        packed.scores(states + n * size, std::min(TALL, rows - n), scores + n * vocabulary);
+        scores_of(states + n * size, pairs, scores + n * vocabulary, std::min(TALL, rows - n), vocabulary, size);
 }
 
 // The same scores, never stored: log p(target) at temperature 1 / inverse, and unless null `slopes` [N, V] in bf16,
 // its derivative by the scores: inverse · (1 at the target − p)
-void target_log_probs(const bf16* states, const bf16* weight, const int64_t* targets, float inverse, float* log_prob,
+void target_log_probs(const bf16* states, const uint32_t* pairs, const int64_t* targets, float inverse, float* log_prob,
                       bf16* slopes, int64_t rows, int64_t vocabulary, int64_t size, int64_t threads) {
-    const Packed packed(weight, vocabulary, size, threads);
     const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * vocabulary) / 6 * 6, 6, TALL);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
@@ -82,7 +69,7 @@ void target_log_probs(const bf16* states, const bf16* weight, const int64_t* tar
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < rows; first += block) {
             const int64_t count = std::min(block, rows - first);
-            packed.scores(states + first * size, count, scores.data());
+            scores_of(states + first * size, pairs, scores.data(), count, vocabulary, size);
             for (int64_t i = 0; i < count; i++)
                 log_prob[first + i] =
                     target_log_prob(scores.data() + i * vocabulary, targets[first + i], inverse, vocabulary,

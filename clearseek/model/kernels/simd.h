@@ -15,6 +15,12 @@ static inline __m256i narrow(__m512 x) { return reinterpret_cast<__m256i>(_mm512
 static inline void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
 static inline void store(bf16* p, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
 
+static inline int64_t up16(int64_t n) { return (n + 15) / 16 * 16; }
+static inline int64_t down16(int64_t n) { return n / 16 * 16; }
+static inline __m512i lane_numbers() {
+    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
+
 static inline float sum(__m512 x) { return _mm512_reduce_add_ps(x); }
 
 // e^x by range reduction and a polynomial of degree 6: within 2 units in the last place; 0 below -87.

@@ -1,0 +1,151 @@
+"""A model's weights laid out for `decode.cpp`: one call decodes a token for every row, through all layers.
+
+The plain form is `Decoder.decode`; `FusedDecoder.of` says whether a model can be decoded this way.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clearseek.model.attention import Cache, GroupedQueryAttention, LatentAttention
+from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.experts import MixtureOfExperts
+from clearseek.model.kernels.functions import call, head_scores, pack
+from clearseek.model.kernels.library import fits
+from clearseek.model.layers import SwiGLU
+
+_MAX_EXPERTS, _MAX_HEAD = 64, 512
+_NO_MATRIX = (0, 0, 0)
+
+
+class FusedDecoder:
+    """Packed copies of a model's matrices, and where everything lies. Norms and embedding are the model's own."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.model = model
+        self.kept: list[Tensor] = []  # what the addresses below point at
+        self.widest = model.config.hidden_size
+        self.layers = [self._layer(layer) for layer in model.layers if isinstance(layer, Layer)]
+        self.head = pack(model.head_weight)
+
+    @classmethod
+    def of(cls, model: Decoder, dtype: torch.dtype) -> "FusedDecoder | None":
+        """For a model computed in `dtype`; None where the kernels don't take it."""
+        return cls(model) if _is_fit(model, dtype) else None
+
+    def decode(self, tokens: Tensor, where: Tensor, caches: Sequence[Cache]) -> Tensor:
+        """As `Decoder.decode`: final states [B, hidden] in bf16 of tokens [B] at positions `where` [B]."""
+        length = caches[0][0].shape[1]
+        cos, sin = (part.contiguous() for part in self.model.rotary_for(length, tokens.device))
+        config = self.model.config
+        states = torch.empty(len(tokens), config.hidden_size, dtype=torch.bfloat16)
+        is_latent = config.is_latent
+        head = config.head_size if not is_latent else (config.qk_nope_head_dim or 0) + config.rotary_dim
+        plan = torch.tensor(
+            [
+                config.hidden_size, config.num_layers, is_latent, config.num_heads,
+                config.num_heads if is_latent else config.kv_heads, head - config.rotary_dim, config.rotary_dim,
+                config.v_head_dim or 0, config.kv_lora_rank or 0, length, self.model.embedding.weight.data_ptr(),
+                self.model.norm.weight.data_ptr(), cos.data_ptr(), sin.data_ptr(),
+            ],
+            dtype=torch.int64,
+        )  # fmt: skip
+        places = [[*fields, *_addresses(cache)] for fields, cache in zip(self.layers, caches, strict=True)]
+        first = self.model.layers[0]
+        assert isinstance(first, Layer)
+        latent_eps = first.attention.kv_norm.eps if isinstance(first.attention, LatentAttention) else 0.0
+        constants = torch.tensor(
+            [config.rms_norm_eps, latent_eps, first.attention.scale, config.routed_scaling_factor]
+        )
+        call(
+            "decode_step", plan, torch.tensor(places, dtype=torch.int64), constants, tokens, where, states,
+            self.widest, len(tokens),
+        )  # fmt: skip
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """As `Decoder.logits`: states [B, hidden] in bf16 → [B, V] in fp32."""
+        return head_scores(states, self.head)
+
+    def _layer(self, layer: Layer) -> list[int]:
+        """The fields of `Layer` in decode.cpp, without the cache."""
+        norms: list[Tensor | None] = [layer.attention_norm.weight, layer.feed_forward_norm.weight]
+        attention = layer.attention
+        if isinstance(attention, LatentAttention):
+            norms += [
+                attention.q_norm.weight if attention.has_query_latent else None,
+                attention.kv_norm.weight,
+            ]
+            matrices = self._latent(attention)
+        else:
+            norms += [norm.weight if norm else None for norm in (attention.q_norm, attention.k_norm)]
+            matrices = [
+                _NO_MATRIX, self._matrix(attention.q.weight), self._matrix(attention.kv.weight), _NO_MATRIX,
+                _NO_MATRIX, self._matrix(attention.out.weight),
+            ]  # fmt: skip
+        self._widen(attention)
+        fields = [*map(self._address, norms), *(number for matrix in matrices for number in matrix)]
+        return fields + self._feed_forward(layer.feed_forward)
+
+    def _latent(self, attention: LatentAttention) -> list[tuple[int, int, int]]:
+        key_up, value_up = attention.absorbed_weights(torch.bfloat16)
+        low = self._matrix(attention.q_a.weight) if attention.has_query_latent else _NO_MATRIX
+        return [
+            low, self._matrix(attention.q.weight), self._matrix(attention.kv_a.weight),
+            self._matrix(*key_up.transpose(1, 2)), self._matrix(*value_up), self._matrix(attention.out.weight),
+        ]  # fmt: skip
+
+    def _widen(self, attention: GroupedQueryAttention | LatentAttention) -> None:
+        """Scratch rows must hold every head's query, absorbed where there is a latent."""
+        if isinstance(attention, LatentAttention):
+            self.widest = max(self.widest, attention.num_heads * (attention.rank + attention.rope_size))
+        else:
+            self.widest = max(self.widest, attention.num_heads * attention.head_size)
+
+    def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU) -> list[int]:
+        if isinstance(feed_forward, SwiGLU):
+            inner = [self._matrix(feed_forward.gate_up.weight), self._matrix(feed_forward.down.weight)]
+            return [0, 0, *(n for matrix in [*inner, _NO_MATRIX, _NO_MATRIX] for n in matrix), 0, 0]
+        router, shared = feed_forward.router, feed_forward.shared
+        matrices = [
+            self._matrix(feed_forward.gate_up.flatten(0, 1)),
+            self._matrix(feed_forward.down.transpose(0, 1).flatten(1)),
+            self._matrix(shared.gate_up.weight) if shared else _NO_MATRIX,
+            self._matrix(shared.down.weight) if shared else _NO_MATRIX,
+        ]
+        numbers = [number for matrix in matrices for number in matrix]
+        own = [self._address(router.weight), self._address(router.selection_bias)]
+        return [*own, *numbers, router.weight.shape[0], router.num_chosen]
+
+    def _matrix(self, *weights: Tensor) -> tuple[int, int, int]:
+        """Address, inputs and outputs of weights [outputs, inputs], packed one behind the other."""
+        outputs, inputs = weights[0].shape
+        self.widest = max(self.widest, outputs, inputs)
+        self.kept.append(torch.stack([pack(weight) for weight in weights]))
+        return self.kept[-1].data_ptr(), inputs, outputs
+
+    def _address(self, vector: Tensor | None) -> int:
+        if vector is None:
+            return 0
+        self.kept.append(vector.detach().float().contiguous())
+        return self.kept[-1].data_ptr()
+
+
+def _addresses(cache: Cache) -> tuple[int, int]:
+    return cache[0].data_ptr(), cache[-1].data_ptr()
+
+
+def _is_fit(model: Decoder, dtype: torch.dtype) -> bool:
+    config = model.config
+    sizes = [config.hidden_size, config.vocab_size, config.intermediate_size, config.moe_intermediate_size]
+    if config.is_latent:
+        nope, rope, value = config.qk_nope_head_dim or 0, config.rotary_dim, config.v_head_dim or 0
+        sizes += [nope, rope, value, config.kv_lora_rank or 0, config.q_lora_rank or 0]
+        head = nope + rope
+    else:
+        head = config.head_size
+        sizes += [head]
+    if head > _MAX_HEAD or config.num_routed_experts > _MAX_EXPERTS or config.num_expert_groups > 1:
+        return False
+    return model.embedding.weight.dtype == torch.float32 and fits(dtype, model.embedding.weight, *sizes)
