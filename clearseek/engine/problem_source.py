@@ -1,6 +1,7 @@
 """Where reinforcement learning and rejection sampling take their problems from, addressed by step."""
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 from clearseek.config.errors import InputError
@@ -33,16 +34,22 @@ class ProblemSource:
         """
         if not self.is_finite:
             return _unique(self._generate(count, "train", f"{self.stream}/{round}"))
-        pool = [problem for problem in self.pool["train"] if problem.id not in without]
+        pool = [problem for name, problem in self._named if name not in without]
         if not pool:
             raise InputError(
                 f"{self.problems.path}: every problem is solved and retired; stop here or add problems"
             )
-        drawn = []
-        for position in range(round * count, (round + 1) * count):
-            epoch, place = divmod(position, len(pool))
-            drawn.append(pool[epoch_order(len(pool), self.seed, self.stream, epoch)[place]])
-        return _unique(drawn)
+        orders = {
+            epoch: epoch_order(len(pool), self.seed, self.stream, epoch)
+            for epoch in range(round * count // len(pool), ((round + 1) * count - 1) // len(pool) + 1)
+        }
+        places = (divmod(position, len(pool)) for position in range(round * count, (round + 1) * count))
+        return _unique([pool[orders[epoch][place]] for epoch, place in places])
+
+    @cached_property
+    def _named(self) -> list[tuple[str, Problem]]:
+        """The pool's training problems with their ids, which are hashes: computed once."""
+        return [(problem.id, problem) for problem in self.pool["train"]]
 
     def held_out(self, count: int) -> list[Problem]:
         """Up to `count` problems that training never sees."""

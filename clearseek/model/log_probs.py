@@ -28,10 +28,9 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
     bf16 states meet a weight rounded to bf16, with fp32 sums; so do those of `target_log_probs`.
     """
     if states.dtype == torch.bfloat16:
-        if not torch.is_grad_enabled() and fits(states.dtype, states, *weight.shape):
-            return kernels.head_scores(states.flatten(0, -2), kernels.pack(weight)).unflatten(
-                0, states.shape[:-1]
-            )
+        if not torch.is_grad_enabled() and fits(states.dtype, states, states.shape[-1]):
+            scores = kernels.head_scores(states.flatten(0, -2), kernels.pack(weight), len(weight))
+            return scores.unflatten(0, states.shape[:-1])
         weight = weight.bfloat16()
     wide = torch.promote_types(states.dtype, torch.float32)
     return F.linear(states.to(wide), weight.to(wide))
@@ -39,7 +38,7 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
 
 def target_log_probs(states: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probability [N] of each target [N] given states [N, C] and the head's weight [V, C]."""
-    if fits(states.dtype, states, *weight.shape):
+    if fits(states.dtype, states, states.shape[-1]):
         log_probs: Tensor = kernels.TargetLogProbs.apply(states, weight, targets, temperature)
         return log_probs
     return token_log_probs(head_logits(states, weight), targets, temperature)

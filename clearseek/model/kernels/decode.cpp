@@ -225,13 +225,14 @@ static void norm_block(Scratch& s, const float* weight, int64_t size, int64_t co
 
 extern "C" {
 
-// weight [outputs, inputs] → [inputs / 2, outputs] of pairs
-void pack_weight(const bf16* weight, uint32_t* pairs, int64_t outputs, int64_t inputs, int64_t threads) {
+// weight [outputs, inputs] → [inputs / 2, width] of pairs; what is beyond the outputs is left alone
+void pack_weight(const bf16* weight, uint32_t* pairs, int64_t outputs, int64_t inputs, int64_t width,
+                 int64_t threads) {
     PARALLEL(threads)
     for (int64_t first = 0; first < outputs; first += 16)
         for (int64_t d = 0; d < inputs / 2; d++)
             for (int64_t v = first; v < std::min(outputs, first + 16); v++)
-                pairs[d * outputs + v] = reinterpret_cast<const uint32_t*>(weight + v * inputs)[d];
+                pairs[d * width + v] = reinterpret_cast<const uint32_t*>(weight + v * inputs)[d];
 }
 
 // One new token for each of `rows`: extends the caches at `where`, writes normalised final states [rows, hidden].

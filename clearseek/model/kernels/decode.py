@@ -66,7 +66,7 @@ class FusedDecoder:
 
     def logits(self, states: Tensor) -> Tensor:
         """As `Decoder.logits`: states [B, hidden] in bf16 → [B, V] in fp32."""
-        return head_scores(states, self.head)
+        return head_scores(states, self.head, self.model.config.vocab_size)
 
     def _layer(self, layer: Layer) -> list[int]:
         """The fields of `Layer` in decode.cpp, without the cache."""
@@ -138,7 +138,7 @@ def _addresses(cache: Cache) -> tuple[int, int]:
 
 def _is_fit(model: Decoder, dtype: torch.dtype) -> bool:
     config = model.config
-    sizes = [config.hidden_size, config.vocab_size, config.intermediate_size, config.moe_intermediate_size]
+    sizes = [config.hidden_size, config.intermediate_size, config.moe_intermediate_size]
     if config.is_latent:
         nope, rope, value = config.qk_nope_head_dim or 0, config.rotary_dim, config.v_head_dim or 0
         sizes += [nope, rope, value, config.kv_lora_rank or 0, config.q_lora_rank or 0]

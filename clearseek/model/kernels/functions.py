@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clearseek.model.kernels.library import library
+from clearseek.model.kernels.library import LANES, library
 
 _Gradients = tuple[Tensor | None, ...]
 _BF16, _FP32 = torch.bfloat16, torch.float32
@@ -439,23 +439,14 @@ class TargetLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
         """Product, softmax and slope, a few rows at a time."""
-        states, targets, weight = states.contiguous(), targets.contiguous(), weight.bfloat16().contiguous()
-        (rows, size), vocabulary = states.shape, weight.shape[0]
-        pairs, log_prob = pack(weight), torch.empty(rows)
-        needed = any(ctx.needs_input_grad)
-        slopes = torch.empty(rows, vocabulary, dtype=_BF16) if needed else None
+        states, targets, weight = states.contiguous(), targets.contiguous(), weight.bfloat16()
+        pairs, (rows, size) = pack(weight), states.shape
+        width, log_prob = pairs.shape[1], torch.empty(rows)
+        slopes = torch.empty(rows, width, dtype=_BF16) if any(ctx.needs_input_grad) else None
         call(
-            "target_log_probs",
-            states,
-            pairs,
-            targets,
-            1 / temperature,
-            log_prob,
-            slopes,
-            rows,
-            vocabulary,
+            "target_log_probs", states, pairs, targets, 1 / temperature, log_prob, slopes, rows, len(weight), width,
             size,
-        )
+        )  # fmt: skip
         ctx.save_for_backward(states, weight, slopes)
         return log_prob
 
@@ -464,33 +455,49 @@ class TargetLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Two products; the rows' own gradients are multiplied in where it is cheapest."""
         states, weight, slopes = ctx.saved_tensors
-        grad = gradients[0].unsqueeze(-1)
+        slopes, grad = slopes[:, : len(weight)], gradients[0].unsqueeze(-1)
         of_states = (slopes @ weight).float().mul_(grad).bfloat16()
         return of_states, (slopes.t() @ (states.float() * grad).bfloat16()).float(), None, None
 
 
 def pack(weight: Tensor) -> Tensor:
-    """A weight [outputs, inputs] as the kernels' products read it: bf16 pairs, int32 [inputs / 2, outputs]."""
+    """A weight [outputs, inputs] as the kernels' products read it: bf16 pairs, int32 [inputs / 2, outputs or more].
+
+    Columns are filled up with zeros to whole lanes: a vocabulary may have any size.
+    """
     weight = weight.bfloat16().contiguous()
     outputs, inputs = weight.shape
-    pairs = torch.empty(inputs // 2, outputs, dtype=torch.int32)
-    call("pack_weight", weight, pairs, outputs, inputs)
+    pairs = torch.zeros(inputs // 2, -(-outputs // LANES) * LANES, dtype=torch.int32)
+    call("pack_weight", weight, pairs, outputs, inputs, pairs.shape[1])
     return pairs
 
 
-def head_scores(states: Tensor, pairs: Tensor) -> Tensor:
+def head_scores(states: Tensor, pairs: Tensor, vocabulary: int) -> Tensor:
     """`decoder.logits`: states [N, C] in bf16, the head's weight as `pack` lays it out → [N, V] in fp32."""
-    states, vocabulary = states.contiguous(), pairs.shape[1]
-    scores = torch.empty(states.shape[0], vocabulary)
-    call("packed_head", states, pairs, scores, states.shape[0], vocabulary, states.shape[1])
-    return scores
+    states, width = states.contiguous(), pairs.shape[1]
+    scores = torch.empty(states.shape[0], width)
+    call("packed_head", states, pairs, scores, states.shape[0], width, states.shape[1])
+    return scores[:, :vocabulary]
 
 
 def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B]."""
-    scores, uniforms = scores.contiguous(), uniforms.contiguous()
+    scores = scores if scores.stride(-1) == 1 else scores.contiguous()
+    uniforms = uniforms.contiguous()
     rows, size = scores.shape
-    tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty_like(scores)
+    tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty(scores.shape)
     log_probs, entropies = torch.empty(2, rows).unbind()
-    call("draw", scores, uniforms, float(1 / temperature), tokens, log_probs, entropies, scratch, rows, size)
+    call(
+        "draw",
+        scores,
+        scores.stride(0),
+        uniforms,
+        float(1 / temperature),
+        tokens,
+        log_probs,
+        entropies,
+        scratch,
+        rows,
+        size,
+    )
     return tokens, log_probs, entropies

@@ -29,11 +29,12 @@ static void scores_of(const bf16* states, const uint32_t* pairs, float* scores, 
                 vocabulary, false);
 }
 
-// log p(target) of one row of scores; overwrites them with what the exponentials were
-static float target_log_prob(float* row, int64_t target, float inverse, int64_t size, bf16* slope) {
+// log p(target) of one row of scores; overwrites them with what the exponentials were. `size` of `width` are real.
+static float target_log_prob(float* row, int64_t target, float inverse, int64_t size, int64_t width, bf16* slope) {
     const float top = largest_of(row, size), wanted = (row[target] - top) * inverse;
+    for (int64_t c = size; c < width; c++) row[c] = -INFINITY;
     __m512 total = _mm512_setzero_ps();
-    for (int64_t c = 0; c < size; c += 16) {
+    for (int64_t c = 0; c < width; c += 16) {
         const __m512 shifted = _mm512_sub_ps(load(row + c), _mm512_set1_ps(top));
         const __m512 e = exponential(_mm512_mul_ps(shifted, _mm512_set1_ps(inverse)));
         total = _mm512_add_ps(total, e);
@@ -41,7 +42,7 @@ static float target_log_prob(float* row, int64_t target, float inverse, int64_t 
     }
     const float whole = sum(total), minus = -inverse / whole;
     if (slope) {
-        for (int64_t c = 0; c < size; c += 16) store(slope + c, _mm512_mul_ps(load(row + c), _mm512_set1_ps(minus)));
+        for (int64_t c = 0; c < width; c += 16) store(slope + c, _mm512_mul_ps(load(row + c), _mm512_set1_ps(minus)));
         const __m512 at_target = _mm512_set1_ps(inverse * (1.0f - row[target] / whole));
         slope[target] = static_cast<bf16>(_mm256_extract_epi16(narrow(at_target), 0));
     }
@@ -50,40 +51,41 @@ static float target_log_prob(float* row, int64_t target, float inverse, int64_t 
 
 extern "C" {
 
-// Scores [N, V] in fp32 = states [N, C] · a weight laid out by `pack_weight`, from bf16 with fp32 sums.
-void packed_head(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t vocabulary,
-                 int64_t size, int64_t threads) {
+// Scores [N, width] in fp32 = states [N, C] · a weight laid out by `pack_weight`, from bf16 with fp32 sums.
+void packed_head(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t width, int64_t size,
+                 int64_t threads) {
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n += TALL)
-        scores_of(states + n * size, pairs, scores + n * vocabulary, std::min(TALL, rows - n), vocabulary, size);
+        scores_of(states + n * size, pairs, scores + n * width, std::min(TALL, rows - n), width, size);
 }
 
-// The same scores, never stored: log p(target) at temperature 1 / inverse, and unless null `slopes` [N, V] in bf16,
-// its derivative by the scores: inverse · (1 at the target − p)
-void target_log_probs(const bf16* states, const uint32_t* pairs, const int64_t* targets, float inverse, float* log_prob,
-                      bf16* slopes, int64_t rows, int64_t vocabulary, int64_t size, int64_t threads) {
-    const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * vocabulary) / 6 * 6, 6, TALL);
+// The same scores, never stored: log p(target) at temperature 1 / inverse over the first V of `width` columns, and
+// unless null `slopes` [N, width] in bf16, its derivative by the scores: inverse · (1 at the target − p)
+void target_log_probs(const bf16* states, const uint32_t* pairs, const int64_t* targets, float inverse,
+                      float* log_prob, bf16* slopes, int64_t rows, int64_t vocabulary, int64_t width, int64_t size,
+                      int64_t threads) {
+    const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * width) / 6 * 6, 6, TALL);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
-        std::vector<float> scores(block * vocabulary);
+        std::vector<float> scores(block * width);
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < rows; first += block) {
             const int64_t count = std::min(block, rows - first);
-            scores_of(states + first * size, pairs, scores.data(), count, vocabulary, size);
+            scores_of(states + first * size, pairs, scores.data(), count, width, size);
             for (int64_t i = 0; i < count; i++)
                 log_prob[first + i] =
-                    target_log_prob(scores.data() + i * vocabulary, targets[first + i], inverse, vocabulary,
-                                    slopes ? slopes + (first + i) * vocabulary : nullptr);
+                    target_log_prob(scores.data() + i * width, targets[first + i], inverse, vocabulary, width,
+                                    slopes ? slopes + (first + i) * width : nullptr);
         }
     }
 }
 
-// The first token whose cumulative probability exceeds uniform · total; its log-probability; the row's entropy
-void draw(const float* scores, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
+// From rows `width` apart: the first token whose cumulative probability exceeds uniform · total; its log-probability; the row's entropy
+void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
           float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads) {
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n++) {
-        const float *row = scores + n * size, top = largest_of(row, size);
+        const float *row = scores + n * width, top = largest_of(row, size);
         float* weight = scratch + n * size;
         __m512 total = _mm512_setzero_ps(), mean = _mm512_setzero_ps();
         for (int64_t c = 0; c < size; c += 16) {

@@ -18,7 +18,7 @@ BUILD_SECONDS = 120.0
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-w")
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
-_LANES = 16  # every size that a kernel runs over is a multiple of this
+LANES = 16  # every size that a kernel runs over is a multiple of this
 OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used
 
 
@@ -38,7 +38,7 @@ def fits(dtype: torch.dtype, tensor: Tensor, *sizes: int) -> bool:
     """Whether the kernels compute this: bf16 on a CPU that has them, outside torch.compile, in whole lanes."""
     if dtype != torch.bfloat16 or tensor.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    return not any(size % _LANES for size in sizes) and _load()[0] is not None
+    return not any(size % LANES for size in sizes) and _load()[0] is not None
 
 
 @functools.cache
