@@ -82,18 +82,21 @@ class StepResult:
     expert_load_max: float  # busiest expert's share of a layer's tokens times the number of experts
 
 
-def split_rows(array: np.ndarray, size: int) -> tuple[Tensor, ...]:
-    """This rank's share of rows in pieces of exactly `size`, filled up with zeros: as many on every rank."""
+def split_rows(array: np.ndarray, size: int, fill: bool = False) -> tuple[Tensor, ...]:
+    """This rank's share of rows in pieces of `size`, as many on every rank; `fill` makes the last one whole too.
+
+    Rows of zeros fill up: what is compiled wants static shapes, what isn't would compute them for nothing.
+    """
     here = world()
     mine = array[here.rank :: here.size]
     count = here.largest_share(len(array))
-    missing = count + -count % size - len(mine)
+    missing = count + (-count % size) * fill - len(mine)
     return torch.from_numpy(np.pad(mine, ((0, missing), (0, 0)))).split(size)
 
 
-def micro_batches(rows: Rows, size: int, device: torch.device) -> list[MicroBatch]:
-    """This rank's share of rows in micro-batches of `size`, filled up with empty rows: static shapes."""
-    parts = [split_rows(array, size) for array in (rows.tokens, rows.segments, rows.weights)]
+def micro_batches(rows: Rows, size: int, device: torch.device, fill: bool = False) -> list[MicroBatch]:
+    """This rank's share of rows in micro-batches of `size`; see `split_rows`."""
+    parts = [split_rows(array, size, fill) for array in (rows.tokens, rows.segments, rows.weights)]
     return [
         MicroBatch(t.long().to(device), s.to(device), w.to(device)) for t, s, w in zip(*parts, strict=True)
     ]

@@ -23,11 +23,11 @@ class PolicyBatch:
     extras: dict[str, np.ndarray]
     num_tokens: int  # sampled tokens that count
 
-    def micro_batches(self, size: int, device: torch.device) -> list[MicroBatch]:
+    def micro_batches(self, size: int, device: torch.device, fill: bool = False) -> list[MicroBatch]:
         """Micro-batches of `size` rows; extras are those of the predicted tokens."""
-        batches = micro_batches(self.rows, size, device)
+        batches = micro_batches(self.rows, size, device, fill)
         for name, values in self.extras.items():
-            for batch, part in zip(batches, split_rows(values, size), strict=True):
+            for batch, part in zip(batches, split_rows(values, size, fill), strict=True):
                 batch.extras[name] = part[:, 1:].to(device)
         return batches
 

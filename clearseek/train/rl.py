@@ -163,7 +163,9 @@ class PolicyTrainer:
         if np.isnan(values).all():
             return numbers
         batch = pack_groups(groups, ADVANTAGES[stage.advantage](values), values, stage, self.tokenizer.pad_id)
-        batches = batch.micro_batches(stage.micro_batch_rows, self.context.device)
+        batches = batch.micro_batches(
+            stage.micro_batch_rows, self.context.device, fill=self.learner.is_compiled
+        )
         measures = Measures()
         if stage.updates_per_batch > 1 or stage.kl_weight:
             self._remember(batches)

@@ -70,7 +70,7 @@ def train_on_rows(
     for step in range(first, total_steps):
         chosen = rows_of_step(rows, step, batch_rows, context.recipe.seed, context.stage)
         counted, started = chosen.num_counted_tokens, time.perf_counter()
-        batches = micro_batches(chosen, micro_rows, context.device)
+        batches = micro_batches(chosen, micro_rows, context.device, fill=compiled)
         share = rate_at(stage.schedule, step, total_steps)
         with_mtp = bool(stage.mtp_loss_weight) and step % stage.mtp_every == 0
         result = learner.step(batches, make_loss(max(counted, 1)), share, batch_rows, with_mtp=with_mtp)

@@ -118,13 +118,16 @@ def test_failed_verdicts_are_left_out_of_rows_and_counts():
     assert float(batch.extras["token_weights"].sum()) == pytest.approx(1, abs=1e-6)
 
 
-def test_extras_stay_with_their_tokens_in_micro_batches():
+@pytest.mark.parametrize("fill", [True, False])
+def test_extras_stay_with_their_tokens_in_micro_batches(fill):
+    """Filled up where shapes must stay the same, else without a row too many."""
     batch, _ = batch_of(rl_stage())
-    parts = batch.micro_batches(2, CPU)
+    parts = batch.micro_batches(2, CPU, fill)
     for name, values in batch.extras.items():
         joined = torch.cat([part.extras[name] for part in parts])[: len(batch.rows)]
         assert np.array_equal(joined.numpy(), values[:, 1:])
-    assert all(part.tokens.shape == parts[0].tokens.shape for part in parts)
+    sizes = [len(part.tokens) for part in parts]
+    assert sizes == [2] * len(parts) if fill else sum(sizes) == len(batch.rows)
 
 
 def test_too_long_for_a_row_names_the_setting():
