@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,13 @@ from torch import Tensor
 
 BUILD_SECONDS = 120.0
 _HERE = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC", "-w")
+_FLAGS = (
+    "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-shared",
+    "-fPIC", "-w",
+)  # fmt: skip
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 LANES = 16  # every size that a kernel runs over is a multiple of this
+MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
 OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used
 
 
@@ -47,7 +52,10 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     if reason is not None:
         return None, reason
     try:
-        return ctypes.CDLL(str(_built())), None
+        if (folder := _folder()) is not None:
+            return ctypes.CDLL(str(_built(folder))), None
+        with tempfile.TemporaryDirectory(prefix="clearseek-kernels-") as passing:
+            return ctypes.CDLL(str(_built(Path(passing)))), None
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"building them failed ({_first_line(error)})"
 
@@ -59,55 +67,58 @@ def _missing() -> str | None:
         return "they are written for Linux on x86-64"
     if missing := [flag for flag in _NEEDED if flag not in _processor_flags()]:
         return f"this processor lacks {', '.join(missing)}"
-    if _compiler() is None:
-        return "there is no C++ compiler (g++ or clang++)"
+    if not _compiler():
+        named = os.environ.get("CXX")
+        return f"CXX={named} is not a program here" if named else "there is no C++ compiler (g++ or clang++)"
     return None
 
 
 def _processor_flags() -> frozenset[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), ":")
+    return frozenset(flags.split(":", 1)[1].split())
 
 
-def _compiler() -> str | None:
-    named = os.environ.get("CXX")
-    return shutil.which(named) if named else shutil.which("g++") or shutil.which("clang++")
+def _compiler() -> list[str]:
+    """The command that compiles C++, `CXX` where it is set; empty: there is none."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    found = shutil.which(named[0]) if named else shutil.which("g++") or shutil.which("clang++")
+    return [found, *named[1:]] if found else []
 
 
-def _built() -> Path:
-    """The library's path; built first where this source was never built for this processor."""
-    sources = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")])
-    compiler = _compiler()
-    assert compiler is not None
-    told = [*_FLAGS, compiler, ",".join(sorted(_processor_flags())), *(path.read_text() for path in sources)]
+def _built(folder: Path) -> Path:
+    """The library's path in `folder`; built first where this source was never built for this processor."""
+    sources, compiler = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")]), _compiler()
+    texts = (path.read_text("utf-8") for path in sources)
+    told = [*_FLAGS, *compiler, ",".join(sorted(_processor_flags())), *texts]
     name = f"kernels-{hashlib.blake2b(chr(0).join(told).encode(), digest_size=8).hexdigest()}.so"
-    folder = _folder()
     path = folder / name
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / name
             units = [str(source) for source in sources if source.suffix == ".cpp"]
-            command = [compiler, *_FLAGS, "-o", str(made), *units]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=BUILD_SECONDS)
+            command = [*compiler, *_FLAGS, "-o", str(made), *units]
+            subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
             made.replace(path)  # another process may have built the same: either is right
     return path
 
 
-def _folder() -> Path:
-    """Beside the environment; in a folder of this user's own where that can't be written."""
-    beside = Path(sys.prefix) / "cache" / "kernels"
-    for folder in (beside, Path.home() / ".cache" / "clearseek" / "kernels"):
+def _folder() -> Path | None:
+    """Beside the environment, else in a folder of this user's own; None: neither can be written."""
+    for place in (f"{sys.prefix}/cache/kernels", "~/.cache/clearseek/kernels"):
         try:
+            folder = Path(place).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
+        except (OSError, RuntimeError):  # not ours to write to; a user without a home
             continue
-    return Path(tempfile.mkdtemp(prefix="clearseek-kernels-"))
+    return None
 
 
 def _first_line(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or str(error)
-    return next(iter(text.strip().splitlines()), type(error).__name__)
+    told = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+    return next(iter((told or str(error)).splitlines()), type(error).__name__)
