@@ -29,8 +29,9 @@ def head_logits(states: Tensor, weight: Tensor) -> Tensor:
     """
     if states.dtype == torch.bfloat16:
         if not torch.is_grad_enabled() and fits(states.dtype, states, states.shape[-1]):
-            scores = kernels.head_scores(states.flatten(0, -2), kernels.pack(weight), len(weight))
-            return scores.unflatten(0, states.shape[:-1])
+            flat = states.reshape(-1, states.shape[-1])
+            scores = kernels.head_scores(flat, kernels.pack(weight), len(weight))
+            return scores.unflatten(0, states.shape[:-1]) if states.ndim > 1 else scores[0]
         weight = weight.bfloat16()
     wide = torch.promote_types(states.dtype, torch.float32)
     return F.linear(states.to(wide), weight.to(wide))

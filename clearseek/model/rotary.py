@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearseek.config.model import ModelConfig, YarnScaling
 from clearseek.model.kernels import functions as kernels
-from clearseek.model.kernels.library import fits
+from clearseek.model.kernels.library import MAX_HEAD, fits
 from clearseek.model.layers import RMSNorm
 
 
@@ -70,7 +70,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, norm: RMSNorm | None = None, pai
     cos and sin [T or B, 1, rotary / 2]; `pairs` turns neighbours (DeepSeek), else halves.
     """
     rotary = 2 * cos.shape[-1]
-    if fits(x.dtype, x, x.shape[-1], rotary):
+    if x.shape[-1] <= MAX_HEAD and fits(x.dtype, x, x.shape[-1], rotary):
         weight, eps = (None, 0.0) if norm is None else (norm.weight.float(), norm.eps)
         turned: Tensor = kernels.Rotate.apply(x, weight, eps, cos.flatten(0, -2), sin.flatten(0, -2), pairs)
         return turned

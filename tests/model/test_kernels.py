@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clearseek.config.model import ModelConfig
 from clearseek.engine.engine import inference_copy
 from clearseek.model import attention, layers, log_probs, rotary
 from clearseek.model.decoder import Decoder
@@ -12,35 +11,16 @@ from clearseek.model.experts import Router
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import library
 from clearseek.model.kernels.decode import FusedDecoder
+from tests.model.kernel_inputs import BF16, assert_same, lane_sized, packed, rms
 from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
-BF16 = torch.bfloat16
-# a rounding may choose another expert, which is no error of the kernels
-EVERY_EXPERT = {"num_experts_per_token": 8, "num_expert_groups": 1, "num_limited_groups": 1}
-
-
-@pytest.fixture
-def random():
-    """Normal numbers, the same in every run; `bf16` ones are leaves that hold what bf16 can."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape, dtype=torch.float32):
-        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
-
-    return draw
 
 
 def plain(function, *tensors):
     """Result and gradients of the plain form in fp64, where nothing is rounded."""
     leaves = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in tensors]
     return leaves, function(*leaves)
-
-
-def assert_same(ours, wanted, tolerance=0.01):
-    """Relative to the largest element, or to 1: bf16 keeps eight bits."""
-    scale = wanted.abs().max().clamp(min=1.0)
-    assert ((ours.double() - wanted.double()).abs().max() / scale) < tolerance
 
 
 def compare(fused, function, *tensors, tolerance=0.01):
@@ -54,10 +34,6 @@ def compare(fused, function, *tensors, tolerance=0.01):
     for mine, theirs in zip(tensors, leaves, strict=True):
         if mine.requires_grad:
             assert_same(mine.grad, theirs.grad, tolerance)
-
-
-def rms(x, weight):
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * weight
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
@@ -192,18 +168,6 @@ def test_experts(random, unused):
     )  # fmt: skip
 
 
-def packed(rows, length):
-    """Segments of rows: documents of 1, 2, 5, 8 … tokens, padding behind the last in the first row."""
-    segments = torch.zeros(rows, length, dtype=torch.int32)
-    for row in range(rows):
-        place, number = 0, 1
-        while place < length - 3 * (row == 0):
-            size = 1 + (number * number + row) % 40
-            segments[row, place : place + size] = number
-            place, number = place + size, number + 1
-    return segments
-
-
 @pytest.mark.parametrize("length", [1, 5, 16, 33, 64, 129])
 @pytest.mark.parametrize(("heads", "key_heads", "shared"), [(2, 2, 0), (4, 2, 0), (3, 1, 0), (2, 2, 16)])
 def test_attention(random, length, heads, key_heads, shared):
@@ -287,20 +251,6 @@ def test_drawing_follows_the_probabilities():
     torch.testing.assert_close(entropy[0], -(kept.exp() * kept).sum(), rtol=1e-4, atol=1e-4)
     edges = kernels.draw(scores.expand(2, -1), torch.tensor([0.0, 1.0 - 2**-24]), 1.0)[0]
     assert edges.tolist() == [0, 25]
-
-
-def lane_sized(name, **changes):
-    """A tiny model of a family whose every size is a multiple of sixteen."""
-    shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 97, "intermediate_size": 96}
-    if "deepseek" in name:
-        low = None if shape["q_lora_rank"] is None else 32
-        shape |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 32, "kv_lora_rank": 48}
-        shape |= {"q_lora_rank": low, "moe_intermediate_size": 32} | EVERY_EXPERT
-    else:
-        shape |= {"head_dim": 32}
-    model = Decoder(ModelConfig.model_validate(shape | changes))
-    model.initialise(torch.Generator().manual_seed(0))
-    return model
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])

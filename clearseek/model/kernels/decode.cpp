@@ -66,8 +66,6 @@ static void norm_row(const In* x, const float* weight, bf16* y, int64_t size, fl
         store(y + c, _mm512_mul_ps(_mm512_mul_ps(load(x + c), factor), load(weight + c)));
 }
 
-static constexpr int64_t MAX_HEAD = 512;
-
 // Norm of one head (where there is a weight), then turning its last `rotary` numbers; in place
 static void turn_head(bf16* x, const float* weight, int64_t size, int64_t rotary, const float* cos, const float* sin,
                       bool pairs, float eps) {

@@ -12,20 +12,23 @@ from clearseek.model.attention import Cache, GroupedQueryAttention, LatentAttent
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
 from clearseek.model.kernels.functions import call, head_scores, pack
-from clearseek.model.kernels.library import fits
+from clearseek.model.kernels.library import MAX_EXPERTS, MAX_HEAD, fits
 from clearseek.model.layers import SwiGLU
 
-_MAX_EXPERTS, _MAX_HEAD = 64, 512
 _NO_MATRIX = (0, 0, 0)
 
 
 class FusedDecoder:
-    """Packed copies of a model's matrices, and where everything lies. Norms and embedding are the model's own."""
+    """Packed copies of a model's matrices, and where everything lies; fp32 norms and the embedding are its own.
+
+    Made again whenever the model's weights change.
+    """
 
     def __init__(self, model: Decoder) -> None:
         self.model = model
         self.kept: list[Tensor] = []  # what the addresses below point at
         self.widest = model.config.hidden_size
+        self.norm = self._address(model.norm.weight)
         self.layers = [self._layer(layer) for layer in model.layers if isinstance(layer, Layer)]
         self.head = pack(model.head_weight)
 
@@ -37,7 +40,11 @@ class FusedDecoder:
     def decode(self, tokens: Tensor, where: Tensor, caches: Sequence[Cache]) -> Tensor:
         """As `Decoder.decode`: final states [B, hidden] in bf16 of tokens [B] at positions `where` [B]."""
         length = caches[0][0].shape[1]
-        cos, sin = (part.contiguous() for part in self.model.rotary_for(length, tokens.device))
+        cos, sin = (part.float().contiguous() for part in self.model.rotary_for(length, tokens.device))
+        tokens, where = tokens.contiguous(), where.contiguous()
+        assert tokens.dtype == where.dtype == torch.int64
+        assert 0 <= int(where.min()) <= int(where.max()) < length
+        assert all(kept.is_contiguous() and len(kept) == len(tokens) for cache in caches for kept in cache)
         config = self.model.config
         states = torch.empty(len(tokens), config.hidden_size, dtype=torch.bfloat16)
         is_latent = config.is_latent
@@ -47,7 +54,7 @@ class FusedDecoder:
                 config.hidden_size, config.num_layers, is_latent, config.num_heads,
                 config.num_heads if is_latent else config.kv_heads, head - config.rotary_dim, config.rotary_dim,
                 config.v_head_dim or 0, config.kv_lora_rank or 0, length, self.model.embedding.weight.data_ptr(),
-                self.model.norm.weight.data_ptr(), cos.data_ptr(), sin.data_ptr(),
+                self.norm, cos.data_ptr(), sin.data_ptr(),
             ],
             dtype=torch.int64,
         )  # fmt: skip
@@ -56,7 +63,8 @@ class FusedDecoder:
         assert isinstance(first, Layer)
         latent_eps = first.attention.kv_norm.eps if isinstance(first.attention, LatentAttention) else 0.0
         constants = torch.tensor(
-            [config.rms_norm_eps, latent_eps, first.attention.scale, config.routed_scaling_factor]
+            [config.rms_norm_eps, latent_eps, first.attention.scale, config.routed_scaling_factor],
+            dtype=torch.float32,
         )
         call(
             "decode_step", plan, torch.tensor(places, dtype=torch.int64), constants, tokens, where, states,
@@ -146,6 +154,7 @@ def _is_fit(model: Decoder, dtype: torch.dtype) -> bool:
     else:
         head = config.head_size
         sizes += [head]
-    if head > _MAX_HEAD or config.num_routed_experts > _MAX_EXPERTS or config.num_expert_groups > 1:
+    if head > MAX_HEAD or config.num_routed_experts > MAX_EXPERTS or config.num_expert_groups > 1:
         return False
-    return model.embedding.weight.dtype == torch.float32 and fits(dtype, model.embedding.weight, *sizes)
+    embedding = model.embedding.weight
+    return embedding.dtype == torch.float32 and embedding.is_contiguous() and fits(dtype, embedding, *sizes)

@@ -68,20 +68,32 @@ void route_backward(const float* affinity, const uint8_t* chosen, const float* g
     }
 }
 
-// Tokens sorted by expert, in order within each: `tokens` [N · K] which token stands where, `places` [N, K] where a
-// token's copies stand, `ends` [E] where each expert's stretch ends
-void sort_by_expert(const uint8_t* chosen, int32_t* tokens, int32_t* places, int64_t* ends, int64_t rows,
-                    int64_t experts, int64_t count, int64_t /* threads */) {
+// Tokens sorted by expert, in order within each: `tokens` [N · K] which token stands where and `sorted` its gate,
+// `places` [N, K] where a token's copies stand, `ends` [E] where each expert's stretch ends. Of more than K marks in
+// a row, which scores that are no numbers may leave, the first K count.
+void sort_by_expert(const uint8_t* chosen, const float* gates, int32_t* tokens, int32_t* places, float* sorted,
+                    int64_t* ends, int64_t rows, int64_t experts, int64_t count, int64_t /* threads */) {
     std::vector<int64_t> next(experts + 1, 0);
     for (int64_t n = 0; n < rows; n++)
-        for (int64_t e = 0; e < experts; e++) next[e + 1] += chosen[n * experts + e];
+        for (int64_t e = 0, k = 0; e < experts && k < count; e++)
+            if (chosen[n * experts + e]) next[e + 1]++, k++;
     for (int64_t e = 0; e < experts; e++) ends[e] = next[e + 1] += next[e];
     for (int64_t n = 0; n < rows; n++)
-        for (int64_t e = 0, k = 0; e < experts; e++)
+        for (int64_t e = 0, k = 0; e < experts && k < count; e++)
             if (chosen[n * experts + e]) {
                 tokens[next[e]] = static_cast<int32_t>(n);
+                sorted[next[e]] = gates[n * experts + e];
                 places[n * count + k++] = static_cast<int32_t>(next[e]++);
             }
+}
+
+// The way back of `sorted` above: gates [N, E], zero where an expert was not chosen
+void gates_of_tokens(const uint8_t* chosen, const int32_t* places, const float* sorted, float* gates, int64_t rows,
+                     int64_t experts, int64_t count, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t e = 0, k = 0; e < experts; e++)
+            gates[n * experts + e] = chosen[n * experts + e] && k < count ? sorted[places[n * count + k++]] : 0.0f;
 }
 
 // y[i] = x[tokens[i]], rows of `size`

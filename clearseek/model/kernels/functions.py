@@ -34,8 +34,15 @@ def _kinds(given: torch.dtype, wanted: torch.dtype) -> int:
 
 def _rows(x: Tensor) -> Tensor:
     """`x` as [N, size] whose rows are dense; they may lie apart, as those of a slice do."""
-    flat = x.flatten(0, -2)
+    flat = x.reshape(-1, x.shape[-1])
     return flat if flat.stride(-1) == 1 else flat.contiguous()
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """`x` [B, T, H, D] as the attention's kernel reads it: dense heads, tokens evenly apart over all rows."""
+    _, length, _, size = x.shape
+    is_dense = x.stride(3) == 1 or size == 1
+    return x if is_dense and x.stride(0) == length * x.stride(1) and x.stride(1) % 2 == 0 else x.contiguous()
 
 
 class RmsNorm(torch.autograd.Function):
@@ -45,22 +52,8 @@ class RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         """One pass; the rows' factors are kept for the way back."""
         flat = _rows(x)
-        count, size = flat.shape
-        y, scale = torch.empty(x.shape, dtype=dtype), torch.empty(count)
-        call(
-            "rms_norm_forward",
-            _kinds(x.dtype, dtype),
-            flat,
-            flat.stride(0),
-            None,
-            None,
-            weight,
-            y,
-            scale,
-            count,
-            size,
-            float(eps),
-        )
+        y, scale = x.new_empty(x.shape, dtype=dtype), x.new_empty(len(flat), dtype=_FP32)
+        _norm_forward(flat, None, None, weight, y, scale, eps)
         ctx.save_for_backward(flat, weight, scale)
         return y
 
@@ -72,25 +65,25 @@ class RmsNorm(torch.autograd.Function):
         return (*_norm_backward(flat, weight, scale, gradients[0].contiguous(), None, None), None, None)
 
 
+def _norm_forward(
+    flat: Tensor,
+    delta: Tensor | None,
+    total: Tensor | None,
+    weight: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    eps: float,
+) -> None:
+    kinds, source = _kinds(flat.dtype, y.dtype), (flat, flat.stride(0))
+    call("rms_norm_forward", kinds, *source, delta, total, weight, y, scale, *flat.shape, float(eps))
+
+
 def _norm_backward(
     flat: Tensor, weight: Tensor, scale: Tensor, grad: Tensor, past: Tensor | None, delta: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    dx, dweight = torch.empty(grad.shape, dtype=flat.dtype), torch.empty_like(weight)
-    call(
-        "rms_norm_backward",
-        _kinds(flat.dtype, grad.dtype),
-        flat,
-        flat.stride(0),
-        weight,
-        scale,
-        grad,
-        past,
-        dx,
-        delta,
-        dweight,
-        flat.shape[0],
-        flat.shape[1],
-    )
+    dx, dweight = torch.empty_like(grad, dtype=flat.dtype), torch.empty_like(weight)
+    kinds, source = _kinds(flat.dtype, grad.dtype), (flat, flat.stride(0))
+    call("rms_norm_backward", kinds, *source, weight, scale, grad, past, dx, delta, dweight, *flat.shape)
     return dx, dweight
 
 
@@ -100,24 +93,11 @@ class AddRmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stream: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """One pass over both."""
+        assert stream.shape == delta.shape
         stream, delta = stream.contiguous(), delta.contiguous()
-        count, size = stream.numel() // stream.shape[-1], stream.shape[-1]
-        total, y = torch.empty_like(stream), torch.empty(stream.shape, dtype=_BF16)
-        scale = torch.empty(count)
-        call(
-            "rms_norm_forward",
-            _kinds(_FP32, _BF16),
-            stream,
-            size,
-            delta,
-            total,
-            weight,
-            y,
-            scale,
-            count,
-            size,
-            float(eps),
-        )
+        flat, total, y = _rows(stream), torch.empty_like(stream), torch.empty_like(delta)
+        scale = stream.new_empty(len(flat))
+        _norm_forward(flat, delta, total, weight, y, scale, eps)
         ctx.save_for_backward(total, weight, scale)
         ctx.set_materialize_grads(False)
         return total, y
@@ -130,10 +110,9 @@ class AddRmsNorm(torch.autograd.Function):
         past, grad = gradients
         if grad is None:
             return past, None if past is None else past.bfloat16(), None, None
-        ddelta = torch.empty(total.shape, dtype=_BF16)
+        ddelta = torch.empty_like(total, dtype=_BF16)
         past = None if past is None else past.contiguous()
-        flat = total.view(-1, total.shape[-1])
-        dstream, dweight = _norm_backward(flat, weight, scale, grad.contiguous(), past, ddelta)
+        dstream, dweight = _norm_backward(_rows(total), weight, scale, grad.contiguous(), past, ddelta)
         return dstream, ddelta, dweight, None
 
 
@@ -143,6 +122,7 @@ class AddToStream(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stream: Tensor, delta: Tensor) -> Tensor:
         """One pass without a widened copy of delta."""
+        assert stream.shape == delta.shape
         stream, delta = stream.contiguous(), delta.contiguous()
         total = torch.empty_like(stream)
         call("add_to_stream", stream, delta, total, stream.numel())
@@ -168,26 +148,12 @@ class Rotate(torch.autograd.Function):
     ) -> Tensor:
         """One pass; dense [..., T, H, D]."""
         heads, size = x.shape[-2:]
-        flat = _rows(x.flatten(-2))
-        cos, sin = cos.contiguous(), sin.contiguous()
-        y = torch.empty(x.shape, dtype=_BF16)
-        scale = torch.empty(flat.shape[0] * heads if weight is not None else 0)
-        positions, half = cos.shape
-        ctx.common = (positions, 2 * half, int(pairs))
-        ctx.sizes = (flat.shape[0], heads, size)
-        call(
-            "rotate_forward",
-            flat,
-            flat.stride(0),
-            weight,
-            float(eps),
-            cos,
-            sin,
-            *ctx.common,
-            y,
-            scale,
-            *ctx.sizes,
-        )
+        flat, y = _rows(x.flatten(-2)), x.new_empty(x.shape)
+        cos, sin = cos.float().contiguous(), sin.float().contiguous()
+        scale = cos.new_empty(len(flat) * heads if weight is not None else 0)
+        source, ctx.sizes = (flat, flat.stride(0)), (len(flat), heads, size)
+        ctx.turns = len(cos), 2 * cos.shape[1], int(pairs)
+        call("rotate_forward", *source, weight, float(eps), cos, sin, *ctx.turns, y, scale, *ctx.sizes)
         ctx.save_for_backward(flat, weight, cos, sin, scale)
         return y
 
@@ -196,23 +162,10 @@ class Rotate(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of x and weight."""
         flat, weight, cos, sin, scale = ctx.saved_tensors
-        grad = gradients[0].contiguous()
-        dx = torch.empty(grad.shape, dtype=_BF16)
-        dweight = None if weight is None else torch.empty_like(weight)
-        call(
-            "rotate_backward",
-            flat,
-            flat.stride(0),
-            weight,
-            cos,
-            sin,
-            *ctx.common,
-            scale,
-            grad,
-            dx,
-            dweight,
-            *ctx.sizes,
-        )
+        grad, source = gradients[0].contiguous(), (flat, flat.stride(0))
+        dx, dweight = torch.empty_like(grad), None if weight is None else torch.empty_like(weight)
+        given = *source, weight, cos, sin, *ctx.turns, scale, grad
+        call("rotate_backward", *given, dx, dweight, *ctx.sizes)
         return dx, dweight, None, None, None, None
 
 
@@ -223,9 +176,9 @@ class SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, gate_up: Tensor, gates: Tensor | None, experts: int) -> Tensor:
         """One pass."""
         gate_up = gate_up.contiguous()
-        gates = None if gates is None else gates.contiguous()
+        gates = None if gates is None else gates.float().contiguous()
         size = gate_up.shape[-1] // (2 * experts)
-        y = torch.empty((*gate_up.shape[:-1], experts * size), dtype=_BF16)
+        y = gate_up.new_empty(*gate_up.shape[:-1], experts * size)
         ctx.sizes = (y.numel() // (experts * size), experts, size)
         call("swiglu_forward", gate_up, gates, y, *ctx.sizes)
         ctx.save_for_backward(gate_up, gates)
@@ -250,9 +203,9 @@ class Route(torch.autograd.Function):
         ctx: Any, scores: Tensor, bias: Tensor, num_chosen: int, scaling: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass; any E up to 64."""
-        scores, experts = scores.contiguous(), scores.shape[-1]
+        scores, bias, experts = scores.contiguous(), bias.float().contiguous(), scores.shape[-1]
         affinity, gates = torch.empty_like(scores), torch.empty_like(scores)
-        chosen = torch.empty(scores.shape, dtype=torch.bool)
+        chosen = torch.empty_like(scores, dtype=torch.bool)
         ctx.sizes = (scores.numel() // experts, experts)
         ctx.scaling = float(scaling)
         call("route_forward", scores, bias, affinity, chosen, gates, *ctx.sizes, num_chosen, ctx.scaling)
@@ -292,74 +245,44 @@ class Attention(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         """Online in blocks of queries; only the logarithms of the softmax's sums are kept."""
-        query = query.contiguous()
         rows, length, heads, _ = query.shape
-        shared = None if shared is None else _rows(shared).view(rows, length, -1)
+        query, key, value, starts = query.contiguous(), _tokens(key), _tokens(value), starts.contiguous()
+        shared = None if shared is None else _tokens(shared.unsqueeze(2)).squeeze(2)
         shared_size = 0 if shared is None else shared.shape[-1]
-        sizes = torch.tensor(
-            [rows, length, heads, key.shape[2], key.shape[3], shared_size, value.shape[3]], dtype=torch.int64
-        )
-        out = torch.empty(rows, length, heads, value.shape[3], dtype=_BF16)
-        log_sum = torch.empty(rows, heads, length)
-        saved = (query, key, shared, value, starts.contiguous(), out)
-        call("attention_forward", *_attention_arguments(sizes, scale, *saved), log_sum)
-        ctx.save_for_backward(*saved, log_sum, sizes)
-        ctx.scale = scale
+        sizes = torch.tensor([rows, length, heads, *key.shape[2:], shared_size, value.shape[3]], device="cpu")
+        out = query.new_empty(rows, length, heads, value.shape[3])
+        log_sum = query.new_empty(rows, heads, length, dtype=_FP32)
+        places = _places(query, key, shared, value)
+        call("attention_forward", sizes, float(scale), *places, starts, out, log_sum)
+        ctx.save_for_backward(query, key, shared, value, starts, out, log_sum, sizes)
+        ctx.scale = float(scale)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of query, key, shared and value, from recomputed scores."""
-        *saved, log_sum, sizes = ctx.saved_tensors
-        query, key, shared, value = saved[:4]
-        dquery, dkey = torch.empty_like(query), torch.empty(key.shape, dtype=_BF16)
-        dvalue = torch.empty(value.shape, dtype=_BF16)
-        dshared = None if shared is None else torch.empty(shared.shape, dtype=_BF16)
-        call(
-            "attention_backward",
-            *_attention_arguments(sizes, ctx.scale, *saved),
-            log_sum,
-            gradients[0].contiguous(),
-            dquery,
-            dkey,
-            dkey.stride(1),
-            dkey.stride(2),
-            dshared,
-            dvalue,
-            dvalue.stride(1),
-            dvalue.stride(2),
+        query, key, shared, value, starts, out, log_sum, sizes = ctx.saved_tensors
+        dquery, dkey, dvalue = (
+            query.new_empty(query.shape),
+            key.new_empty(key.shape),
+            value.new_empty(value.shape),
         )
+        dshared = None if shared is None else shared.new_empty(shared.shape)
+        given = *_places(query, key, shared, value), starts, out, log_sum, gradients[0].contiguous()
+        found = dquery, *_place(dkey), dshared, *_place(dvalue)
+        call("attention_backward", sizes, ctx.scale, *given, *found)
         return dquery, dkey, dshared, dvalue, None, None
 
 
-def _attention_arguments(
-    sizes: Tensor,
-    scale: float,
-    query: Tensor,
-    key: Tensor,
-    shared: Tensor | None,
-    value: Tensor,
-    starts: Tensor,
-    out: Tensor,
-) -> tuple[Any, ...]:
-    shared_token = 0 if shared is None else shared.stride(1)
-    return (
-        sizes,
-        float(scale),
-        query,
-        query.stride(1),
-        key,
-        key.stride(1),
-        key.stride(2),
-        shared,
-        shared_token,
-        value,
-        value.stride(1),
-        value.stride(2),
-        starts,
-        out,
-    )
+def _place(x: Tensor) -> tuple[Tensor, int, int]:
+    """x [B, T, H, D], and how far apart its tokens and heads are."""
+    return x, x.stride(1), x.stride(2)
+
+
+def _places(query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor) -> tuple[Any, ...]:
+    common = (None, 0) if shared is None else (shared, shared.stride(1))
+    return query, query.stride(1), *_place(key), *common, *_place(value)
 
 
 class Experts(torch.autograd.Function):
@@ -374,25 +297,22 @@ class Experts(torch.autograd.Function):
         ctx: Any, x: Tensor, chosen: Tensor, gates: Tensor, gate_up: Tensor, down: Tensor, num_chosen: int
     ) -> Tensor:
         """Copies, two products an expert, and each token's sum."""
-        x, chosen, gates = x.contiguous(), chosen.contiguous(), gates.contiguous()
-        (rows, size), experts, width = x.shape, gates.shape[1], down.shape[2]
-        tokens, places = torch.empty(2, rows * num_chosen, dtype=torch.int32).unbind()
-        ends = torch.empty(experts, dtype=torch.int64)
-        call("sort_by_expert", chosen, tokens, places, ends, rows, experts, num_chosen)
-        gate = gates.t()[chosen.t()]  # in the same order: by expert, then by token
-        copies, pairs = _gathered(x, tokens), torch.empty(len(tokens), 2 * width, dtype=_BF16)
-        hidden, outputs = (
-            torch.empty(len(tokens), width, dtype=_BF16),
-            torch.empty(len(tokens), size, dtype=_BF16),
-        )
-        stretches = list(zip([0, *ends.tolist()], ends.tolist(), strict=False))
+        x, chosen, gates = x.contiguous(), chosen.contiguous(), gates.float().contiguous()
+        ctx.sizes = rows, experts, _ = len(x), gates.shape[1], num_chosen
+        tokens, places = torch.zeros(2, rows * num_chosen, dtype=torch.int32, device=x.device).unbind()
+        gate, ends = gates.new_empty(len(tokens)), torch.empty(experts, dtype=torch.int64, device=x.device)
+        call("sort_by_expert", chosen, gates, tokens, places, gate, ends, *ctx.sizes)
+        ctx.stretches = stretches = list(zip([0, *ends.tolist()], ends.tolist(), strict=False))
+        assert stretches[-1][1] == len(tokens), "every token chooses as many experts"
+        copies, width = _gathered(x, tokens), down.shape[2]
+        pairs, hidden = x.new_empty(len(tokens), 2 * width), x.new_empty(len(tokens), width)
         for expert, (begin, end) in enumerate(stretches):
             torch.mm(copies[begin:end], gate_up[expert].t(), out=pairs[begin:end])
         call("swiglu_forward", pairs, gate, hidden, len(tokens), 1, width)
+        outputs = torch.empty_like(copies)
         for expert, (begin, end) in enumerate(stretches):
             torch.mm(hidden[begin:end], down[expert].t(), out=outputs[begin:end])
         ctx.save_for_backward(copies, chosen, gate, pairs, hidden, gate_up, down, tokens, places)
-        ctx.stretches, ctx.num_chosen = stretches, num_chosen
         return _combined(outputs, places, num_chosen)
 
     @staticmethod
@@ -412,20 +332,20 @@ class Experts(torch.autograd.Function):
             torch.mm(dpairs[begin:end], gate_up[expert], out=dcopies[begin:end])
             if end > begin:
                 torch.mm(dpairs[begin:end].t(), copies[begin:end], out=dgate_up[expert])
-        dgates = torch.zeros(chosen.t().shape).masked_scatter_(chosen.t(), dgate).t()
-        return _combined(dcopies, places, ctx.num_chosen), None, dgates, dgate_up, ddown, None
+        dgates = gate.new_empty(chosen.shape)
+        call("gates_of_tokens", chosen, places, dgate, dgates, *ctx.sizes)
+        return _combined(dcopies, places, ctx.sizes[2]), None, dgates, dgate_up, ddown, None
 
 
 def _gathered(x: Tensor, tokens: Tensor) -> Tensor:
-    y = torch.empty(len(tokens), x.shape[1], dtype=_BF16)
+    y = x.new_empty(len(tokens), x.shape[1])
     call("gather_rows", x, tokens, y, len(tokens), x.shape[1])
     return y
 
 
 def _combined(x: Tensor, places: Tensor, count: int) -> Tensor:
-    rows, size = len(places) // count, x.shape[1]
-    y = torch.empty(rows, size, dtype=_BF16)
-    call("combine_rows", x, places, y, rows, count, size)
+    y = x.new_empty(len(places) // count, x.shape[1])
+    call("combine_rows", x, places, y, len(y), count, x.shape[1])
     return y
 
 
@@ -438,15 +358,15 @@ class TargetLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """Product, softmax and slope, a few rows at a time."""
+        """Product, softmax and slope, a few rows at a time. IndexError for a target outside the vocabulary."""
         states, targets, weight = states.contiguous(), targets.contiguous(), weight.bfloat16()
+        if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+            raise IndexError(f"a target lies outside the vocabulary of {len(weight)} tokens")
         pairs, (rows, size) = pack(weight), states.shape
-        width, log_prob = pairs.shape[1], torch.empty(rows)
-        slopes = torch.empty(rows, width, dtype=_BF16) if any(ctx.needs_input_grad) else None
-        call(
-            "target_log_probs", states, pairs, targets, 1 / temperature, log_prob, slopes, rows, len(weight), width,
-            size,
-        )  # fmt: skip
+        width, log_prob = pairs.shape[1], states.new_empty(rows, dtype=_FP32)
+        slopes = states.new_empty(rows, width) if any(ctx.needs_input_grad) else None
+        given, sizes = (states, pairs, targets, float(1 / temperature)), (rows, len(weight), width, size)
+        call("target_log_probs", *given, log_prob, slopes, *sizes)
         ctx.save_for_backward(states, weight, slopes)
         return log_prob
 
@@ -467,7 +387,7 @@ def pack(weight: Tensor) -> Tensor:
     """
     weight = weight.bfloat16().contiguous()
     outputs, inputs = weight.shape
-    pairs = torch.zeros(inputs // 2, -(-outputs // LANES) * LANES, dtype=torch.int32)
+    pairs = weight.new_zeros(inputs // 2, -(-outputs // LANES) * LANES, dtype=torch.int32)
     call("pack_weight", weight, pairs, outputs, inputs, pairs.shape[1])
     return pairs
 
@@ -475,29 +395,17 @@ def pack(weight: Tensor) -> Tensor:
 def head_scores(states: Tensor, pairs: Tensor, vocabulary: int) -> Tensor:
     """`decoder.logits`: states [N, C] in bf16, the head's weight as `pack` lays it out → [N, V] in fp32."""
     states, width = states.contiguous(), pairs.shape[1]
-    scores = torch.empty(states.shape[0], width)
-    call("packed_head", states, pairs, scores, states.shape[0], width, states.shape[1])
+    scores = states.new_empty(len(states), width, dtype=_FP32)
+    call("packed_head", states, pairs, scores, len(states), width, states.shape[1])
     return scores[:, :vocabulary]
 
 
 def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B]."""
-    scores = scores if scores.stride(-1) == 1 else scores.contiguous()
-    uniforms = uniforms.contiguous()
+    scores, uniforms = _rows(scores.float()), uniforms.float().contiguous()
     rows, size = scores.shape
-    tokens, scratch = torch.empty(rows, dtype=torch.int64), torch.empty(scores.shape)
-    log_probs, entropies = torch.empty(2, rows).unbind()
-    call(
-        "draw",
-        scores,
-        scores.stride(0),
-        uniforms,
-        float(1 / temperature),
-        tokens,
-        log_probs,
-        entropies,
-        scratch,
-        rows,
-        size,
-    )
+    tokens, scratch = scores.new_empty(rows, dtype=torch.int64), scores.new_empty(rows, size)
+    log_probs, entropies = scores.new_empty(2, rows).unbind()
+    given = scores, scores.stride(0), uniforms, float(1 / temperature)
+    call("draw", *given, tokens, log_probs, entropies, scratch, rows, size)
     return tokens, log_probs, entropies

@@ -92,7 +92,7 @@ void draw(const float* scores, int64_t width, const float* uniforms, float inver
             const __mmask16 some = lanes(size - c);
             __m512 shifted = _mm512_sub_ps(load_some(row + c, some, top), _mm512_set1_ps(top));
             // a score of -inf weighs nothing; 0 · -inf would not be a number
-            shifted = _mm512_max_ps(_mm512_mul_ps(shifted, _mm512_set1_ps(inverse)), _mm512_set1_ps(-100.0f));
+            shifted = _mm512_max_ps(_mm512_set1_ps(-100.0f), _mm512_mul_ps(shifted, _mm512_set1_ps(inverse)));
             const __m512 e = _mm512_maskz_mov_ps(some, exponential(shifted));
             _mm512_mask_storeu_ps(weight + c, some, e);
             total = _mm512_add_ps(total, e);

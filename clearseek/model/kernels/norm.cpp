@@ -67,8 +67,6 @@ static void norm_backward(const In* x, int64_t stride, const float* weight, cons
     }
 }
 
-static constexpr int64_t MAX_HEAD = 512;
-
 extern "C" {
 
 // kinds: bit 0: the input is fp32 (else bf16), bit 1: the output is fp32

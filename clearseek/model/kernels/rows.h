@@ -41,7 +41,8 @@ static inline void swiglu_row(const bf16* gate, float weight, bf16* y, int64_t s
     }
 }
 
-static constexpr int64_t MAX_EXPERTS = 64;
+static constexpr int64_t MAX_EXPERTS = 64;  // both as in `kernels/library.py`
+static constexpr int64_t MAX_HEAD = 512;
 
 // One token's scores [E] → affinity, chosen, gates; see `route_forward`
 static inline void route_row(const float* scores, const float* bias, float* affinity, uint8_t* chosen, float* gates,
@@ -50,6 +51,7 @@ static inline void route_row(const float* scores, const float* bias, float* affi
     for (int64_t e = 0; e < experts; e++) {
         affinity[e] = 1.0f / (1.0f + std::exp(-scores[e]));
         biased[e] = affinity[e] + bias[e];
+        if (std::isnan(biased[e])) biased[e] = INFINITY;  // still exactly `count` are chosen
     }
     for (int64_t e = 0; e < experts; e++) {
         int64_t better = 0;
