@@ -12,19 +12,28 @@ import json
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-TASKS = ["arithmetic", "digits"]  # of what rl_start.toml has read, where answering at once goes wrong most
+START_STAGES = ("tokenizer", "pretrain", "cold-start")
 
 
 def make_start(folder: Path) -> Path:
-    """Train the start checkpoint with `clearseek run`, unless the folder holds it already."""
-    run = folder / "start"
-    command = [sys.executable, "-m", "clearseek", "run", str(HERE / "rl_start.toml"), "--out", str(run)]
+    """r1-mini's base after its cold start, which mostly answers at once; trained unless the folder holds it."""
+    from clearseek.config.shipped import find_recipe
+    from clearseek.config.toml import to_toml
+
+    recipe = tomllib.loads(find_recipe("r1-mini").read_text(encoding="utf-8"))
+    recipe |= {"name": "rl-start", "final": START_STAGES[-1]}
+    recipe["models"] = {"teacher": recipe["models"]["teacher"]}
+    recipe["stages"] = {name: recipe["stages"][name] for name in START_STAGES}
+    written, run = folder / "start.toml", folder / "start"
+    written.write_text(to_toml(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "clearseek", "run", str(written), "--out", str(run)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return run / "checkpoints" / "cold-start"
+    return run / "checkpoints" / START_STAGES[-1]
 
 
 def write_problems(folder: Path, start: Path, count: int, held_out: int) -> dict[str, Path]:
@@ -36,7 +45,7 @@ def write_problems(folder: Path, start: Path, count: int, held_out: int) -> dict
     paths = {}
     splits: list[tuple[str, Split, int]] = [("train", "train", count), ("eval", "held_out", held_out)]
     for name, split, size in splits:
-        problems = generate(TASKS, ["en"], [1, 2], size, 7, split, "bench")
+        problems = generate(None, ["en", "ko", "zh"], [1, 2], size, 7, split, "bench")
         for side in ("ours", "trl"):
             path = paths[f"{name}-{side}"] = folder / f"{name}-{side}.jsonl"
             rows = [

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from clearseek.config.errors import InputError
 from clearseek.config.recipe import Problems
 from clearseek.tasks.problem import Problem
@@ -21,6 +23,7 @@ class ProblemSource:
     def __init__(self, problems: Problems, seed: int, stream: str) -> None:
         self.problems, self.seed, self.stream = problems, seed, stream
         self.pool = {split: self._load(split) for split in _SPLITS} if self.is_finite else {}
+        self._last_order = (0, 0), np.empty(0, np.int64)
 
     @property
     def is_finite(self) -> bool:
@@ -34,17 +37,21 @@ class ProblemSource:
         """
         if not self.is_finite:
             return _unique(self._generate(count, "train", f"{self.stream}/{round}"))
-        pool = [problem for name, problem in self._named if name not in without]
+        pool = self.pool["train"]
+        if without:
+            pool = [problem for name, problem in self._named if name not in without]
         if not pool:
             raise InputError(
                 f"{self.problems.path}: every problem is solved and retired; stop here or add problems"
             )
-        orders = {
-            epoch: epoch_order(len(pool), self.seed, self.stream, epoch)
-            for epoch in range(round * count // len(pool), ((round + 1) * count - 1) // len(pool) + 1)
-        }
         places = (divmod(position, len(pool)) for position in range(round * count, (round + 1) * count))
-        return _unique([pool[orders[epoch][place]] for epoch, place in places])
+        return _unique([pool[self._order(len(pool), epoch)[place]] for epoch, place in places])
+
+    def _order(self, size: int, epoch: int) -> np.ndarray:
+        """The order of one pass over the pool; the last one asked for is remembered."""
+        if self._last_order[0] != (size, epoch):
+            self._last_order = (size, epoch), epoch_order(size, self.seed, self.stream, epoch)
+        return self._last_order[1]
 
     @cached_property
     def _named(self) -> list[tuple[str, Problem]]:

@@ -12,12 +12,42 @@
 #include "simd.h"
 
 
+// y [columns, rows] = x [rows, columns], 32 bits each; sixteen by sixteen in registers, what is left one by one
+static void transpose(const uint32_t* x, int64_t ldx, int64_t rows, int64_t columns, uint32_t* y, int64_t ldy) {
+    int64_t t = 0;
+    for (; t + 16 <= rows; t += 16) {
+        int64_t c = 0;
+        for (; c + 16 <= columns; c += 16) {
+            __m512i r[16], u[16];
+            for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(x + (t + i) * ldx + c);
+            for (int i = 0; i < 16; i += 2) {
+                u[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+                u[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+            }
+            for (int i = 0; i < 16; i += 4) {
+                r[i] = _mm512_unpacklo_epi64(u[i], u[i + 2]);
+                r[i + 1] = _mm512_unpackhi_epi64(u[i], u[i + 2]);
+                r[i + 2] = _mm512_unpacklo_epi64(u[i + 1], u[i + 3]);
+                r[i + 3] = _mm512_unpackhi_epi64(u[i + 1], u[i + 3]);
+            }
+            for (int i = 0; i < 4; i++) {  // r[4 g + i] holds rows 4 g … 4 g + 3 of columns i, 4 + i, 8 + i, 12 + i
+                const __m512i a = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), b = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
+                const __m512i d = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xDD), e = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xDD);
+                u[i] = _mm512_shuffle_i32x4(a, b, 0x88), u[8 + i] = _mm512_shuffle_i32x4(a, b, 0xDD);
+                u[4 + i] = _mm512_shuffle_i32x4(d, e, 0x88), u[12 + i] = _mm512_shuffle_i32x4(d, e, 0xDD);
+            }
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(y + (c + i) * ldy + t, u[i]);
+        }
+        for (; c < columns; c++)
+            for (int i = 0; i < 16; i++) y[c * ldy + t + i] = x[(t + i) * ldx + c];
+    }
+    for (; t < rows; t++)
+        for (int64_t c = 0; c < columns; c++) y[c * ldy + t] = x[t * ldx + c];
+}
+
 // x [T, size] → its transpose with pairs along `size`: [size / 2, width]
 static void pack_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
-    for (int64_t t = 0; t < rows; t++) {
-        const uint32_t* row = reinterpret_cast<const uint32_t*>(x + t * stride);
-        for (int64_t d = 0; d < size / 2; d++) y[d * width + t] = row[d];
-    }
+    transpose(reinterpret_cast<const uint32_t*>(x), stride / 2, rows, size / 2, y, width);
 }
 
 static inline __m512i interleave(__m256i first, __m256i second) {
@@ -107,16 +137,17 @@ static void attend_block(const Shape& s, const ForwardScratch& kept, float* scor
 }
 
 struct BackwardScratch {
-    std::vector<uint32_t> query_t, grad_t, query, grad, dscore_pairs;
+    std::vector<uint32_t> query_t, grad_t, query, grad, dscore_pairs, key_pairs;
     std::vector<bf16> key, key_t, probs, dscores;
-    std::vector<float> scores, dprobs, dquery_t, dkey, dvalue, dshared, delta;
+    std::vector<float> scores, dprobs, dquery_t, dquery, dkey, dvalue, dshared, delta;
     BackwardScratch(const Shape& s, int64_t width) {
         const int64_t size = s.own + s.shared;
         query_t.assign(size / 2 * width, 0), grad_t.assign(s.value / 2 * width, 0);
         query.assign(width / 2 * size, 0), grad.assign(width / 2 * s.value, 0);
-        dscore_pairs.resize(BLOCK / 2 * width), key.assign(width * size, 0), key_t.assign(size * width, 0);
+        dscore_pairs.resize(BLOCK / 2 * width), key_pairs.resize(width / 2 * size);
+        key.assign(width * size, 0), key_t.assign(size * width, 0);
         probs.resize(BLOCK * width), dscores.resize(BLOCK * width), scores.resize(BLOCK * width);
-        dprobs.resize(BLOCK * width), dquery_t.resize(size * width), dkey.resize(width * size);
+        dprobs.resize(BLOCK * width), dquery_t.resize(size * width), dquery.resize(width * size), dkey.resize(width * size);
         dvalue.resize(width * s.value), dshared.resize(width * std::max<int64_t>(s.shared, 1)), delta.resize(width);
     }
 };
@@ -186,10 +217,12 @@ static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t wid
     std::fill(w.dquery_t.begin(), w.dquery_t.end(), 0.0f);
     for (int64_t first = 0; first < s.length; first += BLOCK)
         attend_backward_block(s, w, width, value, value_token, start, log_sum, first);
-    const __m512i step = _mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(width)));
+    float* rows = w.dquery.data();  // back to rows of queries
+    transpose(reinterpret_cast<const uint32_t*>(w.dquery_t.data()), width, size, s.length,
+              reinterpret_cast<uint32_t*>(rows), size);
     for (int64_t t = 0; t < s.length; t++)
         for (int64_t c = 0; c < size; c += 16)
-            store(dquery + t * dquery_token + c, _mm512_i32gather_ps(step, w.dquery_t.data() + c * width + t, 4));
+            store(dquery + t * dquery_token + c, load(rows + t * size + c));
 }
 
 extern "C" {
@@ -243,8 +276,9 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
                 if (s.shared)
                     copy_rows(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
                               w.key.data() + s.own, size);
-                for (int64_t t = 0; t < s.length; t++)
-                    for (int64_t c = 0; c < size; c++) w.key_t[c * width + t] = w.key[t * size + c];
+                pack_rows(w.key.data(), size, s.length, size, w.key_pairs.data(), size);
+                transpose(w.key_pairs.data(), size, (s.length + 1) / 2, size,
+                          reinterpret_cast<uint32_t*>(w.key_t.data()), width / 2);
                 std::fill(w.dkey.begin(), w.dkey.end(), 0.0f);
                 std::fill(w.dvalue.begin(), w.dvalue.end(), 0.0f);
                 for (int64_t h = head * group; h < (head + 1) * group; h++)
