@@ -85,7 +85,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-steps", type=int, default=200)
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-rl"))
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)

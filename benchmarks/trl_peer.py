@@ -293,7 +293,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--target", type=float, required=True, help="held-out accuracy at which to stop")
     add("--max-steps", type=int, required=True)
     add("--max-tokens", type=int, default=96, help="completion tokens")
-    add("--eval-every", type=int, default=5, help="steps between evaluations")
+    add("--eval-every", type=int, default=1, help="steps between evaluations")
     add("--eval-temperature", type=float, default=1.0, help="0 is greedy")
     # A second thread shortens the wait but spins between operations this small: more CPU seconds, not fewer.
     add("--threads", type=int, default=1)

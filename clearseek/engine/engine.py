@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clearseek.config.errors import InputError
@@ -24,6 +25,7 @@ from clearseek.model.layers import RMSNorm
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
 _PREFILL_ROWS = 64  # prompts read in one pass
+_PREFILL_MULTIPLE = 16  # their length is rounded up to it: a CPU prepares its products anew for every new shape
 _FORKED_PARAMETERS = 20_000_000  # above, a decoding step is arithmetic, which threads share well
 _FORKED_SAMPLES = 64  # below, forking costs more than it saves
 _FORKED_SECONDS = 600.0  # to wait for another process after this one is done
@@ -194,6 +196,7 @@ class _Prompts:
         device = self.model.embedding.weight.device
         prompts = [torch.tensor(self.requests[i].prompt, dtype=torch.long) for i in indices]
         padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(device)
+        padded = F.pad(padded, (0, -padded.shape[1] % _PREFILL_MULTIPLE))
         _, caches = self.model.prefill(padded, self.dtype)
         for row, index in enumerate(indices):
             entries = [tuple(tensor[row] for tensor in cache) for cache in caches]

@@ -1,6 +1,7 @@
 """The command line as a whole: its speed, its suggestions, and how errors become lines and exit codes."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -44,6 +45,20 @@ def test_help_imports_nothing_heavy(arguments):
     result = run_fresh(*arguments, probe=f"print([n for n in {heavy} if n in sys.modules], file=sys.stderr)")
     assert result.returncode == 0
     assert result.stderr.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch, capsys, given, wanted):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    main(["--version"])
+    assert os.environ.get("GOMP_SPINCOUNT") == wanted
 
 
 def test_help_names_every_command_and_exit_code(capsys):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clearseek.engine.engine import Engine
 from clearseek.engine.forked import map_forked, threads
@@ -53,6 +54,32 @@ def test_what_is_no_number_stays_none(random):
     visible = attention.Visible.of(torch.ones(1, 20), BF16)
     mixed = attention.attend_packed(query, key, None, query, visible, 0.2)
     assert mixed.isnan().any(-1).flatten().tolist() == [False] * 5 + [True] * 15
+
+
+class _Products(TorchDispatchMode):
+    """Notes the sizes of every product."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function is torch.ops.aten.mm.out:
+            self.sizes.add((*arguments[0].shape, arguments[1].shape[1]))
+        return function(*arguments, **(keywords or {}))
+
+
+def test_experts_meet_few_shapes(random):
+    """Torch's products prepare each new shape for longer than they compute; batches must not bring new ones."""
+    gate_up, down = random(4, 64, 32, dtype=BF16), random(4, 32, 32, dtype=BF16)
+    with _Products() as products:
+        for _ in range(20):
+            chosen = random(600, 4).topk(2).indices
+            chosen = torch.zeros(600, 4, dtype=torch.bool).scatter(1, chosen, True)
+            y = kernels.Experts.apply(random(600, 32, dtype=BF16), chosen, chosen.float(), gate_up, down, 2)
+            y.float().sum().backward()
+    assert {size % 16 for sizes in products.sizes for size in sizes} == {0}
+    assert len(products.sizes) < 20  # of four experts and twenty batches
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -68,16 +68,21 @@ void route_backward(const float* affinity, const uint8_t* chosen, const float* g
     }
 }
 
-// Tokens sorted by expert, in order within each: `tokens` [N · K] which token stands where and `sorted` its gate,
-// `places` [N, K] where a token's copies stand, `ends` [E] where each expert's stretch ends. Of more than K marks in
-// a row, which scores that are no numbers may leave, the first K count.
+// Tokens sorted by expert, in order within each: `tokens` which token stands where and `sorted` its gate, `places`
+// [N, K] where a token's copies stand, `ends` [E] where each expert's stretch ends: at a multiple of `step`, the places
+// left over keep what they held. Returns in ends[E] how many copies there are. Of more than K marks in a row, which
+// scores that are no numbers may leave, the first K count.
 void sort_by_expert(const uint8_t* chosen, const float* gates, int32_t* tokens, int32_t* places, float* sorted,
-                    int64_t* ends, int64_t rows, int64_t experts, int64_t count, int64_t /* threads */) {
+                    int64_t* ends, int64_t rows, int64_t experts, int64_t count, int64_t step, int64_t /* threads */) {
     std::vector<int64_t> next(experts + 1, 0);
     for (int64_t n = 0; n < rows; n++)
         for (int64_t e = 0, k = 0; e < experts && k < count; e++)
             if (chosen[n * experts + e]) next[e + 1]++, k++;
-    for (int64_t e = 0; e < experts; e++) ends[e] = next[e + 1] += next[e];
+    ends[experts] = 0;
+    for (int64_t e = 0; e < experts; e++) {
+        ends[experts] += next[e + 1];
+        ends[e] = next[e + 1] = next[e] + (next[e + 1] + step - 1) / step * step;
+    }
     for (int64_t n = 0; n < rows; n++)
         for (int64_t e = 0, k = 0; e < experts && k < count; e++)
             if (chosen[n * experts + e]) {
@@ -96,10 +101,13 @@ void gates_of_tokens(const uint8_t* chosen, const int32_t* places, const float* 
             gates[n * experts + e] = chosen[n * experts + e] && k < count ? sorted[places[n * count + k++]] : 0.0f;
 }
 
-// y[i] = x[tokens[i]], rows of `size`
+// y[i] = x[tokens[i]], rows of `size`; zeros where the token is -1
 void gather_rows(const bf16* x, const int32_t* tokens, bf16* y, int64_t rows, int64_t size, int64_t threads) {
     PARALLEL(threads)
-    for (int64_t i = 0; i < rows; i++) std::memcpy(y + i * size, x + tokens[i] * size, size * sizeof(bf16));
+    for (int64_t i = 0; i < rows; i++) {
+        if (tokens[i] < 0) std::memset(y + i * size, 0, size * sizeof(bf16));
+        else std::memcpy(y + i * size, x + tokens[i] * size, size * sizeof(bf16));
+    }
 }
 
 // y[n] = Σ_k x[places[n, k]], summed in fp32

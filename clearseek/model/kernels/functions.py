@@ -15,6 +15,9 @@ from clearseek.model.kernels.library import LANES, library
 
 _Gradients = tuple[Tensor | None, ...]
 _BF16, _FP32 = torch.bfloat16, torch.float32
+# Torch's products prepare every shape that they have not met, for longer than they then compute; experts would bring
+# new numbers of tokens with every batch.
+STRETCH = 64
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
@@ -289,7 +292,8 @@ class Experts(torch.autograd.Function):
     """`experts.MixtureOfExperts.chosen_experts`: every token through its chosen experts only.
 
     x [N, C] in bf16, chosen [N, E] bool with K marks a row, gates [N, E] in fp32, gate_up [E, 2 · I, C] and down
-    [E, C, I] in bf16 → [N, C]. Tokens are copied in the order of their experts; each expert is one product.
+    [E, C, I] in bf16 → [N, C]. Tokens are copied in the order of their experts; each expert is one product,
+    its tokens filled up with zeros to a multiple of `STRETCH`.
     """
 
     @staticmethod
@@ -299,11 +303,15 @@ class Experts(torch.autograd.Function):
         """Copies, two products an expert, and each token's sum."""
         x, chosen, gates = x.contiguous(), chosen.contiguous(), gates.float().contiguous()
         ctx.sizes = rows, experts, _ = len(x), gates.shape[1], num_chosen
-        tokens, places = torch.zeros(2, rows * num_chosen, dtype=torch.int32, device=x.device).unbind()
-        gate, ends = gates.new_empty(len(tokens)), torch.empty(experts, dtype=torch.int64, device=x.device)
-        call("sort_by_expert", chosen, gates, tokens, places, gate, ends, *ctx.sizes)
-        ctx.stretches = stretches = list(zip([0, *ends.tolist()], ends.tolist(), strict=False))
-        assert stretches[-1][1] == len(tokens), "every token chooses as many experts"
+        most = rows * num_chosen + experts * (STRETCH - 1)
+        tokens = torch.full((most,), -1, dtype=torch.int32, device=x.device)
+        places = tokens.new_zeros(rows * num_chosen)
+        gate, ends = gates.new_zeros(most), torch.empty(experts + 1, dtype=torch.int64, device=x.device)
+        call("sort_by_expert", chosen, gates, tokens, places, gate, ends, *ctx.sizes, STRETCH)
+        *filled, copied = ends.tolist()
+        assert copied == len(places), "every token chooses as many experts"
+        ctx.stretches = stretches = list(zip([0, *filled], filled, strict=False))
+        tokens, gate = tokens[: filled[-1]], gate[: filled[-1]]
         copies, width = _gathered(x, tokens), down.shape[2]
         pairs, hidden = x.new_empty(len(tokens), 2 * width), x.new_empty(len(tokens), width)
         for expert, (begin, end) in enumerate(stretches):
