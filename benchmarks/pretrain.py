@@ -1,9 +1,10 @@
-"""Training speed beside transformers: the same exported model, both training in turn, a step each.
+"""Training speed beside transformers: the same exported model, both training in turn on the same batches.
 
-Prints one JSON object: for every size and kind of model tokens per second of both, their ratio (median of the
-rounds), and the share of the machine's measured bf16 matrix-product peak that our useful arithmetic reaches.
-transformers gets the better of fp32 and bf16 autocast and the fused AdamW, once with the attention it comes with
-(sdpa) and once with its eager one, which is sometimes faster on a CPU.
+Every step gets a batch of its own and a turn lasts a second or more, as training goes: a batch seen again would hide
+what new shapes cost, a single step what the other side left in the caches. Prints one JSON object: for every size and kind of model
+tokens per second of both, their ratio (median of the rounds), and the share of the machine's measured bf16
+matrix-product peak that our useful arithmetic reaches. transformers gets the better of fp32 and bf16 autocast and the
+fused AdamW, once with the attention it comes with (sdpa) and once with its eager one, sometimes faster on a CPU.
 
     make bench-pretrain            # or: .venv-peers/bin/python benchmarks/pretrain.py --sizes 1m,10m
 """
@@ -11,14 +12,17 @@ transformers gets the better of fp32 and bf16 autocast and the fused AdamW, once
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # both sides, as `clearseek` does: read when torch is loaded
 
 import torch
 
@@ -33,6 +37,7 @@ from clearseek.train.supervised import mean_loss
 
 PEER_SECONDS = 300.0
 WARM_UP = 2  # rounds that don't count
+TURN_SECONDS = 1.0  # a side trains on for so long, one step at least, before it is the other's turn
 
 
 @dataclass(frozen=True)
@@ -156,21 +161,30 @@ def matmul_peak(seconds: float = 1.0) -> float:
     return best
 
 
-def our_step(model: Decoder, tokens: torch.Tensor) -> Callable[[], None]:
-    """One of our training steps on fixed tokens in bf16: what `clearseek run` does, compiled where it would be."""
+def batches(config: ModelConfig, size: Size) -> Iterator[torch.Tensor]:
+    """Rows of random tokens [rows, length + 1] for step after step, the same ones on every side."""
+    generator = torch.Generator().manual_seed(1)
+    while True:
+        yield torch.randint(0, config.vocab_size, (size.rows, size.length + 1), generator=generator)
+
+
+def our_step(model: Decoder, tokens: Iterator[torch.Tensor]) -> Callable[[], None]:
+    """One of our training steps in bf16 with AdamW: what `clearseek run` does, compiled where it would be."""
     stage = PretrainStage(kind="pretrain", start="-", data=[DataSource(path="-")], tokens=1)
     compiled = not fits(torch.bfloat16, model.embedding.weight)
     learner = Learner(model, stage, torch.bfloat16, compile=compiled)
-    batch = MicroBatch(tokens, torch.ones_like(tokens, dtype=torch.int32), torch.ones(tokens.shape))
-    loss = mean_loss(float(batch.targets.numel()))
 
     def step() -> None:
-        learner.step([batch], loss, 1.0, len(tokens))
+        rows = next(tokens)
+        batch = MicroBatch(rows, torch.ones_like(rows, dtype=torch.int32), torch.ones(rows.shape))
+        learner.step([batch], mean_loss(float(batch.targets.numel())), 1.0, len(rows))
 
     return step
 
 
-def their_step(directory: Path, tokens: torch.Tensor, dtype: str, attention: str) -> Callable[[], None]:
+def their_step(
+    directory: Path, tokens: Iterator[torch.Tensor], dtype: str, attention: str
+) -> Callable[[], None]:
     """One training step of transformers' model of the same checkpoint."""
     from transformers import AutoModelForCausalLM
 
@@ -179,9 +193,9 @@ def their_step(directory: Path, tokens: torch.Tensor, dtype: str, attention: str
     )
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    inputs = tokens[:, :-1].contiguous()
 
     def step() -> None:
+        inputs = next(tokens)[:, :-1].contiguous()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16 autocast"):
             loss = model(input_ids=inputs, labels=inputs).loss
         loss.backward()
@@ -193,17 +207,19 @@ def their_step(directory: Path, tokens: torch.Tensor, dtype: str, attention: str
 
 
 class Peer:
-    """transformers in a process of its own, so that nothing of ours changes how it runs; one step per question."""
+    """transformers in a process of its own, so that nothing of ours changes how it runs; a turn per question."""
 
-    def __init__(self, directory: Path, tokens: torch.Tensor, setting: tuple[str, str]) -> None:
+    def __init__(self, directory: Path, config: ModelConfig, size: Size, setting: tuple[str, str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.line, other = context.Pipe()
-        self.process = context.Process(target=answer, args=(other, directory, tokens, setting), daemon=True)
+        self.process = context.Process(
+            target=answer, args=(other, directory, config, size, setting), daemon=True
+        )
         self.process.start()
 
     def seconds(self) -> float:
-        """Wall time of one step there."""
-        self.line.send("step")
+        """Wall time of a step there."""
+        self.line.send("turn")
         if not self.line.poll(PEER_SECONDS):
             raise SystemExit(f"error: transformers took more than {PEER_SECONDS:.0f} s for one step")
         return float(self.line.recv())
@@ -214,34 +230,35 @@ class Peer:
         self.process.join(PEER_SECONDS)
 
 
-def answer(line: Connection, directory: Path, tokens: torch.Tensor, setting: tuple[str, str]) -> None:
-    """The peer's whole life: a step for every question."""
-    step = their_step(directory, tokens, *setting)
+def answer(
+    line: Connection, directory: Path, config: ModelConfig, size: Size, setting: tuple[str, str]
+) -> None:
+    """The peer's whole life: a turn for every question."""
+    step = their_step(directory, batches(config, size), *setting)
     while line.recv():
         line.send(seconds_of(step))
 
 
 def seconds_of(step: Callable[[], None]) -> float:
-    """Wall time of one step."""
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+    """Wall time of a step, the mean over one turn."""
+    started, count = time.perf_counter(), 0
+    while not count or time.perf_counter() - started < TURN_SECONDS:
+        step()
+        count += 1
+    return (time.perf_counter() - started) / count
 
 
 def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, Any]:
-    """Ours against transformers, step by step in turn: its better dtype, with either attention."""
+    """Ours against transformers, turn by turn: its better dtype, with either attention."""
     config = config_of(size, kind)
     model = Decoder(config)
     model.initialise(torch.Generator().manual_seed(0))
-    tokens = torch.randint(
-        0, config.vocab_size, (size.rows, size.length + 1), generator=torch.Generator().manual_seed(1)
-    )
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
-        ours = our_step(model, tokens)
+        ours = our_step(model, batches(config, size))
         peers = {
-            f"{dtype}, {attention}": Peer(Path(folder), tokens, (dtype, attention))
+            f"{dtype}, {attention}": Peer(Path(folder), config, size, (dtype, attention))
             for attention in ("sdpa", "eager")
             for dtype in ("fp32", "bf16 autocast")
         }
