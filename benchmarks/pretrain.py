@@ -1,10 +1,10 @@
 """Training speed beside transformers: the same exported model, both training in turn on the same batches.
 
 Every step gets a batch of its own and a turn lasts a second or more, as training goes: a batch seen again would hide
-what new shapes cost, a single step what the other side left in the caches. Prints one JSON object: for every size and kind of model
-tokens per second of both, their ratio (median of the rounds), and the share of the machine's measured bf16
-matrix-product peak that our useful arithmetic reaches. transformers gets the better of fp32 and bf16 autocast and the
-fused AdamW, once with the attention it comes with (sdpa) and once with its eager one, sometimes faster on a CPU.
+what new shapes cost, a single step what the other side left in the caches. Prints one JSON object: for every size and
+kind of model tokens per second of both, their ratio (median of the rounds), and the share of the machine's measured
+bf16 matrix-product peak that our useful arithmetic reaches. transformers gets the better of fp32 and bf16 autocast and
+the fused AdamW, once with the attention it comes with (sdpa) and once with its eager one, sometimes faster on a CPU.
 
     make bench-pretrain            # or: .venv-peers/bin/python benchmarks/pretrain.py --sizes 1m,10m
 """
