@@ -42,6 +42,18 @@ def top_mask(scores: Tensor, count: int) -> Tensor:
     return better.sum(-1) < count
 
 
+def grouped_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """Rows [N, C] in stretches that end at `ends` [E], each times its own of weights [E, D, C]: [N, D]."""
+    traced = x.dtype == torch.bfloat16 or not torch.compiler.is_compiling()
+    return F.grouped_mm(x, weights.mT, offs=ends) if traced else _untraced_product(x, weights, ends)
+
+
+@torch.compiler.disable
+def _untraced_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """torch 2.11 computes grouped products of other dtypes but refuses to trace them."""
+    return F.grouped_mm(x, weights.mT, offs=ends)
+
+
 class Router(nn.Module):
     """Sigmoid affinities; the bias steers which experts are chosen, never how they are weighted."""
 
@@ -131,8 +143,8 @@ class MixtureOfExperts(nn.Module):
         order = expert.flatten().argsort(stable=True)
         token = order // num_chosen
         ends = torch.bincount(expert.flatten(), minlength=chosen.shape[-1]).cumsum(0).to(torch.int32)
-        gate_up = F.grouped_mm(flat[token], self.gate_up.to(x.dtype).transpose(-1, -2), offs=ends)
+        gate_up = grouped_product(flat[token], self.gate_up.to(x.dtype), ends)
         gate, up = gate_up.chunk(2, dim=-1)
         hidden = F.silu(gate) * up * gate_of[order].unsqueeze(-1).to(x.dtype)
-        outputs = F.grouped_mm(hidden, self.down.to(x.dtype).transpose(-1, -2), offs=ends)
+        outputs = grouped_product(hidden, self.down.to(x.dtype), ends)
         return torch.zeros_like(flat).index_add(0, token, outputs).view_as(x)

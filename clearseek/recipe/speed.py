@@ -13,21 +13,29 @@ from clearseek.config.recipe import Recipe, TrainStage
 from clearseek.ledger.machine import describe_machine
 from clearseek.model.compiling import COMPILE_SECONDS, pays
 from clearseek.model.device import choose_device
+from clearseek.model.kernels.library import fits
 from clearseek.recipe.accelerators import SAMPLING_SOURCE, SAMPLING_UTILISATION, find_accelerator
 from clearseek.recipe.memory import ENGINE_SLOTS, activation_bytes, machine_memory
 from clearseek.recipe.workload import Work
 from clearseek.train.context import EAGER_FLOPS_PER_SECOND
 
-# What small models cost beyond their matrix products, in operations that would take as long: each byte that a
-# training step keeps is written, read and read again; generating is so many small products.
-OPERATIONS_PER_ACTIVATION_BYTE = 200.0  # 190 to 275 for 0.3M to 4M parameters on two kinds of architecture
-SAMPLING_SHARE = 0.12  # of its products' rate that generating sustains: 0.09 to 0.14 for the same models
-MEASURED = (
-    "matrix products measured now in the shapes of this recipe; a training step pays for "
-    f"{OPERATIONS_PER_ACTIVATION_BYTE:g} operations more for each byte it keeps, sampling sustains "
-    f"{SAMPLING_SHARE:.0%} of the rate"
-)
+
+@dataclass(frozen=True)
+class Overheads:
+    """What small models cost beyond their matrix products, as a share of what those would take.
+
+    Each byte that a training step keeps is written, read and read again; generating is so many small products.
+    """
+
+    operations_per_activation_byte: float
+    sampling_share: float  # of its products' rate that generating sustains
+
+
+# Fitted to models of 0.3M to 4M parameters of two kinds of architecture.
+PLAIN = Overheads(200.0, 0.12)  # 190 to 275, 0.09 to 0.14
+FUSED = Overheads(80.0, 0.25)  # with the fused kernels of processors that have them
 _SECONDS_A_SHAPE = 0.15
+_DTYPES = {2: torch.bfloat16, 4: torch.float32}
 _MOST_ROWS = 4096  # of a product that is timed; more rows run no faster
 
 
@@ -47,6 +55,11 @@ class Machine:
     _device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     _rates: dict[tuple[int, int, int], float] = field(default_factory=dict)
 
+    @property
+    def overheads(self) -> Overheads:
+        """Those of the kernels that a run here would use."""
+        return FUSED if fits(_DTYPES[self.compute_bytes], torch.empty(0, device=self._device)) else PLAIN
+
     def seconds(self, recipe: Recipe, work: Work) -> float:
         """Wall time of a stage's operations on all devices."""
         if work.config is None:
@@ -58,23 +71,22 @@ class Machine:
 
     def _seconds_here(self, recipe: Recipe, work: Work, config: ModelConfig) -> float:
         """The same by the speed of products in the stage's own shapes."""
-        stage = recipe.stages[work.name]
+        stage, beyond = recipe.stages[work.name], self.overheads
         sampling = self._rate(ENGINE_SLOTS, config.hidden_size, config.intermediate_size)
-        seconds = work.sampling_flops / (SAMPLING_SHARE * sampling)
+        seconds = work.sampling_flops / (beyond.sampling_share * sampling)
         if not isinstance(stage, TrainStage):
             return seconds
         rows = stage.micro_batch_rows * stage.sequence_length
         kept = activation_bytes(config, stage, self.compute_bytes) / rows * work.trained_tokens
         training = self._rate(min(rows, _MOST_ROWS), config.hidden_size, config.intermediate_size)
-        seconds += (work.training_flops + OPERATIONS_PER_ACTIVATION_BYTE * kept) / training
+        seconds += (work.training_flops + beyond.operations_per_activation_byte * kept) / training
         eager = work.training_flops / EAGER_FLOPS_PER_SECOND
-        return seconds + (COMPILE_SECONDS if pays(eager) else 0.0)
+        return seconds + (COMPILE_SECONDS if beyond is PLAIN and pays(eager) else 0.0)
 
     def _rate(self, rows: int, inner: int, outer: int) -> float:
         shape = (rows, inner, outer)
         if shape not in self._rates:
-            dtype = torch.bfloat16 if self.compute_bytes == 2 else torch.float32
-            self._rates[shape] = measure_products(shape, self._device, dtype)
+            self._rates[shape] = measure_products(shape, self._device, _DTYPES[self.compute_bytes])
         return self._rates[shape]
 
 
@@ -84,10 +96,16 @@ def this_machine(recipe: Recipe, price_per_hour: float | None) -> Machine:
     name = describe_machine()["processor"] or "this machine"
     if choice.device.type == "cuda":
         name = torch.cuda.get_device_name(choice.device)
-    sources = {"speed": MEASURED, "memory": "this system", "device": choice.reason}
+    sources = {"memory": "this system", "device": choice.reason}
     memory = machine_memory(choice.device)
     bytes_each = choice.dtype.itemsize
-    return Machine(name, 1, memory, bytes_each, price_per_hour, sources, True, _device=choice.device)
+    machine = Machine(name, 1, memory, bytes_each, price_per_hour, sources, True, _device=choice.device)
+    machine.sources["speed"] = (
+        "matrix products measured now in the shapes of this recipe; a training step pays for "
+        f"{machine.overheads.operations_per_activation_byte:g} operations more for each byte it keeps, sampling "
+        f"sustains {machine.overheads.sampling_share:.0%} of the rate"
+    )
+    return machine
 
 
 def named_machine(name: str, count: int, price_per_hour: float | None) -> Machine:
