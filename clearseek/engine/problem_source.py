@@ -30,10 +30,14 @@ class ProblemSource:
         """Whether the problems come from a file or a fixed data set, so that they repeat."""
         return self.problems.path is not None or self.problems.gym is not None
 
+    def is_used_up(self, without: Collection[str]) -> bool:
+        """Whether nothing is left to draw once the problems in `without` (ids) are passed over."""
+        return self.is_finite and all(name in without for name, _ in self._named)
+
     def draw(self, round: int, count: int, without: Collection[str] = ()) -> list[Problem]:
         """Up to `count` training problems for a round of sampling; those in `without` (ids) are passed over.
 
-        No problem comes twice: its samples would be the same, because they are addressed by it.
+        None where it is used up. No problem comes twice: its samples, addressed by it, would be the same.
         """
         if not self.is_finite:
             return _unique(self._generate(count, "train", f"{self.stream}/{round}"))
@@ -41,9 +45,7 @@ class ProblemSource:
         if without:
             pool = [problem for name, problem in self._named if name not in without]
         if not pool:
-            raise InputError(
-                f"{self.problems.path}: every problem is solved and retired; stop here or add problems"
-            )
+            return []
         places = (divmod(position, len(pool)) for position in range(round * count, (round + 1) * count))
         return _unique([pool[self._order(len(pool), epoch)[place]] for epoch, place in places])
 

@@ -89,6 +89,10 @@ class PolicyTrainer:
         """All steps, from the latest resume point if there is one; returns totals."""
         stage, context = self.stage, self.context
         for step in range(self._resume(), stage.steps):
+            if self.source.is_used_up(self.pool.retired):
+                context.record("stopped_early", step=step, reason="every problem is solved and retired")
+                context.progress.note(f"every problem is solved after {step} of {stage.steps} steps")
+                break
             started = time.perf_counter()
             groups, dropped = self.sample(step)
             numbers = self._describe(groups, dropped) | self.update(step, groups)
@@ -119,6 +123,8 @@ class PolicyTrainer:
             missing = stage.problems_per_step - len(kept)
             turn = step * (stage.max_refill_rounds + 1) + refill
             problems = self.source.draw(turn, stage.problems_per_step, self.pool.retired)[:missing]
+            if not problems:
+                break
             groups = roll_out_together(
                 self.engine,
                 self.tokenizer,

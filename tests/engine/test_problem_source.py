@@ -83,12 +83,13 @@ def test_solved_problems_are_passed_over_until_none_is_left(file_of):
     source = ProblemSource(Problems(path=file_of(24)), 1, "rl")
     retired: set[str] = set()
     while len(retired) < len(source.pool["train"]):
+        assert not source.is_used_up(retired)
         drawn = {problem.id for problem in source.draw(0, 5, retired)}
         assert drawn
         assert not drawn & retired
         retired |= drawn
-    with pytest.raises(InputError, match="every problem is solved and retired"):
-        source.draw(0, 5, retired)
+    assert source.is_used_up(retired)
+    assert source.draw(0, 5, retired) == []
 
 
 def test_a_file_of_its_own_may_be_held_out(file_of):

@@ -206,6 +206,27 @@ def test_refilling_ends(trainer_of):
         assert torch.equal(tensor, before[name])
 
 
+def test_a_stage_whose_problems_are_all_solved_ends(trainer_of, tmp_path):
+    """It has done what it was asked to do; the model is kept and the ledger says why it ended."""
+    path = tmp_path / "few.jsonl"
+    rows = [{"prompt": f"{i} + {i}?", "answer": str(2 * i), "verifier": "number"} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problems = {"path": str(path), "held_out_path": str(path)}
+    trainer = trainer_of(
+        problems_per_step=4,
+        max_refill_rounds=1,
+        steps=9,
+        retire_pass_rate=0.7,
+        problems=problems,
+        max_mean_mismatch=99.0,
+    )
+    script(trainer, lambda number: [WRONG if number == 1 else RIGHT] + [RIGHT] * 3)
+    trainer.run()
+    (ended,) = (r for r in read(trainer.context.run_dir / "ledger.jsonl") if r["kind"] == "stopped_early")
+    assert len(records(trainer)) == ended["step"] < 9
+    assert len(trainer.pool.solved) == len(rows)
+
+
 def test_solved_problems_are_kept_for_rejection_sampling(trainer_of):
     trainer = trainer_of(profile="best", problems_per_step=2, max_refill_rounds=0)
     script(trainer, lambda number: [WRONG if number else RIGHT] + [RIGHT] * 3)
