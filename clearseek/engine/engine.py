@@ -199,7 +199,7 @@ class _Prompts:
         prompts = [torch.tensor(self.requests[i].prompt, dtype=torch.long) for i in indices]
         padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(device)
         padded = F.pad(padded, (0, -padded.shape[1] % _PREFILL_MULTIPLE))
-        _, caches = self.model.prefill(padded, self.dtype)
+        caches = self.model.prefill(padded, self.dtype)
         for row, index in enumerate(indices):
             entries = [tuple(tensor[row] for tensor in cache) for cache in caches]
             self.ready[index] = prompts[row].to(device), entries

@@ -128,7 +128,7 @@ class Session:
 
     def _read(self, prompt: torch.Tensor) -> list[Cache]:
         """The prompt's cache entries, [T, size] per tensor and layer."""
-        _, caches = self.model.prefill(prompt.unsqueeze(0), self.dtype)
+        caches = self.model.prefill(prompt.unsqueeze(0), self.dtype)
         return [tuple(tensor[0] for tensor in cache) for cache in caches]
 
     def _next(self, slots: Slots, sampling: Sampling) -> int:

@@ -60,6 +60,10 @@ class Layer(nn.Module):
         mixed, parts = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
         return self.feed(x, mixed, None)[0], self.attention.cache_of(parts)
 
+    def entries(self, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Cache:
+        """What the cache keeps of every position and nothing more: all that is needed of the last layer."""
+        return self.attention.cache_of(self.attention.project(self.attention_norm(x, dtype), cos, sin)[1:])
+
     def decode(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
     ) -> Tensor:
@@ -165,16 +169,18 @@ class Decoder(nn.Module):
         hidden.loads = [load for load in loads if load is not None]
         return hidden
 
-    def prefill(self, tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Cache]]:
-        """Final states [B, T, hidden] of prompts [B, T] padded at the end, and each layer's cache entries."""
+    def prefill(self, tokens: Tensor, dtype: torch.dtype) -> list[Cache]:
+        """Each layer's cache entries of prompts [B, T] padded at the end."""
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
         states, caches = self.embed(tokens, dtype), []
         visible = Visible.of(torch.ones_like(tokens), dtype)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             assert isinstance(layer, Layer)
             states, cache = layer.prefill(states, cos, sin, visible, dtype)
             caches.append(cache)
-        return self.norm(states, dtype), caches
+        last = self.layers[-1]
+        assert isinstance(last, Layer)
+        return [*caches, last.entries(states, cos, sin, dtype)]
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
         """Final states [B, hidden] of one new token per row [B] at positions `where` [B]; extends the caches."""

@@ -288,7 +288,7 @@ def test_one_call_decodes_what_the_plain_steps_decode(name):
     lengths, tokens = torch.tensor([1, 7, 30]).repeat(20), torch.arange(60 * 40).view(60, 40) % 97
 
     def caches_of(model, dtype):
-        _, entries = model.prefill(tokens[:, :30], dtype)
+        entries = model.prefill(tokens[:, :30], dtype)
         return [tuple(F.pad(kept, (0, 0, 0, 10)) for kept in cache) for cache in entries]
 
     with torch.no_grad():
