@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # both sides, as `clearseek` does: read when torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # both sides, as `clearseek` does: read when torch is loaded
 
 import torch
 

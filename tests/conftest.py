@@ -5,4 +5,4 @@ Beside another busy program they would else take the fast tests from one minute 
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")

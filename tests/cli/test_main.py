@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch, capsys, given, wanted):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
