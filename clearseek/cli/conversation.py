@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from clearseek.cli.streaming import CUT_SHORT, AnswerPrinter, Message, Session
+from clearseek.cli.streaming import AnswerPrinter, Message, Session, why_cut_short
 
 HELP = """\
 /help             this list
@@ -93,7 +93,7 @@ class Conversation:
             click.echo("stopped", err=True)
         else:
             if self._session.finish_reason == "length":
-                click.echo(CUT_SHORT, err=True)
+                click.echo(why_cut_short(self._session, self._max_tokens), err=True)
         if printer.answer.strip():
             self.messages.append({"role": "user", "content": prompt})
             self.messages.append(

@@ -21,7 +21,8 @@ Examples:
 \b
 In a terminal the thought is dim; elsewhere it stands between <think> and
 </think>. --json prints {"thought", "answer", "tokens", "finish_reason"};
-finish_reason is "stop", or "length" where --max-tokens cut the answer short.
+finish_reason is "stop", or "length" where --max-tokens or the model's context
+cut the answer short.
 
 Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 
@@ -52,7 +53,7 @@ def command(
     """
     text = _read_prompt(prompt)
 
-    from clearseek.cli.streaming import CUT_SHORT, AnswerPrinter
+    from clearseek.cli.streaming import AnswerPrinter, why_cut_short
     from clearseek.engine.session import open_session
 
     session = open_session(model, device)
@@ -61,7 +62,7 @@ def command(
     if not as_json:
         AnswerPrinter(hide_thinking).write_all(pieces)
         if session.finish_reason == "length":
-            click.echo(CUT_SHORT, err=True)
+            click.echo(why_cut_short(session, max_tokens), err=True)
         return
     said = {"thought": "", "answer": ""}
     for kind, piece in pieces:

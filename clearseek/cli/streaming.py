@@ -8,7 +8,6 @@ import click
 
 Kind = Literal["thought", "answer"]
 Message = dict[str, str]
-CUT_SHORT = "cut short: the limit of tokens was reached (--max-tokens)"
 
 
 class Session(Protocol):
@@ -30,6 +29,13 @@ class Session(Protocol):
         thinking: bool = True,
     ) -> Iterator[tuple[Kind, str]]:
         """Pieces of the thought and of the answer, as they are generated."""
+
+
+def why_cut_short(session: Session, max_tokens: int | None) -> str:
+    """One line on an answer that ended before its end token: at the user's limit, or because the context is full."""
+    if max_tokens is not None and session.completion_tokens >= max_tokens:
+        return f"cut short: the limit of {max_tokens} tokens was reached (--max-tokens)"
+    return "cut short: the model's context is full; a shorter conversation leaves more room"
 
 
 class AnswerPrinter:

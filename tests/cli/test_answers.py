@@ -51,13 +51,21 @@ def test_generate_json(session, capsys):
     }
 
 
-def test_generate_says_when_the_answer_was_cut(session, capsys):
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--max-tokens", "3"), "cut short: the limit of 3 tokens was reached (--max-tokens)"),
+        (
+            ("--max-tokens", "9"),
+            "cut short: the model's context is full; a shorter conversation leaves more room",
+        ),
+        ((), "cut short: the model's context is full; a shorter conversation leaves more room"),
+    ],
+)
+def test_generate_says_what_cut_the_answer_short(session, capsys, options, line):
     session.finish_reason = "length"
-    assert main(["generate", "m", "6*7?", "--hide-thinking"]) == 0
-    assert capsys.readouterr() == (
-        "42\n",
-        "cut short: the limit of tokens was reached (--max-tokens)\n",
-    )
+    assert main(["generate", "m", "6*7?", "--hide-thinking", *options]) == 0
+    assert capsys.readouterr() == ("42\n", line + "\n")
 
 
 @pytest.mark.parametrize("command", [["generate", "m", "6*7?"], ["chat", "m"], ["eval", "m"]])
