@@ -248,8 +248,8 @@ def seconds_of(step: Callable[[], None]) -> float:
     return (time.perf_counter() - started) / count
 
 
-def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, Any]:
-    """Ours against transformers, turn by turn: its better dtype, with either attention."""
+def compare(size: Size, kind: str, rounds: int, peak: float, alone: bool) -> dict[str, Any]:
+    """Ours against transformers, turn by turn: its better dtype, with either attention; or ours alone."""
     config = config_of(size, kind)
     model = Decoder(config)
     model.initialise(torch.Generator().manual_seed(0))
@@ -261,6 +261,7 @@ def compare(size: Size, kind: str, rounds: int, peak: float) -> dict[str, Any]:
             f"{dtype}, {attention}": Peer(Path(folder), config, size, (dtype, attention))
             for attention in ("sdpa", "eager")
             for dtype in ("fp32", "bf16 autocast")
+            if not alone
         }
         sides = {"ours": lambda: seconds_of(ours)} | {name: peer.seconds for name, peer in peers.items()}
         for turn in range(-WARM_UP, rounds):
@@ -287,11 +288,15 @@ def report(config: ModelConfig, size: Size, seconds: dict[str, list[float]], pea
             "ratio": round(statistics.median(ratios), 2),
         }
 
-    return {
+    ours = {
         "parameters": num_parameters(config),
         "active_parameters": num_parameters(config, active=True),
         "tokens_per_second": round(count / medians["ours"]),
         "share_of_peak": round(training_flops(config, count, size.length) / medians["ours"] / peak, 3),
+    }
+    if len(seconds) == 1:
+        return ours
+    return ours | {
         "transformers": better("fp32, sdpa", "bf16 autocast, sdpa"),
         "transformers_eager_attention": better("fp32, eager", "bf16 autocast, eager"),
     }
@@ -305,10 +310,11 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(SIZES), help="of 1m, 10m, 100m")
     parser.add_argument("--kinds", default="dense,moe")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--alone", action="store_true", help="without transformers")
     chosen = parser.parse_args()
     peak = matmul_peak()
     results = {
-        f"{name}-{kind}": compare(SIZES[name], kind, chosen.rounds, peak)
+        f"{name}-{kind}": compare(SIZES[name], kind, chosen.rounds, peak, chosen.alone)
         for name in chosen.sizes.split(",")
         for kind in chosen.kinds.split(",")
     }
