@@ -48,20 +48,13 @@ class PolicyBatch:
 
 @dataclass(frozen=True)
 class _Part:
-    """One segment to be packed: a shared part, or a branch with its completion."""
+    """One segment to be packed: the shared beginning of a prompt, or a branch with its completion."""
 
-    prompt: tuple[int, ...]  # tokens that are read but not learnt
-    parent: int  # index of the part that it continues, or its own
+    prompt: tuple[int, ...]  # read, not learnt
+    continues: bool = False  # the first part of its document
     sequence: int = 0
-    completion: Completion | None = None
-
-    @property
-    def sampled(self) -> Sequence[int]:
-        return () if self.completion is None else self.completion.tokens
-
-    @property
-    def log_probs(self) -> Sequence[float]:
-        return () if self.completion is None else self.completion.log_probs
+    sampled: Sequence[int] = ()
+    log_probs: Sequence[float] = ()
 
 
 def pack_groups(
@@ -74,47 +67,40 @@ def pack_groups(
 ) -> PolicyBatch:
     """Pack every judged completion (NaN in `values`: left out) behind its group's prompt.
 
-    A group that does not fit a row becomes several documents. A branch repeats as much of the prompt as the first
-    sampled token is predicted from: its last token, and `depth` more for multi-token prediction.
+    A group that does not fit a row becomes several documents. A branch repeats as much of the prompt as its first
+    sampled token is predicted from: the last token, and `depth` more for multi-token prediction.
 
     Raises InputError when a prompt and its completion do not fit `sequence_length`.
     """
-    counted, width = ~np.isnan(values), stage.sequence_length + 1
-    _check_lengths(groups, counted, stage)
-    documents: list[list[_Part]] = []
-    num_parts = num_sequences = 0
-    for group, kept in zip(groups, counted, strict=True):
-        completions = [item.completion for item, keep in zip(group.judged, kept, strict=True) if keep]
-        if not completions:
-            continue
-        sizes = np.array([len(completion.tokens) for completion in completions])
-        shared, repeated = group.prompt[: -1 - depth], group.prompt[-1 - depth :]
-        bins, num_bins = fill_bins(sizes + len(repeated), width - len(shared))
-        for number in range(num_bins):
-            members = np.flatnonzero(bins == number)
-            first = num_parts
-            parts = [_Part(shared, first)] if shared else []
-            for k in members.tolist():
-                parent = first if shared else first + len(parts)
-                parts.append(_Part(repeated, parent, num_sequences + k, completions[k]))
-            documents.append(parts)
-            num_parts += len(parts)
-        num_sequences += len(completions)
-    return _laid_out(documents, advantages[counted], stage, pad_id)
-
-
-def _check_lengths(groups: Sequence[Group], counted: np.ndarray, stage: RlStage) -> None:
-    longest = max(
-        len(group.prompt) + len(item.completion.tokens)
-        for group, kept in zip(groups, counted, strict=True)
-        for item, keep in zip(group.judged, kept, strict=True)
-        if keep
-    )
+    counted = ~np.isnan(values)
+    numbers = np.cumsum(counted).reshape(counted.shape) - 1
+    chosen = [
+        (group.prompt, {numbers[i, j]: group.judged[j].completion for j in np.flatnonzero(counted[i])})
+        for i, group in enumerate(groups)
+    ]
+    longest = max(len(prompt) + len(one.tokens) for prompt, some in chosen for one in some.values())
     if longest > stage.sequence_length + 1:
         raise InputError(
             f"a prompt with its completion holds {longest} tokens, more than sequence_length "
             f"({stage.sequence_length}); raise it or lower max_completion_tokens"
         )
+    documents = [one for part in chosen for one in _documents(*part, stage.sequence_length + 1, depth)]
+    return _laid_out(documents, advantages[counted], stage, pad_id)
+
+
+def _documents(
+    prompt: tuple[int, ...], completions: dict[int, Completion], width: int, depth: int
+) -> list[list[_Part]]:
+    """The shared part with as many branches as fit a row of `width`, and again with those that are left."""
+    shared, repeated = prompt[: -1 - depth], prompt[-1 - depth :]
+    branches = [
+        _Part(repeated, bool(shared), number, completion.tokens, completion.log_probs)
+        for number, completion in completions.items()
+    ]
+    sizes = np.array([len(repeated) + len(branch.sampled) for branch in branches], np.int64)
+    bins, count = fill_bins(sizes, width - len(shared))
+    trunk = [_Part(shared)] if shared else []
+    return [trunk + [branches[k] for k in np.flatnonzero(bins == number)] for number in range(count)]
 
 
 def _laid_out(
@@ -122,33 +108,38 @@ def _laid_out(
 ) -> PolicyBatch:
     """Pack the documents whole and gather what is known of their tokens to the places that these were given."""
     parts = list(chain.from_iterable(documents))
-    read = np.array([len(part.prompt) for part in parts])
+    sizes = np.array([len(document) for document in documents])
     learnt = np.array([len(part.sampled) for part in parts])
-    part = np.repeat(np.arange(len(parts)), read + learnt)
-    within = np.arange(len(part)) - (np.cumsum(read + learnt) - read - learnt)[part]
-    ends = np.cumsum(read + learnt)[np.cumsum([len(document) for document in documents]) - 1]
-    layout = pack_arrays(np.arange(len(part)), np.concatenate([[0], ends]), 0, stage.sequence_length + 1)
-    place, real = layout.tokens, layout.segments > 0
-    counted = real & (within >= read[part])[place]
+    lengths = learnt + [len(part.prompt) for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = offsets[np.concatenate([[0], np.cumsum(sizes)])]
+    layout = pack_arrays(np.arange(offsets[-1]), bounds, 0, stage.sequence_length + 1)
+
+    part_of = np.repeat(np.arange(len(parts)), lengths)
+    is_learnt = np.arange(offsets[-1]) >= (offsets[1:] - learnt)[part_of]
     tokens = np.fromiter(chain.from_iterable((*p.prompt, *p.sampled) for p in parts), np.int32)
-    sampled = np.zeros(len(part), np.float32)
-    sampled[within >= read[part]] = list(chain.from_iterable(p.log_probs for p in parts))
-    num_tokens, num_sequences = int(learnt.sum()), len(advantages)
+    sampled = np.zeros(len(tokens), np.float32)
+    sampled[is_learnt] = list(chain.from_iterable(part.log_probs for part in parts))
+    sequences = np.array([part.sequence for part in parts], np.int64)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    parents = np.where([part.continues for part in parts], first, np.arange(len(parts)))
+    num_tokens = int(learnt.sum())
     weights = [
-        token_weight(stage.aggregation, max(int(n), 1), num_tokens, num_sequences, stage.max_completion_tokens)
-        for n in learnt
+        token_weight(stage.aggregation, n, num_tokens, len(advantages), stage.max_completion_tokens)
+        for n in np.maximum(learnt, 1).tolist()
     ]
-    sequences, parents = np.array([p.sequence for p in parts]), np.array([p.parent for p in parts])
-    where = part[place]
+
+    place, real = layout.tokens, layout.segments > 0
+    part, counted = part_of[place], real & is_learnt[place]
     rows = Rows(
         np.where(real, tokens[place], pad_id).astype(np.int32),
-        np.where(real, where + 1, 0).astype(np.int32),
+        np.where(real, part + 1, 0).astype(np.int32),
         counted.astype(np.float32),
     )
     extras = {
-        "advantages": advantages.astype(np.float32)[sequences[where]] * counted,
-        "token_weights": np.array(weights, np.float32)[where] * counted,
+        "advantages": advantages.astype(np.float32)[sequences[part]] * counted,
+        "token_weights": np.array(weights, np.float32)[part] * counted,
         "sampled_log_probs": sampled[place] * counted,
-        "sequences": sequences[where].astype(np.int64),
+        "sequences": sequences[part],
     }
-    return PolicyBatch(rows, np.where(real, parents[where] + 1, 0).astype(np.int32), extras, num_tokens)
+    return PolicyBatch(rows, np.where(real, parents[part] + 1, 0).astype(np.int32), extras, num_tokens)

@@ -209,7 +209,12 @@ def test_sharing_a_prompt_changes_neither_log_probabilities_nor_the_gradient(nam
         alone = [micro_batches(one, 1, CPU)[0] for one in rows]
         numbers = [torch.full((1, length), i) for i in range(len(alone))]
         batch = pack_groups(
-            groups, np.ones((3, 4)), np.ones((3, 4)), rl_stage(sequence_length=length), PAD, learners[0].mtp_depth
+            groups,
+            np.ones((3, 4)),
+            np.ones((3, 4)),
+            rl_stage(sequence_length=length),
+            PAD,
+            learners[0].mtp_depth,
         )
         shared = batch.micro_batches(2, CPU)
         ours = log_probs_of(learners[0], shared, [part.extras["sequences"] for part in shared])
@@ -222,3 +227,14 @@ def test_sharing_a_prompt_changes_neither_log_probabilities_nor_the_gradient(nam
             for learner, batches in zip(learners, (shared, alone), strict=True)
         ]
         assert relative_difference(*gradients) < 1e-5
+
+
+def test_a_router_counts_a_shared_prompt_once():
+    """What is computed and goes on: not the last token of a branch, nor padding."""
+    learner, groups = learner_of("deepseek_v3"), sampled_groups(0)
+    batch = pack_groups(groups, np.ones((3, 4)), np.ones((3, 4)), rl_stage(sequence_length=500), PAD)
+    (part,) = batch.micro_batches(8, CPU)
+    _, hidden = learner.log_probs(part)
+    wanted = sum(len(group.prompt) - 1 for group in groups) + batch.num_tokens
+    for load in hidden.loads:
+        assert int(load.tokens_per_expert.sum()) == wanted * learner.model.config.num_experts_per_token

@@ -253,6 +253,7 @@ class Attention(torch.autograd.Function):
         rows, length, heads, _ = query.shape
         query, key, value, starts = query.contiguous(), _tokens(key), _tokens(value), starts.contiguous()
         shared = None if shared is None else _tokens(shared.unsqueeze(2)).squeeze(2)
+        prefix = None if prefix is None else prefix.contiguous()
         shared_size = 0 if shared is None else shared.shape[-1]
         sizes = torch.tensor([rows, length, heads, *key.shape[2:], shared_size, value.shape[3]], device="cpu")
         out = query.new_empty(rows, length, heads, value.shape[3])
