@@ -24,9 +24,14 @@ LATENT_NORM_EPS = 1e-6  # published implementations fix it, whatever rms_norm_ep
 Cache = tuple[Tensor, ...]  # what a layer keeps: one tensor [B, S, size] for each of `cache_sizes`
 
 
-def causal_mask(segments: Tensor) -> Tensor:
-    """Who may see whom in packed rows [B, T]: earlier tokens of the same segment; bool [B, 1, T, T]."""
+def causal_mask(segments: Tensor, parents: Tensor | None = None) -> Tensor:
+    """Who may see whom in packed rows [B, T]: earlier tokens of the same segment and of its parent.
+
+    bool [B, 1, T, T].
+    """
     same = segments[:, None, :, None] == segments[:, None, None, :]
+    if parents is not None:
+        same = same | (parents[:, None, :, None] == segments[:, None, None, :])
     length = segments.shape[1]
     order = torch.arange(length, device=segments.device)
     return same & (order[:, None] >= order[None, :])
@@ -39,21 +44,56 @@ def first_visible(segments: Tensor) -> Tensor:
     return F.pad((begins * place).cummax(dim=1).values, (1, 0)).to(torch.int32)
 
 
+def shared_prefix(segments: Tensor, parents: Tensor) -> Tensor:
+    """Where what each token sees of its segment's parent begins and ends, int32 [2, B, T]; empty without a parent.
+
+    A parent stands before all that continue it, and nothing but them between.
+    """
+    starts, place = first_visible(segments), torch.arange(1, segments.shape[1] + 1, device=segments.device)
+    has_parent = segments != parents
+    ends = torch.minimum((~has_parent * place).cummax(dim=1).values, starts)
+    begins = starts.gather(1, (ends - 1).clamp(min=0)).where(has_parent, starts)
+    return torch.stack((begins, ends.where(has_parent, starts))).to(torch.int32)
+
+
+def positions(segments: Tensor, parents: Tensor) -> Tensor:
+    """Positions [B, T] of packed rows in which a segment goes on counting where its parent ended."""
+    ends = shared_prefix(segments, parents)[1]
+    return torch.arange(segments.shape[1], device=segments.device) - (first_visible(segments) - ends)
+
+
+def without_last(segments: Tensor, parents: Tensor | None) -> Tensor:
+    """Segments [B, T] whose last token counts as padding, unless another segment continues from it."""
+    goes_on = segments == F.pad(segments[:, 1:], (0, 1))
+    if parents is not None:
+        goes_on = goes_on | (segments == F.pad(parents[:, 1:], (0, 1)))
+    return segments * goes_on
+
+
 @dataclass(frozen=True)
 class Visible:
-    """Who may see whom in packed rows: `segments` [B, T], and for the kernels where each token's own begins."""
+    """Who may see whom in packed rows: a token sees its own segment and its parent up to itself.
+
+    `segments` and `parents` [B, T]; for the kernels where each token's own segment begins, [B, T], and where its
+    parent's begins and ends, [2, B, T]. Without parents every segment stands alone.
+    """
 
     segments: Tensor
+    parents: Tensor | None = None
     starts: Tensor | None = None
+    prefix: Tensor | None = None
 
     @classmethod
-    def of(cls, segments: Tensor, dtype: torch.dtype) -> "Visible":
+    def of(cls, segments: Tensor, dtype: torch.dtype, parents: Tensor | None = None) -> "Visible":
         """For rows computed in `dtype`; made once, used by every layer."""
-        return cls(segments, first_visible(segments) if fits(dtype, segments) else None)
+        if not fits(dtype, segments):
+            return cls(segments, parents)
+        prefix = None if parents is None else shared_prefix(segments, parents)
+        return cls(segments, parents, first_visible(segments), prefix)
 
     def mask(self) -> Tensor:
         """bool [B, 1, T, T]."""
-        return causal_mask(self.segments)
+        return causal_mask(self.segments, self.parents)
 
     def suits(self, query: Tensor, *sizes: int) -> bool:
         """Whether the kernel takes heads of these sizes."""
@@ -64,7 +104,7 @@ def attend_packed(
     query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor, visible: Visible, scale: float
 ) -> Tensor:
     """`attend` over whole packed rows in one kernel: see `kernels.Attention` for the shapes."""
-    mixed: Tensor = kernels.Attention.apply(query, key, shared, value, visible.starts, scale)
+    mixed: Tensor = kernels.Attention.apply(query, key, shared, value, visible.starts, visible.prefix, scale)
     return mixed
 
 

@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
-from clearseek.model.attention import Attention, Cache, GroupedQueryAttention, LatentAttention, Visible
+from clearseek.model.attention import (
+    Attention,
+    Cache,
+    GroupedQueryAttention,
+    LatentAttention,
+    Visible,
+    positions,
+    without_last,
+)
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU, add_to_stream
 from clearseek.model.log_probs import head_logits
@@ -141,16 +149,25 @@ class Decoder(nn.Module):
         return F.embedding(tokens, self.embedding.weight).to(torch.promote_types(dtype, torch.float32))
 
     def forward(
-        self, tokens: Tensor, segments: Tensor, dtype: torch.dtype = torch.float32, depth: int | None = None
+        self,
+        tokens: Tensor,
+        segments: Tensor,
+        dtype: torch.dtype = torch.float32,
+        depth: int | None = None,
+        parents: Tensor | None = None,
     ) -> Hidden:
         """Full pass over packed rows [B, T].
 
         Segments number the documents of a row from 1; 0 is padding. `depth` limits multi-token prediction
-        (default: all modules when training, none otherwise).
+        (default: all modules when training, none otherwise). `parents` [B, T]: the segment before it that each
+        token's own continues, its own where it continues none.
         """
         cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
+        if parents is not None:
+            place = positions(segments, parents)
+            cos, sin = cos[place], sin[place]
         embeddings = self.embed(tokens, dtype)
-        states, loads, visible = embeddings, [], Visible.of(segments, dtype)
+        states, loads, visible = embeddings, [], Visible.of(segments, dtype, parents)
         for layer in self.layers:
             states, load = layer(states, cos, sin, visible, dtype)
             loads.append(load)
@@ -159,10 +176,10 @@ class Decoder(nn.Module):
         for module in list(self.mtp)[:depth]:
             embeddings = F.pad(embeddings[:, 1:], (0, 0, 0, 1))
             # a document's last token has no next one to join with: from here on it is padding
-            segments = segments * (segments == F.pad(segments[:, 1:], (0, 1)))
+            segments = without_last(segments, parents)
             assert isinstance(module, MultiTokenModule)
             states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
-            visible = Visible.of(segments, dtype)
+            visible = Visible.of(segments, dtype, parents)
             states, load = module.layer(module.combine(states, embeddings, dtype), cos, sin, visible, dtype)
             hidden.predicted_states.append(module.norm(states, dtype))
             loads.append(load)

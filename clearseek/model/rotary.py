@@ -67,7 +67,7 @@ def rotary_table(config: ModelConfig, num_positions: int, device: torch.device |
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, norm: RMSNorm | None = None, pairs: bool = False) -> Tensor:
     """Normalise every head of x [B, T, H, D] where there is a norm, then turn the last dimensions of each.
 
-    cos and sin [T or B, 1, rotary / 2]; `pairs` turns neighbours (DeepSeek), else halves.
+    cos and sin [T, rotary / 2], or [B, T or 1, rotary / 2]; `pairs` turns neighbours (DeepSeek), else halves.
     """
     rotary = 2 * cos.shape[-1]
     if x.shape[-1] <= MAX_HEAD and fits(x.dtype, x, x.shape[-1], rotary):

@@ -159,7 +159,7 @@ def _best_fit(offsets: np.ndarray, sequence_length: int, window: int) -> tuple[n
     num_rows = 0
     for begin in range(0, len(lengths), window):
         part = lengths[begin : begin + window]
-        rows[begin : begin + window], used = _fill_bins(part, sequence_length)
+        rows[begin : begin + window], used = fill_bins(part, sequence_length)
         rows[begin : begin + window] += num_rows
         num_rows += used
     order = np.argsort(rows, kind="stable")
@@ -188,7 +188,7 @@ def _pieces(offsets: np.ndarray, sequence_length: int) -> tuple[np.ndarray, np.n
     return starts, ends - starts
 
 
-def _fill_bins(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+def fill_bins(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     """Best-fit decreasing: the row of each piece, numbered by its first piece, and how many rows.
 
     `open_mask` has bit s set where some row has s positions left, so the tightest fit is its lowest bit from

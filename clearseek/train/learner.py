@@ -16,6 +16,7 @@ from torch import Tensor
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import TrainStage
 from clearseek.model.allocation import keep_freed_memory
+from clearseek.model.attention import without_last
 from clearseek.model.compiling import compile_layers
 from clearseek.model.decoder import Decoder, Hidden
 from clearseek.model.experts import Router
@@ -33,6 +34,7 @@ class MicroBatch:
     segments: Tensor  # [B, T + 1] int32
     weights: Tensor  # [B, T + 1] fp32
     extras: dict[str, Tensor] = field(default_factory=dict)
+    parents: Tensor | None = None  # [B, T + 1] int32: the segment that each token's own continues
 
     @property
     def targets(self) -> Tensor:
@@ -45,8 +47,12 @@ class MicroBatch:
 
         Else a router's load would depend on whether a document ends with its row or before.
         """
-        inputs = self.segments[:, :-1]
-        return inputs * (inputs == self.segments[:, 1:])
+        return without_last(self.segments, self.parents)[:, :-1]
+
+    @property
+    def input_parents(self) -> Tensor | None:
+        """The parents of the tokens that predict, [B, T]."""
+        return None if self.parents is None else self.parents[:, :-1]
 
     @property
     def target_weights(self) -> Tensor:
@@ -114,10 +120,16 @@ class Learner:
         if compile:
             compile_layers(model)
 
+    @property
+    def mtp_depth(self) -> int:
+        """How many tokens further on than the next the stage learns to predict."""
+        return len(self.model.mtp) if self.stage.mtp_loss_weight else 0
+
     def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
         """Log-probability of every target that counts, [B, T], 0 elsewhere, and the pass it came from."""
         with waiting_for("the other ranks' parts of the weights"):
-            hidden = self.model(batch.tokens[:, :-1], batch.input_segments, self.dtype, depth)
+            inputs = batch.tokens[:, :-1], batch.input_segments
+            hidden = self.model(*inputs, self.dtype, depth, batch.input_parents)
         return self._counted_log_probs(
             hidden.states, batch.targets, batch.target_weights, temperature
         ), hidden
@@ -148,7 +160,7 @@ class Learner:
         Raises RunError when the gradient is not finite; nothing has been updated then.
         """
         stage, self.model.training = self.stage, True
-        depth = len(self.model.mtp) if stage.mtp_loss_weight and with_mtp else 0
+        depth = self.mtp_depth if with_mtp else 0
         future_counts = self._future_counts(batches, depth)
         totals, loads = torch.zeros(3), []
         with waiting_for("the other ranks' gradients"):

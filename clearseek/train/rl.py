@@ -168,7 +168,8 @@ class PolicyTrainer:
         }  # fmt: skip
         if np.isnan(values).all():
             return numbers
-        batch = pack_groups(groups, ADVANTAGES[stage.advantage](values), values, stage, self.tokenizer.pad_id)
+        advantages, depth = ADVANTAGES[stage.advantage](values), self.learner.mtp_depth
+        batch = pack_groups(groups, advantages, values, stage, self.tokenizer.pad_id, depth)
         batches = batch.micro_batches(
             stage.micro_batch_rows, self.context.device, fill=self.learner.is_compiled
         )

@@ -33,6 +33,19 @@ def packed(rows, length):
     return segments
 
 
+def branched(rows, length):
+    """Segments and parents of rows: shared parts with branches of all sizes, documents that stand alone, padding."""
+    segments, parents = torch.zeros(2, rows, length, dtype=torch.int32)
+    for row in range(rows):
+        place, number = 0, 1
+        while place < length - 3 * (row == 0):
+            size = 1 + (7 * number * number + row) % 23 * (1 + 2 * (number % 9 == 1))
+            segments[row, place : place + size] = number
+            parents[row, place : place + size] = number - number % 9 + 1 if number % 9 else number
+            place, number = place + size, number + 1
+    return segments, parents
+
+
 def lane_sized(name, **changes):
     """A tiny model of a family whose every size is a multiple of sixteen."""
     shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 97, "intermediate_size": 96}

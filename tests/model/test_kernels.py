@@ -11,7 +11,7 @@ from clearseek.model.experts import Router
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import library
 from clearseek.model.kernels.decode import FusedDecoder
-from tests.model.kernel_inputs import BF16, assert_same, lane_sized, packed, rms
+from tests.model.kernel_inputs import BF16, assert_same, branched, lane_sized, packed, rms
 from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
@@ -168,15 +168,16 @@ def test_experts(random, unused):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("length", [1, 5, 16, 33, 64, 129])
+@pytest.mark.parametrize("has_branches", [False, True])
+@pytest.mark.parametrize("length", [1, 5, 16, 33, 64, 129, 400])
 @pytest.mark.parametrize(("heads", "key_heads", "shared"), [(2, 2, 0), (4, 2, 0), (3, 1, 0), (2, 2, 16)])
-def test_attention(random, length, heads, key_heads, shared):
-    """Against the explicit form in fp64: grouped heads, a shared part of the key, packed documents."""
+def test_attention(random, length, heads, key_heads, shared, has_branches):
+    """Against the explicit form in fp64: grouped heads, a shared part of the key, packed documents, branches."""
     query = random(3, length, heads, 32 + shared, dtype=BF16)
     key_value = random(3, length, key_heads, 32 + 48, dtype=BF16)
     common = random(3, length, max(shared, 1), dtype=BF16)
-    segments, scale = packed(3, length), 0.3
-    visible = attention.Visible.of(segments, BF16)
+    segments, parents = branched(3, length) if has_branches else (packed(3, length), None)
+    visible, scale = attention.Visible.of(segments, BF16, parents), 0.3
 
     def form(query, key_value, common):
         key, value = key_value.split((32, 48), dim=-1)
@@ -253,15 +254,17 @@ def test_drawing_follows_the_probabilities():
     assert edges.tolist() == [0, 25]
 
 
+@pytest.mark.parametrize("has_branches", [False, True])
 @pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])
-def test_a_model_computes_the_same_with_and_without(name, monkeypatch):
+def test_a_model_computes_the_same_with_and_without(name, has_branches, monkeypatch):
     """Whole models in bf16: as near to fp32 as the plain forms are, in log-probabilities and gradients."""
     model = lane_sized(name)
+    segments, parents = branched(3, 40) if has_branches else (packed(3, 40), None)
     tokens = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(1))
 
     def run(dtype):
         model.zero_grad()
-        states = model(tokens, packed(3, 40), dtype).states.flatten(0, 1)
+        states = model(tokens, segments, dtype, parents=parents).states.flatten(0, 1)
         values = log_probs.target_log_probs(states, model.head_weight, tokens.flatten())
         values.sum().backward()
         return values.detach(), torch.cat(

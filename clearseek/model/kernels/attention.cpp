@@ -1,6 +1,7 @@
 // Softmax attention over packed rows, forward and backward, without scores in memory.
 //
-// Token t of a row sees tokens start[t] … t: its own document's earlier ones. Scores, softmax and sums are fp32,
+// Token t of a row sees tokens start[t] … t: its own segment's earlier ones; where segments share a prefix, also
+// begin[t] … end[t] − 1 before them. start, begin and end never fall along a row. Scores, softmax and sums are fp32,
 // products take bfloat16 pairs. T positions, H heads, G heads per key head, D and Dv sizes (multiples of 16).
 // A key may have a second part that all heads share (DeepSeek's rotary key).
 #include <algorithm>
@@ -84,18 +85,52 @@ struct Shape {
 
 static constexpr int64_t BLOCK = 32;  // queries (forward) or keys (backward) handled together
 
-// exp(score · scale − largest) of positions first … last of a row of scores over [low, high), in bf16, else 0
-static void soften(float* scores, int64_t low, int64_t high, int64_t first, int64_t last, float scale, bf16* out,
+static inline __mmask16 within(__m512i place, int64_t first, int64_t last) {
+    return _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(first)), _MM_CMPINT_NLT) &
+           _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(last)), _MM_CMPINT_LE);
+}
+
+// What the tokens of a row see; `begin` and `end` are null where no segments share a prefix.
+struct Sight {
+    const int32_t *start, *begin, *end;
+    Sight(const Shape& s, const int32_t* starts, const int32_t* prefix, int64_t row)
+        : start(starts + row * s.length), begin(prefix ? prefix + row * s.length : nullptr),
+          end(prefix ? prefix + (s.rows + row) * s.length : nullptr) {}
+    // behind the last token that sees keys of first … last
+    int64_t last_viewer(int64_t first, int64_t last, int64_t length) const {
+        const int64_t own = std::upper_bound(start, start + length, static_cast<int32_t>(last)) - start;
+        if (!begin) return own;
+        const int64_t shared = std::upper_bound(begin, begin + length, static_cast<int32_t>(last)) - begin;
+        return shared > own && end[shared - 1] > first ? shared : own;
+    }
+};
+
+// Positions that a block of queries looks at, in columns of scores: [low, low + split), and behind a gap the others.
+struct Reach {
+    int64_t low, split, gap, size;
+    Reach(const Sight& sight, int64_t first, int64_t last) : low(down16(sight.start[first])), gap(0) {
+        const int64_t own = low, high = up16(last + 1);
+        if (sight.begin) low = down16(sight.begin[first]);
+        if (sight.begin) gap = std::max<int64_t>(own - std::max(up16(sight.end[last]), low), 0);
+        size = high - low - gap;
+        split = gap ? own - gap - low : size;
+    }
+    int64_t place(int64_t column) const { return low + column + (column < split ? 0 : gap); }
+};
+
+// exp(score · scale − largest) of what token t sees of a row of scores, in bf16, else 0
+static void soften(const float* scores, const Reach& reach, const Sight& sight, int64_t t, float scale, bf16* out,
                    float& largest, float& total) {
-    const __m512i from = _mm512_set1_epi32(static_cast<int>(first)), to = _mm512_set1_epi32(static_cast<int>(last));
-    const auto seen = [&](int64_t c) {
-        const __m512i place = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(low + c)));
-        return _mm512_cmp_epi32_mask(place, from, _MM_CMPINT_NLT) & _mm512_cmp_epi32_mask(place, to, _MM_CMPINT_LE);
+    const bool shares = sight.begin != nullptr;
+    const int64_t start = sight.start[t], begin = shares ? sight.begin[t] : 0, last = shares ? sight.end[t] - 1 : 0;
+    const auto seen = [=](int64_t c) -> __mmask16 {
+        const __m512i place = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(reach.place(c))));
+        return shares ? within(place, start, t) | within(place, begin, last) : within(place, start, t);
     };
     __m512 top = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-    for (int64_t c = 0; c < high - low; c += 16) top = _mm512_mask_max_ps(top, seen(c), top, load(scores + c));
+    for (int64_t c = 0; c < reach.size; c += 16) top = _mm512_mask_max_ps(top, seen(c), top, load(scores + c));
     largest = _mm512_reduce_max_ps(top) * scale;
-    for (int64_t c = 0; c < high - low; c += 16) {
+    for (int64_t c = 0; c < reach.size; c += 16) {
         const __m512 shifted = _mm512_fmsub_ps(load(scores + c), _mm512_set1_ps(scale), _mm512_set1_ps(largest));
         const __m512 p = _mm512_maskz_mov_ps(seen(c), exponential(shifted));
         sums = _mm512_add_ps(sums, p);
@@ -114,21 +149,22 @@ struct ForwardScratch {
 };
 
 static void attend_block(const Shape& s, const ForwardScratch& kept, float* scores, float* mixed, bf16* weights,
-                         int64_t width, const bf16* query, int64_t query_token, const int32_t* start, bf16* out,
+                         int64_t width, const bf16* query, int64_t query_token, const Sight& sight, bf16* out,
                          int64_t out_token, float* log_sum, int64_t first) {
     const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
-    const int64_t low = down16(start[first]), high = up16(first + count);
-    product(count, high - low, size / 2, query + first * query_token, query_token, kept.key.data() + low, width,
-            scores, width, false);
+    const Reach reach(sight, first, first + count - 1);
+    for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
+        product(count, end - c, size / 2, query + first * query_token, query_token, kept.key.data() + reach.place(c),
+                width, scores + c, width, false);
     float totals[BLOCK];
     for (int64_t i = 0; i < count; i++) {
         float largest;
-        soften(scores + i * width, low, high, start[first + i], first + i, s.scale, weights + i * width, largest,
-               totals[i]);
+        soften(scores + i * width, reach, sight, first + i, s.scale, weights + i * width, largest, totals[i]);
         log_sum[first + i] = largest + std::log(totals[i]);
     }
-    product(count, s.value, (high - low) / 2, weights, width, kept.value.data() + low / 2 * s.value, s.value, mixed,
-            s.value, false);
+    for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
+        product(count, s.value, (end - c) / 2, weights + c, width, kept.value.data() + reach.place(c) / 2 * s.value,
+                s.value, mixed, s.value, c > 0);
     for (int64_t i = 0; i < count; i++) {
         const __m512 factor = _mm512_set1_ps(1.0f / totals[i]);
         for (int64_t c = 0; c < s.value; c += 16)
@@ -153,7 +189,7 @@ struct BackwardScratch {
 };
 
 // Probabilities of keys first … first + count − 1 and the gradients of their scores, over queries [low, high)
-static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, const int32_t* start,
+static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, const Sight& sight,
                             const float* log_sum, int64_t first, int64_t count, int64_t low, int64_t high) {
     const __m512 scale = _mm512_set1_ps(s.scale);
     for (int64_t i = 0; i < BLOCK; i++) {
@@ -165,9 +201,12 @@ static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, c
                 const __mmask16 real =
                     _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(s.length)), _MM_CMPINT_LT);
                 const __m512i k = _mm512_set1_epi32(static_cast<int>(key));
-                const __mmask16 seen = real & _mm512_cmp_epi32_mask(place, k, _MM_CMPINT_NLT) &
-                                       _mm512_cmp_epi32_mask(_mm512_maskz_loadu_epi32(real, start + c), k,
-                                                             _MM_CMPINT_LE);
+                const auto upto = [&](const int32_t* bound) {  // queries whose bound is at most k
+                    return _mm512_cmp_epi32_mask(_mm512_maskz_loadu_epi32(real, bound + c), k, _MM_CMPINT_LE);
+                };
+                __mmask16 seen = upto(sight.start);
+                if (sight.begin) seen |= upto(sight.begin) & ~upto(sight.end);
+                seen &= real & _mm512_cmp_epi32_mask(place, k, _MM_CMPINT_NLT);
                 const __m512 score = load(w.scores.data() + i * width + c);
                 const __m512 sums = _mm512_maskz_loadu_ps(real, log_sum + c);
                 p = _mm512_maskz_mov_ps(seen, exponential(_mm512_fmsub_ps(score, scale, sums)));
@@ -182,15 +221,14 @@ static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, c
 }
 
 static void attend_backward_block(const Shape& s, BackwardScratch& w, int64_t width, const bf16* value,
-                                  int64_t value_token, const int32_t* start, const float* log_sum, int64_t first) {
+                                  int64_t value_token, const Sight& sight, const float* log_sum, int64_t first) {
     const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
-    const int32_t* end = std::upper_bound(start, start + s.length, static_cast<int32_t>(first + count - 1));
-    const int64_t low = down16(first), high = up16(end - start);
+    const int64_t low = down16(first), high = up16(sight.last_viewer(first, first + count - 1, s.length));
     product(count, high - low, size / 2, w.key.data() + first * size, size, w.query_t.data() + low, width,
             w.scores.data() + low, width, false);
     product(count, high - low, s.value / 2, value + first * value_token, value_token, w.grad_t.data() + low, width,
             w.dprobs.data() + low, width, false);
-    score_gradients(s, w, width, start, log_sum, first, count, low, high);
+    score_gradients(s, w, width, sight, log_sum, first, count, low, high);
     product(count, s.value, (high - low) / 2, w.probs.data() + low, width, w.grad.data() + low / 2 * s.value, s.value,
             w.dvalue.data() + first * s.value, s.value, true);
     product(count, size, (high - low) / 2, w.dscores.data() + low, width, w.query.data() + low / 2 * size, size,
@@ -201,7 +239,7 @@ static void attend_backward_block(const Shape& s, BackwardScratch& w, int64_t wi
 
 static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t width, const bf16* query,
                                  int64_t query_token, const bf16* value, int64_t value_token, const bf16* out,
-                                 const bf16* grad, int64_t out_token, const int32_t* start, const float* log_sum,
+                                 const bf16* grad, int64_t out_token, const Sight& sight, const float* log_sum,
                                  bf16* dquery, int64_t dquery_token) {
     const int64_t size = s.own + s.shared;
     pack_transposed(query, query_token, s.length, size, w.query_t.data(), width);
@@ -216,7 +254,7 @@ static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t wid
     }
     std::fill(w.dquery_t.begin(), w.dquery_t.end(), 0.0f);
     for (int64_t first = 0; first < s.length; first += BLOCK)
-        attend_backward_block(s, w, width, value, value_token, start, log_sum, first);
+        attend_backward_block(s, w, width, value, value_token, sight, log_sum, first);
     float* rows = w.dquery.data();  // back to rows of queries
     transpose(reinterpret_cast<const uint32_t*>(w.dquery_t.data()), width, size, s.length,
               reinterpret_cast<uint32_t*>(rows), size);
@@ -230,7 +268,8 @@ extern "C" {
 // Returns out [rows, T, H, Dv] and the logarithm of every softmax's sum, [rows, H, T].
 void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t query_token, bf16* key,
                        int64_t key_token, int64_t key_head, bf16* shared, int64_t shared_token, bf16* value,
-                       int64_t value_token, int64_t value_head, const int32_t* start, bf16* out, float* log_sum, int64_t threads) {
+                       int64_t value_token, int64_t value_head, const int32_t* start, const int32_t* prefix, bf16* out,
+                       float* log_sum, int64_t threads) {
     const Shape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, threads};
     const int64_t size = s.own + s.shared, width = (s.length + BLOCK - 1) / BLOCK * BLOCK, group = s.heads / s.key_heads;
     const View q{query, query_token, size}, k{key, key_token, key_head}, v{value, value_token, value_head};
@@ -241,6 +280,7 @@ void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t q
 #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < s.rows * s.key_heads; item++) {
             const int64_t row = item / s.key_heads, head = item % s.key_heads;
+            const Sight sight(s, start, prefix, row);
             pack_transposed(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), width);
             if (s.shared)
                 pack_transposed(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
@@ -249,15 +289,15 @@ void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t q
             for (int64_t h = head * group; h < (head + 1) * group; h++)
                 for (int64_t first = 0; first < s.length; first += BLOCK)
                     attend_block(s, w, w.scores.data(), w.mixed.data(), w.weights.data(), width,
-                                 q.at(row, s.length, h), query_token, start + row * s.length, o.at(row, s.length, h),
-                                 o.token, log_sum + (row * s.heads + h) * s.length, first);
+                                 q.at(row, s.length, h), query_token, sight, o.at(row, s.length, h), o.token,
+                                 log_sum + (row * s.heads + h) * s.length, first);
         }
     }
 }
 
 void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t query_token, bf16* key,
                         int64_t key_token, int64_t key_head, bf16* shared, int64_t shared_token, bf16* value,
-                        int64_t value_token, int64_t value_head, const int32_t* start, bf16* out,
+                        int64_t value_token, int64_t value_head, const int32_t* start, const int32_t* prefix, bf16* out,
                         const float* log_sum, bf16* grad, bf16* dquery, bf16* dkey, int64_t dkey_token,
                         int64_t dkey_head, bf16* dshared, bf16* dvalue, int64_t dvalue_token, int64_t dvalue_head, int64_t threads) {
     const Shape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, threads};
@@ -270,6 +310,7 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
         BackwardScratch w(s, width);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t row = 0; row < s.rows; row++) {
+            const Sight sight(s, start, prefix, row);
             std::fill(w.dshared.begin(), w.dshared.end(), 0.0f);
             for (int64_t head = 0; head < s.key_heads; head++) {
                 copy_rows(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), size);
@@ -284,7 +325,7 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
                 for (int64_t h = head * group; h < (head + 1) * group; h++)
                     attend_backward_head(s, w, width, q.at(row, s.length, h), query_token, v.at(row, s.length, head),
                                          value_token, o.at(row, s.length, h), g.at(row, s.length, h), o.token,
-                                         start + row * s.length, log_sum + (row * s.heads + h) * s.length,
+                                         sight, log_sum + (row * s.heads + h) * s.length,
                                          dq.at(row, s.length, h), dq.token);
                 for (int64_t t = 0; t < s.length; t++) {
                     const float* dkey_row = w.dkey.data() + t * size;

@@ -230,11 +230,12 @@ class Route(torch.autograd.Function):
 
 
 class Attention(torch.autograd.Function):
-    """`attention.attend` over packed rows: token t sees tokens starts[t] … t of its row.
+    """`attention.attend` over packed rows: token t sees tokens starts[t] … t of its row, and its prefix.
 
     query [B, T, H, D], key [B, T, Hk, Dk], shared [B, T, D − Dk] or None, value [B, T, Hk, Dv], all bf16, starts
     [B, T] int32 → [B, T, H, Dv]. A key is its own part and behind it the part that all heads share. `key` and
-    `value` may be slices; their last dimension is dense.
+    `value` may be slices; their last dimension is dense. `prefix` [2, B, T] int32 or None: token t also sees
+    tokens prefix[0] … prefix[1] − 1, which lie before starts[t]; along a row nothing of these falls.
     """
 
     @staticmethod
@@ -245,19 +246,21 @@ class Attention(torch.autograd.Function):
         shared: Tensor | None,
         value: Tensor,
         starts: Tensor,
+        prefix: Tensor | None,
         scale: float,
     ) -> Tensor:
         """Online in blocks of queries; only the logarithms of the softmax's sums are kept."""
         rows, length, heads, _ = query.shape
         query, key, value, starts = query.contiguous(), _tokens(key), _tokens(value), starts.contiguous()
         shared = None if shared is None else _tokens(shared.unsqueeze(2)).squeeze(2)
+        prefix = None if prefix is None else prefix.contiguous()
         shared_size = 0 if shared is None else shared.shape[-1]
         sizes = torch.tensor([rows, length, heads, *key.shape[2:], shared_size, value.shape[3]], device="cpu")
         out = query.new_empty(rows, length, heads, value.shape[3])
         log_sum = query.new_empty(rows, heads, length, dtype=_FP32)
         places = _places(query, key, shared, value)
-        call("attention_forward", sizes, float(scale), *places, starts, out, log_sum)
-        ctx.save_for_backward(query, key, shared, value, starts, out, log_sum, sizes)
+        call("attention_forward", sizes, float(scale), *places, starts, prefix, out, log_sum)
+        ctx.save_for_backward(query, key, shared, value, starts, prefix, out, log_sum, sizes)
         ctx.scale = float(scale)
         return out
 
@@ -265,17 +268,18 @@ class Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of query, key, shared and value, from recomputed scores."""
-        query, key, shared, value, starts, out, log_sum, sizes = ctx.saved_tensors
+        query, key, shared, value, starts, prefix, out, log_sum, sizes = ctx.saved_tensors
         dquery, dkey, dvalue = (
             query.new_empty(query.shape),
             key.new_empty(key.shape),
             value.new_empty(value.shape),
         )
         dshared = None if shared is None else shared.new_empty(shared.shape)
-        given = *_places(query, key, shared, value), starts, out, log_sum, gradients[0].contiguous()
+        seen = starts, prefix
+        given = *_places(query, key, shared, value), *seen, out, log_sum, gradients[0].contiguous()
         found = dquery, *_place(dkey), dshared, *_place(dvalue)
         call("attention_backward", sizes, ctx.scale, *given, *found)
-        return dquery, dkey, dshared, dvalue, None, None
+        return dquery, dkey, dshared, dvalue, None, None, None
 
 
 def _place(x: Tensor) -> tuple[Tensor, int, int]:
