@@ -27,8 +27,8 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.rl import PolicyTrainer
 
-# Our best of what was tried, by CPU seconds to the target over three seeds. Small steps are cheap here: a step costs
-# what its tokens do. Few rows at a time, so that their products meet few shapes.
+# Our best of what was tried, by CPU seconds to the target; docs/log.md says how. Small steps are cheap here: a step
+# costs what its tokens do. Few rows at a time, so that their products meet few shapes.
 SETTINGS: dict[str, Any] = {
     "problems_per_step": 8,
     "group_size": 4,

@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _share_the_machine() -> None:
     """Let waiting threads sleep soon: torch's would else keep a core busy that another program needs.
 
-    One busy program beside a training on two cores slows it 3 to 16 times without this, about twice with it; on a
-    quiet machine it costs a few per cent. Read by libgomp when torch is loaded, so it must come before.
+    A compromise: beside a busy program training is 1.5 times as fast or more, alone up to a quarter slower
+    (docs/log.md, 2026-11-26). Read by libgomp when torch is loaded, so it must come before.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

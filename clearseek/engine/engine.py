@@ -25,9 +25,7 @@ from clearseek.model.layers import RMSNorm
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
 _PREFILL_ROWS = 64  # prompts read in one pass
-_PREFILL_MULTIPLE = (
-    16  # their length is rounded up to it: a CPU prepares its products anew for every new shape
-)
+_PREFILL_MULTIPLE = 16  # their length is rounded up to it: a CPU prepares every new shape of product
 _FORKED_PARAMETERS = 20_000_000  # above, a decoding step is arithmetic, which threads share well
 _FORKED_SAMPLES = 64  # below, forking costs more than it saves
 _FORKED_SECONDS = 600.0  # to wait for another process after this one is done

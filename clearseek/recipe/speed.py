@@ -31,9 +31,9 @@ class Overheads:
     sampling_share: float  # of its products' rate that generating sustains
 
 
-# Fitted to models of 0.3M to 4M parameters of two kinds of architecture.
-PLAIN = Overheads(200.0, 0.12)  # 190 to 275, 0.09 to 0.14
-FUSED = Overheads(80.0, 0.25)  # with the fused kernels of processors that have them
+# Fitted to models of 0.3M to 4M parameters of two kinds of architecture: 190 to 275 and 0.09 to 0.14.
+PLAIN = Overheads(200.0, 0.12)
+FUSED = Overheads(80.0, 0.25)  # with the fused kernels; fitted to one run of r1-mini's teacher and student
 _SECONDS_A_SHAPE = 0.15
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
 _MOST_ROWS = 4096  # of a product that is timed; more rows run no faster
