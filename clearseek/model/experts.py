@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels import products
 from clearseek.model.kernels.library import fits
-from clearseek.model.layers import SwiGLU, swiglu
+from clearseek.model.layers import MANY_ROWS, SwiGLU, swiglu
 
 MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
-FEW_TOKENS = 1024  # below, as in decoding, sorting costs more than the experts that nobody chose
 MAX_DENSE_OVERHEAD = 4.0  # computing all experts is worth it up to this ratio of total to chosen ones
 
 
@@ -116,14 +116,14 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
         """Map [B, T, hidden]; `counted` [B, T] asks for the load over those tokens."""
         affinity, chosen, gates = self.router(x)
-        few = self.is_dense_form and (x.numel() < FEW_TOKENS * x.shape[-1] or not self.fits_kernels(x))
-        routed = self.all_experts(x, gates) if few else self.chosen_experts(x, chosen, gates)
+        is_dense = self.is_dense_form and not self.fits_kernels(x)
+        routed = self.all_experts(x, gates) if is_dense else self.chosen_experts(x, chosen, gates)
         output = routed if self.shared is None else routed + self.shared(x)
         return output, None if counted is None else self.router.load(affinity, chosen, counted)
 
     def fits_kernels(self, x: Tensor) -> bool:
         """Whether there is a kernel for this: then sorting tokens costs little."""
-        return fits(x.dtype, x, x.shape[-1], self.down.shape[-1])
+        return x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, x.shape[-1], self.down.shape[-1])
 
     def all_experts(self, x: Tensor, gates: Tensor) -> Tensor:
         """Every expert on every token: one wide SwiGLU whose hidden units are scaled by the gates."""
@@ -135,9 +135,8 @@ class MixtureOfExperts(nn.Module):
         """Only the chosen experts: copies of the tokens sorted by expert, then grouped products."""
         flat, num_chosen = x.flatten(0, -2), self.router.num_chosen
         if self.fits_kernels(x):
-            weights = self.gate_up.to(x.dtype), self.down.to(x.dtype)
             marks = chosen.flatten(0, -2), gates.flatten(0, -2)
-            return kernels.Experts.apply(flat, *marks, *weights, num_chosen).view_as(x)
+            return products.FeedForward.apply(flat, self.gate_up, self.down, *marks, num_chosen).view_as(x)
         expert = chosen.flatten(0, -2).to(torch.int8).topk(num_chosen, dim=-1).indices  # [N, K]
         gate_of = gates.flatten(0, -2).gather(-1, expert).flatten()
         order = expert.flatten().argsort(stable=True)

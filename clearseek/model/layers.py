@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels import products
 from clearseek.model.kernels.library import fits
+
+MANY_ROWS = 32  # below, laying a weight out for the kernels costs more than they save
 
 
 class Linear(nn.Module):
@@ -20,6 +23,9 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
+        if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *self.weight.shape):
+            mapped: Tensor = products.Linear.apply(x, self.weight)
+            return mapped
         return F.linear(x, self.weight.to(x.dtype))
 
 
@@ -78,4 +84,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., hidden] to [..., hidden]."""
+        weights = self.gate_up.weight, self.down.weight
+        if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *weights[1].shape):
+            stacked = (weight.unsqueeze(0) for weight in weights)
+            return products.FeedForward.apply(x.flatten(0, -2), *stacked).view_as(x)
         return self.down(swiglu(self.gate_up(x)))

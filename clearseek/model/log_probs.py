@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels import products as kernels
 from clearseek.model.kernels.library import fits
 
 

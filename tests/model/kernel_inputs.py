@@ -17,6 +17,25 @@ def assert_same(ours, wanted, tolerance=0.01):
     assert ((ours.double() - wanted.double()).abs().max() / scale) < tolerance
 
 
+def plain(function, *tensors):
+    """Result and gradients of the plain form in fp64, where nothing is rounded."""
+    leaves = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in tensors]
+    return leaves, function(*leaves)
+
+
+def compare(fused, function, *tensors, tolerance=0.01):
+    """Forward and the gradient of a random projection."""
+    leaves, wanted = plain(function, *tensors)
+    ours = fused(*tensors)
+    assert_same(ours, wanted, tolerance)
+    along = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    ours.backward(along.to(ours.dtype))
+    wanted.backward(along.to(ours.dtype).double())
+    for mine, theirs in zip(tensors, leaves, strict=True):
+        if mine.requires_grad:
+            assert_same(mine.grad, theirs.grad, tolerance)
+
+
 def rms(x, weight):
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * weight
 

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from clearseek.engine.engine import Engine
 from clearseek.engine.forked import map_forked, threads
 from clearseek.engine.request import Request, Sampling
 from clearseek.model import attention, layers, log_probs, rotary
 from clearseek.model.kernels import functions as kernels
-from clearseek.model.kernels import library
+from clearseek.model.kernels import library, products
 from clearseek.model.kernels.decode import FusedDecoder
 from tests.model.kernel_inputs import BF16, assert_same, lane_sized, packed, rms
 
@@ -56,32 +55,6 @@ def test_what_is_no_number_stays_none(random):
     assert mixed.isnan().any(-1).flatten().tolist() == [False] * 5 + [True] * 15
 
 
-class _Products(TorchDispatchMode):
-    """Notes the sizes of every product."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = set()
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        if function is torch.ops.aten.mm.out:
-            self.sizes.add((*arguments[0].shape, arguments[1].shape[1]))
-        return function(*arguments, **(keywords or {}))
-
-
-def test_experts_meet_few_shapes(random):
-    """Torch's products prepare each new shape for longer than they compute; batches must not bring new ones."""
-    gate_up, down = random(4, 64, 32, dtype=BF16), random(4, 32, 32, dtype=BF16)
-    with _Products() as products:
-        for _ in range(20):
-            chosen = random(600, 4).topk(2).indices
-            chosen = torch.zeros(600, 4, dtype=torch.bool).scatter(1, chosen, True)
-            y = kernels.Experts.apply(random(600, 32, dtype=BF16), chosen, chosen.float(), gate_up, down, 2)
-            y.float().sum().backward()
-    assert {size % 16 for sizes in products.sizes for size in sizes} == {0}
-    assert len(products.sizes) < 20  # of four experts and twenty batches
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_router_without_numbers_chooses_as_many(random, value):
     scores = random(9, 8).detach()
@@ -97,9 +70,9 @@ def test_marks_beyond_an_expert_s_number_are_left_out(random):
     x, gates = random(5, 32, dtype=BF16), torch.rand(5, 4)
     gate_up, down = random(4, 32, 32, dtype=BF16), random(4, 32, 16, dtype=BF16)
     chosen = torch.tensor([[1, 1, 0, 0]] * 5, dtype=torch.bool)
-    wanted = kernels.Experts.apply(x, chosen, gates, gate_up, down, 2)
+    wanted = products.FeedForward.apply(x, gate_up, down, chosen, gates, 2)
     chosen[3] = True
-    assert torch.equal(kernels.Experts.apply(x, chosen, gates, gate_up, down, 2), wanted)
+    assert torch.equal(products.FeedForward.apply(x, gate_up, down, chosen, gates, 2), wanted)
 
 
 @pytest.mark.parametrize("target", [-1, 20])
@@ -115,7 +88,12 @@ def test_nothing_to_compute_gives_nothing(random):
     assert weight.grad.tolist() == [0.0] * 32
     assert kernels.SwiGlu.apply(x, None, 1).shape == (0, 16)
     assert log_probs.target_log_probs(x, random(20, 32), none).shape == (0,)
-    assert kernels.head_scores(x.detach(), kernels.pack(random(20, 32)), 20).shape == (0, 20)
+    assert products.head_scores(x.detach(), products.pack(random(20, 32)), 20).shape == (0, 20)
+    mapped = products.FeedForward.apply(
+        products.Linear.apply(x, random(48, 32)), random(1, 64, 48), random(1, 48, 32)
+    )
+    assert mapped.shape == (0, 48)
+    mapped.sum().backward()
     assert kernels.draw(torch.zeros(0, 20), torch.zeros(0), 1.0)[0].shape == (0,)
     visible = attention.Visible.of(torch.zeros(0, 7), BF16)
     heads, shared = x.view(0, 7, 2, 32), random(0, 7, 16, dtype=BF16)

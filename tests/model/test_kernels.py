@@ -9,31 +9,12 @@ from clearseek.model import attention, layers, log_probs, rotary
 from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
 from clearseek.model.kernels import functions as kernels
-from clearseek.model.kernels import library
+from clearseek.model.kernels import library, products
 from clearseek.model.kernels.decode import FusedDecoder
-from tests.model.kernel_inputs import BF16, assert_same, branched, lane_sized, packed, rms
+from tests.model.kernel_inputs import BF16, assert_same, branched, compare, lane_sized, packed, rms
 from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
-
-
-def plain(function, *tensors):
-    """Result and gradients of the plain form in fp64, where nothing is rounded."""
-    leaves = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in tensors]
-    return leaves, function(*leaves)
-
-
-def compare(fused, function, *tensors, tolerance=0.01):
-    """Forward and the gradient of a random projection."""
-    leaves, wanted = plain(function, *tensors)
-    ours = fused(*tensors)
-    assert_same(ours, wanted, tolerance)
-    along = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
-    ours.backward(along.to(ours.dtype))
-    wanted.backward(along.to(ours.dtype).double())
-    for mine, theirs in zip(tensors, leaves, strict=True):
-        if mine.requires_grad:
-            assert_same(mine.grad, theirs.grad, tolerance)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 64])
@@ -144,30 +125,6 @@ def test_routing_is_the_plain_router_s(random):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("unused", [None, 2])
-def test_experts(random, unused):
-    """Each token through its own experts, also where an expert is chosen by nobody."""
-    x, gate_up, down = (
-        random(21, 32, dtype=BF16),
-        random(4, 96, 32, dtype=BF16),
-        random(4, 32, 48, dtype=BF16),
-    )
-    scores = torch.randn(21, 4, generator=torch.Generator().manual_seed(5))
-    if unused is not None:
-        scores[:, unused] = -9
-    chosen = torch.zeros(21, 4, dtype=torch.bool).scatter_(1, scores.topk(2, dim=-1).indices, True)
-    gates = (scores.sigmoid() * chosen).requires_grad_()
-
-    def form(x, gates, gate_up, down):
-        gate, up = torch.einsum("nc,eic->nei", x, gate_up).chunk(2, dim=-1)
-        return torch.einsum("nei,eci,ne->nc", F.silu(gate) * up, down, gates * chosen)
-
-    compare(
-        lambda x, g, w, d: kernels.Experts.apply(x, chosen, g, w, d, 2), form, x, gates, gate_up, down,
-        tolerance=0.02,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("has_branches", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 16, 33, 64, 129, 400])
 @pytest.mark.parametrize(("heads", "key_heads", "shared"), [(2, 2, 0), (4, 2, 0), (3, 1, 0), (2, 2, 16)])
@@ -233,7 +190,7 @@ def test_target_log_probs(random, vocabulary, temperature):
 
 def test_scores_keep_more_than_bf16(random):
     states, weight = random(7, 64, dtype=BF16), random(91, 64, dtype=BF16)
-    ours, exact = kernels.head_scores(states, kernels.pack(weight), 91), states.double() @ weight.double().T
+    ours, exact = products.head_scores(states, products.pack(weight), 91), states.double() @ weight.double().T
     assert (ours - exact).abs().max() < 1e-4
     with torch.no_grad():
         assert torch.equal(log_probs.head_logits(states, weight), ours)

@@ -9,61 +9,19 @@
 #include <cstring>
 #include <vector>
 
+#include "pack.h"
 #include "product.h"
 #include "simd.h"
 
 
-// y [columns, rows] = x [rows, columns], 32 bits each; sixteen by sixteen in registers, what is left one by one
-static void transpose(const uint32_t* x, int64_t ldx, int64_t rows, int64_t columns, uint32_t* y, int64_t ldy) {
-    int64_t t = 0;
-    for (; t + 16 <= rows; t += 16) {
-        int64_t c = 0;
-        for (; c + 16 <= columns; c += 16) {
-            __m512i r[16], u[16];
-            for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(x + (t + i) * ldx + c);
-            for (int i = 0; i < 16; i += 2) {
-                u[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-                u[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-            }
-            for (int i = 0; i < 16; i += 4) {
-                r[i] = _mm512_unpacklo_epi64(u[i], u[i + 2]);
-                r[i + 1] = _mm512_unpackhi_epi64(u[i], u[i + 2]);
-                r[i + 2] = _mm512_unpacklo_epi64(u[i + 1], u[i + 3]);
-                r[i + 3] = _mm512_unpackhi_epi64(u[i + 1], u[i + 3]);
-            }
-            for (int i = 0; i < 4; i++) {  // r[4 g + i] holds rows 4 g … 4 g + 3 of columns i, 4 + i, 8 + i, 12 + i
-                const __m512i a = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88), b = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
-                const __m512i d = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xDD), e = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xDD);
-                u[i] = _mm512_shuffle_i32x4(a, b, 0x88), u[8 + i] = _mm512_shuffle_i32x4(a, b, 0xDD);
-                u[4 + i] = _mm512_shuffle_i32x4(d, e, 0x88), u[12 + i] = _mm512_shuffle_i32x4(d, e, 0xDD);
-            }
-            for (int i = 0; i < 16; i++) _mm512_storeu_si512(y + (c + i) * ldy + t, u[i]);
-        }
-        for (; c < columns; c++)
-            for (int i = 0; i < 16; i++) y[c * ldy + t + i] = x[(t + i) * ldx + c];
-    }
-    for (; t < rows; t++)
-        for (int64_t c = 0; c < columns; c++) y[c * ldy + t] = x[t * ldx + c];
-}
-
 // x [T, size] → its transpose with pairs along `size`: [size / 2, width]
-static void pack_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
-    transpose(reinterpret_cast<const uint32_t*>(x), stride / 2, rows, size / 2, y, width);
+static void pack_heads_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
+    pack_transposed(x, stride, rows, size / 2, y, width);
 }
 
-static inline __m512i interleave(__m256i first, __m256i second) {
-    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
-}
-
-// x [T, size] → pairs of rows: [T / 2, width], written from column `at`; a missing last row counts as zeros
-static void pack_rows(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
-    for (int64_t t = 0; t < rows; t += 2)
-        for (int64_t c = 0; c < size; c += 16) {
-            const __m256i first = _mm256_loadu_si256((const __m256i*)(x + t * stride + c));
-            const __m256i second = t + 1 < rows ? _mm256_loadu_si256((const __m256i*)(x + (t + 1) * stride + c))
-                                                : _mm256_setzero_si256();
-            _mm512_storeu_si512(y + t / 2 * width + c, interleave(first, second));
-        }
+// x [T, size] → pairs of rows: [T / 2, width]
+static void pack_heads(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
+    pack_rows([=](int64_t t) { return x + t * stride; }, rows, size, y, width);
 }
 
 static void copy_rows(const bf16* x, int64_t stride, int64_t rows, int64_t size, bf16* y, int64_t width) {
@@ -154,8 +112,8 @@ static void attend_block(const Shape& s, const ForwardScratch& kept, float* scor
     const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
     const Reach reach(sight, first, first + count - 1);
     for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
-        product(count, end - c, size / 2, query + first * query_token, query_token, kept.key.data() + reach.place(c),
-                width, scores + c, width, false);
+        product(count, end - c, size / 2, query + first * query_token, query_token, rows_of(kept.key.data() + reach.place(c), width),
+                scores + c, width, false);
     float totals[BLOCK];
     for (int64_t i = 0; i < count; i++) {
         float largest;
@@ -163,8 +121,8 @@ static void attend_block(const Shape& s, const ForwardScratch& kept, float* scor
         log_sum[first + i] = largest + std::log(totals[i]);
     }
     for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
-        product(count, s.value, (end - c) / 2, weights + c, width, kept.value.data() + reach.place(c) / 2 * s.value,
-                s.value, mixed, s.value, c > 0);
+        product(count, s.value, (end - c) / 2, weights + c, width, rows_of(kept.value.data() + reach.place(c) / 2 * s.value, s.value),
+                mixed, s.value, c > 0);
     for (int64_t i = 0; i < count; i++) {
         const __m512 factor = _mm512_set1_ps(1.0f / totals[i]);
         for (int64_t c = 0; c < s.value; c += 16)
@@ -217,23 +175,23 @@ static void score_gradients(const Shape& s, BackwardScratch& w, int64_t width, c
             store(w.dscores.data() + i * width + c, d);
         }
     }
-    pack_rows(w.dscores.data() + low, width, BLOCK, high - low, w.dscore_pairs.data() + low, width);
+    pack_heads(w.dscores.data() + low, width, BLOCK, high - low, w.dscore_pairs.data() + low, width);
 }
 
 static void attend_backward_block(const Shape& s, BackwardScratch& w, int64_t width, const bf16* value,
                                   int64_t value_token, const Sight& sight, const float* log_sum, int64_t first) {
     const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
     const int64_t low = down16(first), high = up16(sight.last_viewer(first, first + count - 1, s.length));
-    product(count, high - low, size / 2, w.key.data() + first * size, size, w.query_t.data() + low, width,
+    product(count, high - low, size / 2, w.key.data() + first * size, size, rows_of(w.query_t.data() + low, width),
             w.scores.data() + low, width, false);
-    product(count, high - low, s.value / 2, value + first * value_token, value_token, w.grad_t.data() + low, width,
+    product(count, high - low, s.value / 2, value + first * value_token, value_token, rows_of(w.grad_t.data() + low, width),
             w.dprobs.data() + low, width, false);
     score_gradients(s, w, width, sight, log_sum, first, count, low, high);
-    product(count, s.value, (high - low) / 2, w.probs.data() + low, width, w.grad.data() + low / 2 * s.value, s.value,
+    product(count, s.value, (high - low) / 2, w.probs.data() + low, width, rows_of(w.grad.data() + low / 2 * s.value, s.value),
             w.dvalue.data() + first * s.value, s.value, true);
-    product(count, size, (high - low) / 2, w.dscores.data() + low, width, w.query.data() + low / 2 * size, size,
+    product(count, size, (high - low) / 2, w.dscores.data() + low, width, rows_of(w.query.data() + low / 2 * size, size),
             w.dkey.data() + first * size, size, true);
-    product(size, high - low, BLOCK / 2, w.key_t.data() + first, width, w.dscore_pairs.data() + low, width,
+    product(size, high - low, BLOCK / 2, w.key_t.data() + first, width, rows_of(w.dscore_pairs.data() + low, width),
             w.dquery_t.data() + low, width, true);
 }
 
@@ -242,10 +200,10 @@ static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t wid
                                  const bf16* grad, int64_t out_token, const Sight& sight, const float* log_sum,
                                  bf16* dquery, int64_t dquery_token) {
     const int64_t size = s.own + s.shared;
-    pack_transposed(query, query_token, s.length, size, w.query_t.data(), width);
-    pack_transposed(grad, out_token, s.length, s.value, w.grad_t.data(), width);
-    pack_rows(query, query_token, s.length, size, w.query.data(), size);
-    pack_rows(grad, out_token, s.length, s.value, w.grad.data(), s.value);
+    pack_heads_transposed(query, query_token, s.length, size, w.query_t.data(), width);
+    pack_heads_transposed(grad, out_token, s.length, s.value, w.grad_t.data(), width);
+    pack_heads(query, query_token, s.length, size, w.query.data(), size);
+    pack_heads(grad, out_token, s.length, s.value, w.grad.data(), s.value);
     for (int64_t t = 0; t < s.length; t++) {
         __m512 dot = _mm512_setzero_ps();
         for (int64_t c = 0; c < s.value; c += 16)
@@ -256,7 +214,7 @@ static void attend_backward_head(const Shape& s, BackwardScratch& w, int64_t wid
     for (int64_t first = 0; first < s.length; first += BLOCK)
         attend_backward_block(s, w, width, value, value_token, sight, log_sum, first);
     float* rows = w.dquery.data();  // back to rows of queries
-    transpose(reinterpret_cast<const uint32_t*>(w.dquery_t.data()), width, size, s.length,
+    pack_transposed(reinterpret_cast<const uint32_t*>(w.dquery_t.data()), width, size, s.length,
               reinterpret_cast<uint32_t*>(rows), size);
     for (int64_t t = 0; t < s.length; t++)
         for (int64_t c = 0; c < size; c += 16)
@@ -281,11 +239,11 @@ void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t q
         for (int64_t item = 0; item < s.rows * s.key_heads; item++) {
             const int64_t row = item / s.key_heads, head = item % s.key_heads;
             const Sight sight(s, start, prefix, row);
-            pack_transposed(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), width);
+            pack_heads_transposed(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), width);
             if (s.shared)
-                pack_transposed(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
+                pack_heads_transposed(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
                                 w.key.data() + s.own / 2 * width, width);
-            pack_rows(v.at(row, s.length, head), value_token, s.length, s.value, w.value.data(), s.value);
+            pack_heads(v.at(row, s.length, head), value_token, s.length, s.value, w.value.data(), s.value);
             for (int64_t h = head * group; h < (head + 1) * group; h++)
                 for (int64_t first = 0; first < s.length; first += BLOCK)
                     attend_block(s, w, w.scores.data(), w.mixed.data(), w.weights.data(), width,
@@ -317,8 +275,8 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
                 if (s.shared)
                     copy_rows(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
                               w.key.data() + s.own, size);
-                pack_rows(w.key.data(), size, s.length, size, w.key_pairs.data(), size);
-                transpose(w.key_pairs.data(), size, (s.length + 1) / 2, size,
+                pack_heads(w.key.data(), size, s.length, size, w.key_pairs.data(), size);
+                pack_transposed(w.key_pairs.data(), size, (s.length + 1) / 2, size,
                           reinterpret_cast<uint32_t*>(w.key_t.data()), width / 2);
                 std::fill(w.dkey.begin(), w.dkey.end(), 0.0f);
                 std::fill(w.dvalue.begin(), w.dvalue.end(), 0.0f);

@@ -12,9 +12,9 @@
 
 static constexpr int64_t BLOCK = 48;  // rows that share a look at the weights
 
-// A weight laid out in pairs, [inputs / 2, outputs] of two bf16 each
+// A packed weight [outputs, inputs]
 struct Matrix {
-    const uint32_t* pairs;
+    const uint32_t* weight;
     int64_t inputs, outputs;
 };
 
@@ -38,23 +38,22 @@ struct Constants {
 };
 
 struct Scratch {
-    std::vector<float> stream, wide, scores;
+    std::vector<float> stream, scores;
     std::vector<bf16> normed, query, low, key, absorbed, mixed, values, pairs, hidden, output, shared;
     std::vector<float> gates;
     Scratch(int64_t widest, int64_t length)
-        : stream(BLOCK * widest), wide(BLOCK * widest), scores(up16(length)), normed(BLOCK * widest),
+        : stream(BLOCK * widest), scores(up16(length)), normed(BLOCK * widest),
           query(BLOCK * widest), low(BLOCK * widest), key(BLOCK * widest), absorbed(BLOCK * widest),
           mixed(BLOCK * widest), values(BLOCK * widest), pairs(BLOCK * widest), hidden(BLOCK * widest),
           output(BLOCK * widest), shared(BLOCK * widest), gates(BLOCK * MAX_EXPERTS) {}
 };
 
 // y [rows, outputs] in bf16 = x [rows, inputs] · matrix; `part` of several equal matrices; rows `ldx`, `ldy` apart
-static void multiply(const Matrix& m, const bf16* x, int64_t ldx, bf16* y, int64_t ldy, int64_t rows, float* wide,
+static void multiply(const Matrix& m, const bf16* x, int64_t ldx, bf16* y, int64_t ldy, int64_t rows,
                      int64_t part = 0) {
-    product(rows, m.outputs, m.inputs / 2, x, ldx, m.pairs + part * m.inputs / 2 * m.outputs, m.outputs, wide,
-            m.outputs, false);
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t c = 0; c < m.outputs; c += 16) store(y + n * ldy + c, load(wide + n * m.outputs + c));
+    const int64_t pairs = m.inputs / 2;
+    product(rows, m.outputs, pairs, x, ldx, panels_of(m.weight + part * num_panels(m.outputs) * 64 * pairs, pairs), y, ldy,
+            false);
 }
 
 template <typename In>
@@ -122,8 +121,8 @@ struct Rows {
 
 static void grouped_attention(const Model& m, const Constants& k, const Layer& layer, Scratch& s, const Rows& rows) {
     const int64_t size = m.nope + m.rope, group = m.heads / m.key_heads, kept = m.key_heads * size;
-    multiply(layer.query, s.normed.data(), m.hidden, s.query.data(), m.heads * size, rows.count, s.wide.data());
-    multiply(layer.key_value, s.normed.data(), m.hidden, s.key.data(), 2 * kept, rows.count, s.wide.data());
+    multiply(layer.query, s.normed.data(), m.hidden, s.query.data(), m.heads * size, rows.count);
+    multiply(layer.key_value, s.normed.data(), m.hidden, s.key.data(), 2 * kept, rows.count);
     for (int64_t n = 0; n < rows.count; n++) {
         const int64_t place = rows.where[n], line = place * m.rope / 2, cached = (rows.first + n) * m.length;
         bf16 *query = s.query.data() + n * m.heads * size, *key = s.key.data() + n * 2 * kept;
@@ -139,7 +138,7 @@ static void grouped_attention(const Model& m, const Constants& k, const Layer& l
                        k.scale, s.scores.data(), s.mixed.data() + (n * m.heads + h) * size);
         }
     }
-    multiply(layer.out, s.mixed.data(), m.heads * size, s.output.data(), m.hidden, rows.count, s.wide.data());
+    multiply(layer.out, s.mixed.data(), m.heads * size, s.output.data(), m.hidden, rows.count);
 }
 
 // The absorbed form: queries move into the latent, so that only it and the shared rotary key are read
@@ -147,13 +146,13 @@ static void latent_attention(const Model& m, const Constants& k, const Layer& la
     const int64_t size = m.nope + m.rope, kept = m.rank + m.rope, low = layer.query_low.outputs;
     const bf16* input = s.normed.data();
     if (low) {
-        multiply(layer.query_low, input, m.hidden, s.low.data(), low, rows.count, s.wide.data());
+        multiply(layer.query_low, input, m.hidden, s.low.data(), low, rows.count);
         for (int64_t n = 0; n < rows.count; n++)
             norm_row(s.low.data() + n * low, layer.query_norm, s.low.data() + n * low, low, k.latent_eps);
         input = s.low.data();
     }
-    multiply(layer.query, input, layer.query.inputs, s.query.data(), m.heads * size, rows.count, s.wide.data());
-    multiply(layer.key_value, s.normed.data(), m.hidden, s.key.data(), kept, rows.count, s.wide.data());
+    multiply(layer.query, input, layer.query.inputs, s.query.data(), m.heads * size, rows.count);
+    multiply(layer.key_value, s.normed.data(), m.hidden, s.key.data(), kept, rows.count);
     for (int64_t n = 0; n < rows.count; n++) {
         const int64_t place = rows.where[n], line = place * m.rope / 2;
         bf16 *query = s.query.data() + n * m.heads * size, *key = s.key.data() + n * kept;
@@ -168,7 +167,7 @@ static void latent_attention(const Model& m, const Constants& k, const Layer& la
     }
     for (int64_t h = 0; h < m.heads; h++)
         multiply(layer.key_up, s.query.data() + h * size, m.heads * size, s.absorbed.data() + h * kept,
-                 m.heads * kept, rows.count, s.wide.data(), h);
+                 m.heads * kept, rows.count, h);
     for (int64_t n = 0; n < rows.count; n++)
         for (int64_t h = 0; h < m.heads; h++) {
             const bf16* keys = layer.keys + (rows.first + n) * m.length * kept;
@@ -177,17 +176,17 @@ static void latent_attention(const Model& m, const Constants& k, const Layer& la
         }
     for (int64_t h = 0; h < m.heads; h++)
         multiply(layer.value_up, s.mixed.data() + h * m.rank, m.heads * m.rank, s.values.data() + h * m.value,
-                 m.heads * m.value, rows.count, s.wide.data(), h);
-    multiply(layer.out, s.values.data(), m.heads * m.value, s.output.data(), m.hidden, rows.count, s.wide.data());
+                 m.heads * m.value, rows.count, h);
+    multiply(layer.out, s.values.data(), m.heads * m.value, s.output.data(), m.hidden, rows.count);
 }
 
 static void swiglu(const Matrix& gate_up, const Matrix& down, int64_t experts, const float* gates, Scratch& s,
                    int64_t hidden, int64_t count, bf16* output) {
     const int64_t width = down.inputs / experts;
-    multiply(gate_up, s.normed.data(), hidden, s.pairs.data(), gate_up.outputs, count, s.wide.data());
+    multiply(gate_up, s.normed.data(), hidden, s.pairs.data(), gate_up.outputs, count);
     for (int64_t n = 0; n < count * experts; n++)
         swiglu_row(s.pairs.data() + n * 2 * width, gates ? gates[n] : 1.0f, s.hidden.data() + n * width, width);
-    multiply(down, s.hidden.data(), down.inputs, output, hidden, count, s.wide.data());
+    multiply(down, s.hidden.data(), down.inputs, output, hidden, count);
 }
 
 static void feed_forward(const Model& m, const Constants& k, const Layer& layer, Scratch& s, int64_t count) {
@@ -222,16 +221,6 @@ static void norm_block(Scratch& s, const float* weight, int64_t size, int64_t co
 }
 
 extern "C" {
-
-// weight [outputs, inputs] → [inputs / 2, width] of pairs; what is beyond the outputs is left alone
-void pack_weight(const bf16* weight, uint32_t* pairs, int64_t outputs, int64_t inputs, int64_t width,
-                 int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t first = 0; first < outputs; first += 16)
-        for (int64_t d = 0; d < inputs / 2; d++)
-            for (int64_t v = first; v < std::min(outputs, first + 16); v++)
-                pairs[d * width + v] = reinterpret_cast<const uint32_t*>(weight + v * inputs)[d];
-}
 
 // One new token for each of `rows`: extends the caches at `where`, writes normalised final states [rows, hidden].
 void decode_step(const Model* model, const Layer* layers, const float* constants, const int64_t* tokens,

@@ -11,8 +11,9 @@ from torch import Tensor
 from clearseek.model.attention import Cache, GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
-from clearseek.model.kernels.functions import call, head_scores, pack
+from clearseek.model.kernels.functions import call
 from clearseek.model.kernels.library import MAX_EXPERTS, MAX_HEAD, fits
+from clearseek.model.kernels.products import head_scores, pack
 from clearseek.model.layers import SwiGLU
 
 _NO_MATRIX = (0, 0, 0)

@@ -1,10 +1,51 @@
-// SwiGLU over one or several experts, and DeepSeek-V3's router. N rows, E experts, I hidden units (a multiple of 16).
+// SwiGLU: alone, or between its two maps, over all rows or over the tokens of each expert.
+// N rows, C their size, E experts, I hidden units (multiples of 16).
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "rows.h"
-#include "simd.h"
+#include "weight_gradient.h"
+
+static constexpr int64_t TALL = 48;  // rows that share a look at the weights
+
+// The way back of `swiglu_row` for one row; also gives `y` again, unless null. Returns the gradient of the weight.
+static inline float swiglu_row_backward(const bf16* gate, float weight, const bf16* dy, bf16* dgate, bf16* y,
+                                        int64_t size) {
+    const bf16* up = gate + size;
+    const __m512 factor = _mm512_set1_ps(weight), one = _mm512_set1_ps(1.0f);
+    __m512 dweight = _mm512_setzero_ps();
+    for (int64_t c = 0; c < size; c += 16) {
+        const __m512 g = load(gate + c), u = load(up + c), raw = load(dy + c), s = sigmoid(g);
+        const __m512 silu = _mm512_mul_ps(g, s), d = _mm512_mul_ps(raw, factor), whole = _mm512_mul_ps(silu, u);
+        dweight = _mm512_fmadd_ps(whole, raw, dweight);
+        // silu'(g) = s · (1 + g · (1 − s))
+        const __m512 slope = _mm512_mul_ps(s, _mm512_fmadd_ps(g, _mm512_sub_ps(one, s), one));
+        store(dgate + c, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
+        store(dgate + size + c, _mm512_mul_ps(d, silu));
+        if (y) store(y + c, _mm512_mul_ps(whole, factor));
+    }
+    return sum(dweight);
+}
+
+// Rows begin … end − 1, all of one expert
+struct Piece {
+    int64_t expert, begin, end;
+};
+
+static std::vector<Piece> pieces_of(const int64_t* ends, int64_t experts) {
+    std::vector<Piece> pieces;
+    for (int64_t e = 0, begin = 0; e < experts; begin = ends[e++])
+        for (int64_t n = begin; n < ends[e]; n += TALL) pieces.push_back({e, n, std::min(n + TALL, ends[e])});
+    return pieces;
+}
+
+// The rows of a piece one behind the other: where they are, or gathered
+static const bf16* gathered(const Picked& rows, const Piece& piece, int64_t size, bf16* scratch) {
+    if (!rows.which) return rows(piece.begin);
+    for (int64_t n = piece.begin; n < piece.end; n++)
+        std::memcpy(scratch + (n - piece.begin) * size, rows(n), size * sizeof(bf16));
+    return scratch;
+}
 
 extern "C" {
 
@@ -20,106 +61,74 @@ void swiglu_backward(const bf16* gate_up, const float* gates, const bf16* dy, bf
                      int64_t rows, int64_t experts, int64_t size, int64_t threads) {
     PARALLEL(threads)
     for (int64_t n = 0; n < rows * experts; n++) {
-        const bf16 *gate = gate_up + n * 2 * size, *up = gate + size;
-        bf16 *dgate = dgate_up + n * 2 * size, *dup = dgate + size;
-        const __m512 weight = _mm512_set1_ps(gates ? gates[n] : 1.0f), one = _mm512_set1_ps(1.0f);
-        __m512 dweight = _mm512_setzero_ps();
-        for (int64_t c = 0; c < size; c += 16) {
-            const __m512 g = load(gate + c), u = load(up + c), raw = load(dy + n * size + c), s = sigmoid(g);
-            const __m512 silu = _mm512_mul_ps(g, s), d = _mm512_mul_ps(raw, weight);
-            dweight = _mm512_fmadd_ps(_mm512_mul_ps(silu, u), raw, dweight);
-            // silu'(g) = s · (1 + g · (1 − s))
-            const __m512 slope = _mm512_mul_ps(s, _mm512_fmadd_ps(g, _mm512_sub_ps(one, s), one));
-            store(dgate + c, _mm512_mul_ps(_mm512_mul_ps(d, u), slope));
-            store(dup + c, _mm512_mul_ps(d, silu));
-        }
-        if (dgates) dgates[n] = sum(dweight);
+        const float dgate = swiglu_row_backward(gate_up + n * 2 * size, gates ? gates[n] : 1.0f, dy + n * size,
+                                                dgate_up + n * 2 * size, nullptr, size);
+        if (dgates) dgates[n] = dgate;
     }
 }
 
-// scores [N, E] → affinity = sigmoid, chosen: the `count` largest of affinity + bias (of equal ones the first),
-// gates: chosen affinities normalised to sum `scaling`
-void route_forward(const float* scores, const float* bias, float* affinity, uint8_t* chosen, float* gates,
-                   int64_t rows, int64_t experts, int64_t count, float scaling, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++) {
-        const int64_t at = n * experts;
-        route_row(scores + at, bias, affinity + at, chosen + at, gates + at, experts, count, scaling);
-    }
-}
-
-// gradient of scores from those of affinity (balance loss; may be null) and gates
-void route_backward(const float* affinity, const uint8_t* chosen, const float* gates, const float* daffinity,
-                    const float* dgates, float* dscores, int64_t rows, int64_t experts, float scaling, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++) {
-        const int64_t at = n * experts;
-        float total = 1e-20f, mixed = 0;
-        for (int64_t e = 0; e < experts; e++) {
-            if (chosen[at + e]) total += affinity[at + e];
-            mixed += dgates[at + e] * gates[at + e];
-        }
-        for (int64_t e = 0; e < experts; e++) {
-            const float a = affinity[at + e];
-            float d = daffinity ? daffinity[at + e] : 0.0f;
-            if (chosen[at + e]) d += (dgates[at + e] * scaling - mixed) / total;
-            dscores[at + e] = d * a * (1.0f - a);
+// y[n] = down · swiglu(up · x[tokens[n]], gates[n]) over stretches of rows that end at ends [E], each with its own
+// packed weights; `tokens` null: x in order, `gates` null: 1. Keeps gate_up [N, 2I].
+void feed_forward_forward(const bf16* x, const int32_t* tokens, const float* gates, const int64_t* ends,
+                          const uint32_t* up, const uint32_t* down, bf16* gate_up, bf16* y, int64_t experts,
+                          int64_t size, int64_t width, int64_t threads) {
+    const Picked rows{x, size, tokens};
+    const std::vector<Piece> pieces = pieces_of(ends, experts);
+    const int64_t up_size = num_panels(2 * width) * 64 * (size / 2), down_size = num_panels(size) * 64 * (width / 2);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<bf16> own(TALL * size), hidden(TALL * width);
+#pragma omp for schedule(static)
+        for (size_t p = 0; p < pieces.size(); p++) {
+            const Piece& piece = pieces[p];
+            const int64_t count = piece.end - piece.begin;
+            bf16* pairs = gate_up + piece.begin * 2 * width;
+            product(count, 2 * width, size / 2, gathered(rows, piece, size, own.data()), size,
+                    panels_of(up + piece.expert * up_size, size / 2), pairs, 2 * width, false);
+            for (int64_t i = 0; i < count; i++)
+                swiglu_row(pairs + i * 2 * width, gates ? gates[piece.begin + i] : 1.0f, hidden.data() + i * width, width);
+            product(count, size, width / 2, hidden.data(), width, panels_of(down + piece.expert * down_size, width / 2),
+                    y + piece.begin * size, size, false);
         }
     }
 }
 
-// Tokens sorted by expert, in order within each: `tokens` which token stands where and `sorted` its gate, `places`
-// [N, K] where a token's copies stand, `ends` [E] where each expert's stretch ends: at a multiple of `step`, the places
-// left over keep what they held. Returns in ends[E] how many copies there are. Of more than K marks in a row, which
-// scores that are no numbers may leave, the first K count.
-void sort_by_expert(const uint8_t* chosen, const float* gates, int32_t* tokens, int32_t* places, float* sorted,
-                    int64_t* ends, int64_t rows, int64_t experts, int64_t count, int64_t step, int64_t /* threads */) {
-    std::vector<int64_t> next(experts + 1, 0);
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t e = 0, k = 0; e < experts && k < count; e++)
-            if (chosen[n * experts + e]) next[e + 1]++, k++;
-    ends[experts] = 0;
-    for (int64_t e = 0; e < experts; e++) {
-        ends[experts] += next[e + 1];
-        ends[e] = next[e + 1] = next[e] + (next[e + 1] + step - 1) / step * step;
-    }
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t e = 0, k = 0; e < experts && k < count; e++)
-            if (chosen[n * experts + e]) {
-                tokens[next[e]] = static_cast<int32_t>(n);
-                sorted[next[e]] = gates[n * experts + e];
-                places[n * count + k++] = static_cast<int32_t>(next[e]++);
+// From dy[tokens[n]]: dx[n], dgates[n], and the gradients of both weights in fp32, [E, 2I, C] and [E, C, I]; `up` and
+// `down` are packed for the way back. `hidden` [N, I] and dgate_up [N, 2I] are scratch.
+void feed_forward_backward(const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates,
+                           const int64_t* ends, const uint32_t* up, const uint32_t* down, const bf16* gate_up,
+                           bf16* dgate_up, bf16* hidden, bf16* dx, float* dgates, float* dup, float* ddown,
+                           int64_t experts, int64_t size, int64_t width, int64_t threads) {
+    const Picked rows{x, size, tokens}, grads{dy, size, tokens};
+    const std::vector<Piece> pieces = pieces_of(ends, experts);
+    const int64_t up_size = num_panels(size) * 64 * width, down_size = num_panels(width) * 64 * (size / 2);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<bf16> own(TALL * size), dhidden(TALL * width);
+#pragma omp for schedule(static)
+        for (size_t p = 0; p < pieces.size(); p++) {
+            const Piece& piece = pieces[p];
+            const int64_t count = piece.end - piece.begin;
+            product(count, width, size / 2, gathered(grads, piece, size, own.data()), size,
+                    panels_of(down + piece.expert * down_size, size / 2), dhidden.data(), width, false);
+            for (int64_t n = piece.begin; n < piece.end; n++) {
+                const float dgate = swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f,
+                                                        dhidden.data() + (n - piece.begin) * width,
+                                                        dgate_up + n * 2 * width, hidden + n * width, width);
+                if (dgates) dgates[n] = dgate;
             }
-}
-
-// The way back of `sorted` above: gates [N, E], zero where an expert was not chosen
-void gates_of_tokens(const uint8_t* chosen, const int32_t* places, const float* sorted, float* gates, int64_t rows,
-                     int64_t experts, int64_t count, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t e = 0, k = 0; e < experts; e++)
-            gates[n * experts + e] = chosen[n * experts + e] && k < count ? sorted[places[n * count + k++]] : 0.0f;
-}
-
-// y[i] = x[tokens[i]], rows of `size`; zeros where the token is -1
-void gather_rows(const bf16* x, const int32_t* tokens, bf16* y, int64_t rows, int64_t size, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t i = 0; i < rows; i++) {
-        if (tokens[i] < 0) std::memset(y + i * size, 0, size * sizeof(bf16));
-        else std::memcpy(y + i * size, x + tokens[i] * size, size * sizeof(bf16));
-    }
-}
-
-// y[n] = Σ_k x[places[n, k]], summed in fp32
-void combine_rows(const bf16* x, const int32_t* places, bf16* y, int64_t rows, int64_t count, int64_t size,
-                  int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++)
-        for (int64_t c = 0; c < size; c += 16) {
-            __m512 total = _mm512_setzero_ps();
-            for (int64_t k = 0; k < count; k++)
-                total = _mm512_add_ps(total, load(x + places[n * count + k] * size + c));
-            store(y + n * size + c, total);
+            product(count, size, width, dgate_up + piece.begin * 2 * width, 2 * width,
+                    panels_of(up + piece.expert * up_size, width), dx + piece.begin * size, size, false);
         }
+#pragma omp for schedule(static)
+        for (int64_t part = 0; part < threads; part++)
+            for (int64_t e = 0; e < experts; e++) {
+                const int64_t begin = e ? ends[e - 1] : 0;
+                weight_gradient({dgate_up, 2 * width, nullptr}, rows, block_of(2 * width, size, part, threads), nullptr,
+                                begin, ends[e], dup + e * 2 * width * size, size);
+                weight_gradient(grads, {hidden, width, nullptr}, block_of(size, width, part, threads), nullptr, begin,
+                                ends[e], ddown + e * size * width, width);
+            }
+    }
 }
 }

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from clearseek.model.kernels.library import LANES, library
+from clearseek.model.kernels.library import library
 
 _Gradients = tuple[Tensor | None, ...]
 _BF16, _FP32 = torch.bfloat16, torch.float32
-# Torch's products prepare every shape that they have not met, for longer than they then compute; experts would bring
-# new numbers of tokens with every batch.
-STRETCH = 64
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
@@ -35,10 +32,11 @@ def _kinds(given: torch.dtype, wanted: torch.dtype) -> int:
     return (given == _FP32) + 2 * (wanted == _FP32)
 
 
-def _rows(x: Tensor) -> Tensor:
+def dense_rows(x: Tensor) -> Tensor:
     """`x` as [N, size] whose rows are dense; they may lie apart, as those of a slice do."""
     flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.stride(-1) == 1 else flat.contiguous()
+    is_dense = flat.stride(-1) == 1 and not flat.stride(0) % 2
+    return flat if is_dense else flat.contiguous()
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -54,7 +52,7 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         """One pass; the rows' factors are kept for the way back."""
-        flat = _rows(x)
+        flat = dense_rows(x)
         y, scale = x.new_empty(x.shape, dtype=dtype), x.new_empty(len(flat), dtype=_FP32)
         _norm_forward(flat, None, None, weight, y, scale, eps)
         ctx.save_for_backward(flat, weight, scale)
@@ -98,7 +96,7 @@ class AddRmsNorm(torch.autograd.Function):
         """One pass over both."""
         assert stream.shape == delta.shape
         stream, delta = stream.contiguous(), delta.contiguous()
-        flat, total, y = _rows(stream), torch.empty_like(stream), torch.empty_like(delta)
+        flat, total, y = dense_rows(stream), torch.empty_like(stream), torch.empty_like(delta)
         scale = stream.new_empty(len(flat))
         _norm_forward(flat, delta, total, weight, y, scale, eps)
         ctx.save_for_backward(total, weight, scale)
@@ -115,7 +113,7 @@ class AddRmsNorm(torch.autograd.Function):
             return past, None if past is None else past.bfloat16(), None, None
         ddelta = torch.empty_like(total, dtype=_BF16)
         past = None if past is None else past.contiguous()
-        dstream, dweight = _norm_backward(_rows(total), weight, scale, grad.contiguous(), past, ddelta)
+        dstream, dweight = _norm_backward(dense_rows(total), weight, scale, grad.contiguous(), past, ddelta)
         return dstream, ddelta, dweight, None
 
 
@@ -151,7 +149,7 @@ class Rotate(torch.autograd.Function):
     ) -> Tensor:
         """One pass; dense [..., T, H, D]."""
         heads, size = x.shape[-2:]
-        flat, y = _rows(x.flatten(-2)), x.new_empty(x.shape)
+        flat, y = dense_rows(x.flatten(-2)), x.new_empty(x.shape)
         cos, sin = cos.float().contiguous(), sin.float().contiguous()
         scale = cos.new_empty(len(flat) * heads if weight is not None else 0)
         source, ctx.sizes = (flat, flat.stride(0)), (len(flat), heads, size)
@@ -292,129 +290,9 @@ def _places(query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor) ->
     return query, query.stride(1), *_place(key), *common, *_place(value)
 
 
-class Experts(torch.autograd.Function):
-    """`experts.MixtureOfExperts.chosen_experts`: every token through its chosen experts only.
-
-    x [N, C] in bf16, chosen [N, E] bool with K marks a row, gates [N, E] in fp32, gate_up [E, 2 · I, C] and down
-    [E, C, I] in bf16 → [N, C]. Tokens are copied in the order of their experts; each expert is one product,
-    its tokens filled up with zeros to a multiple of `STRETCH`.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, chosen: Tensor, gates: Tensor, gate_up: Tensor, down: Tensor, num_chosen: int
-    ) -> Tensor:
-        """Copies, two products an expert, and each token's sum."""
-        x, chosen, gates = x.contiguous(), chosen.contiguous(), gates.float().contiguous()
-        ctx.sizes = rows, experts, _ = len(x), gates.shape[1], num_chosen
-        most = rows * num_chosen + experts * (STRETCH - 1)
-        tokens = torch.full((most,), -1, dtype=torch.int32, device=x.device)
-        places = tokens.new_zeros(rows * num_chosen)
-        gate, ends = gates.new_zeros(most), torch.empty(experts + 1, dtype=torch.int64, device=x.device)
-        call("sort_by_expert", chosen, gates, tokens, places, gate, ends, *ctx.sizes, STRETCH)
-        *filled, copied = ends.tolist()
-        assert copied == len(places), "every token chooses as many experts"
-        ctx.stretches = stretches = list(zip([0, *filled], filled, strict=False))
-        tokens, gate = tokens[: filled[-1]], gate[: filled[-1]]
-        copies, width = _gathered(x, tokens), down.shape[2]
-        pairs, hidden = x.new_empty(len(tokens), 2 * width), x.new_empty(len(tokens), width)
-        for expert, (begin, end) in enumerate(stretches):
-            torch.mm(copies[begin:end], gate_up[expert].t(), out=pairs[begin:end])
-        call("swiglu_forward", pairs, gate, hidden, len(tokens), 1, width)
-        outputs = torch.empty_like(copies)
-        for expert, (begin, end) in enumerate(stretches):
-            torch.mm(hidden[begin:end], down[expert].t(), out=outputs[begin:end])
-        ctx.save_for_backward(copies, chosen, gate, pairs, hidden, gate_up, down, tokens, places)
-        return _combined(outputs, places, num_chosen)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
-        """Gradients of x, gates and both weights."""
-        copies, chosen, gate, pairs, hidden, gate_up, down, tokens, places = ctx.saved_tensors
-        grad = _gathered(gradients[0].contiguous(), tokens)
-        dhidden, dpairs, dgate = torch.empty_like(hidden), torch.empty_like(pairs), torch.empty_like(gate)
-        dcopies, dgate_up, ddown = torch.empty_like(copies), torch.zeros_like(gate_up), torch.zeros_like(down)
-        for expert, (begin, end) in enumerate(ctx.stretches):
-            torch.mm(grad[begin:end], down[expert], out=dhidden[begin:end])
-            if end > begin:
-                torch.mm(grad[begin:end].t(), hidden[begin:end], out=ddown[expert])
-        call("swiglu_backward", pairs, gate, dhidden, dpairs, dgate, len(tokens), 1, hidden.shape[1])
-        for expert, (begin, end) in enumerate(ctx.stretches):
-            torch.mm(dpairs[begin:end], gate_up[expert], out=dcopies[begin:end])
-            if end > begin:
-                torch.mm(dpairs[begin:end].t(), copies[begin:end], out=dgate_up[expert])
-        dgates = gate.new_empty(chosen.shape)
-        call("gates_of_tokens", chosen, places, dgate, dgates, *ctx.sizes)
-        return _combined(dcopies, places, ctx.sizes[2]), None, dgates, dgate_up, ddown, None
-
-
-def _gathered(x: Tensor, tokens: Tensor) -> Tensor:
-    y = x.new_empty(len(tokens), x.shape[1])
-    call("gather_rows", x, tokens, y, len(tokens), x.shape[1])
-    return y
-
-
-def _combined(x: Tensor, places: Tensor, count: int) -> Tensor:
-    y = x.new_empty(len(places) // count, x.shape[1])
-    call("combine_rows", x, places, y, len(y), count, x.shape[1])
-    return y
-
-
-class TargetLogProbs(torch.autograd.Function):
-    """`log_probs.target_log_probs`: states [N, C] in bf16, weight [V, C] in fp32, targets [N] → [N] in fp32.
-
-    Scores are products of bf16 with fp32 sums and live in the cache only; what is kept of them is the slope of the
-    result, in bf16.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        """Product, softmax and slope, a few rows at a time. IndexError for a target outside the vocabulary."""
-        states, targets, weight = states.contiguous(), targets.contiguous(), weight.bfloat16()
-        if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
-            raise IndexError(f"a target lies outside the vocabulary of {len(weight)} tokens")
-        pairs, (rows, size) = pack(weight), states.shape
-        width, log_prob = pairs.shape[1], states.new_empty(rows, dtype=_FP32)
-        slopes = states.new_empty(rows, width) if any(ctx.needs_input_grad) else None
-        given, sizes = (states, pairs, targets, float(1 / temperature)), (rows, len(weight), width, size)
-        call("target_log_probs", *given, log_prob, slopes, *sizes)
-        ctx.save_for_backward(states, weight, slopes)
-        return log_prob
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
-        """Two products; the rows' own gradients are multiplied in where it is cheapest."""
-        states, weight, slopes = ctx.saved_tensors
-        slopes, grad = slopes[:, : len(weight)], gradients[0].unsqueeze(-1)
-        of_states = (slopes @ weight).float().mul_(grad).bfloat16()
-        return of_states, (slopes.t() @ (states.float() * grad).bfloat16()).float(), None, None
-
-
-def pack(weight: Tensor) -> Tensor:
-    """A weight [outputs, inputs] as the kernels' products read it: bf16 pairs, int32 [inputs / 2, outputs or more].
-
-    Columns are filled up with zeros to whole lanes: a vocabulary may have any size.
-    """
-    weight = weight.bfloat16().contiguous()
-    outputs, inputs = weight.shape
-    pairs = weight.new_zeros(inputs // 2, -(-outputs // LANES) * LANES, dtype=torch.int32)
-    call("pack_weight", weight, pairs, outputs, inputs, pairs.shape[1])
-    return pairs
-
-
-def head_scores(states: Tensor, pairs: Tensor, vocabulary: int) -> Tensor:
-    """`decoder.logits`: states [N, C] in bf16, the head's weight as `pack` lays it out → [N, V] in fp32."""
-    states, width = states.contiguous(), pairs.shape[1]
-    scores = states.new_empty(len(states), width, dtype=_FP32)
-    call("packed_head", states, pairs, scores, len(states), width, states.shape[1])
-    return scores[:, :vocabulary]
-
-
 def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B]."""
-    scores, uniforms = _rows(scores.float()), uniforms.float().contiguous()
+    scores, uniforms = dense_rows(scores.float()), uniforms.float().contiguous()
     rows, size = scores.shape
     tokens, scratch = scores.new_empty(rows, dtype=torch.int64), scores.new_empty(rows, size)
     log_probs, entropies = scores.new_empty(2, rows).unbind()

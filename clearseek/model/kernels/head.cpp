@@ -20,13 +20,9 @@ static float largest_of(const float* row, int64_t size) {
 
 static constexpr int64_t TALL = 48;  // rows that share a look at the weights
 
-// rows [·, C] times a weight laid out in pairs [C / 2, V], a band of columns at a time: it stays in the cache
-static void scores_of(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t vocabulary,
+static void scores_of(const bf16* states, const uint32_t* weight, float* scores, int64_t rows, int64_t width,
                       int64_t size) {
-    const int64_t band = 512;
-    for (int64_t v = 0; v < vocabulary; v += band)
-        product(rows, std::min(band, vocabulary - v), size / 2, states, size, pairs + v, vocabulary, scores + v,
-                vocabulary, false);
+    product(rows, width, size / 2, states, size, panels_of(weight, size / 2), scores, width, false);
 }
 
 // log p(target) of one row of scores; overwrites them with what the exponentials were. `size` of `width` are real.
@@ -52,16 +48,16 @@ static float target_log_prob(float* row, int64_t target, float inverse, int64_t 
 extern "C" {
 
 // Scores [N, width] in fp32 = states [N, C] · a weight laid out by `pack_weight`, from bf16 with fp32 sums.
-void packed_head(const bf16* states, const uint32_t* pairs, float* scores, int64_t rows, int64_t width, int64_t size,
+void packed_head(const bf16* states, const uint32_t* weight, float* scores, int64_t rows, int64_t width, int64_t size,
                  int64_t threads) {
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n += TALL)
-        scores_of(states + n * size, pairs, scores + n * width, std::min(TALL, rows - n), width, size);
+        scores_of(states + n * size, weight, scores + n * width, std::min(TALL, rows - n), width, size);
 }
 
 // The same scores, never stored: log p(target) at temperature 1 / inverse over the first V of `width` columns, and
 // unless null `slopes` [N, width] in bf16, its derivative by the scores: inverse · (1 at the target − p)
-void target_log_probs(const bf16* states, const uint32_t* pairs, const int64_t* targets, float inverse,
+void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t* targets, float inverse,
                       float* log_prob, bf16* slopes, int64_t rows, int64_t vocabulary, int64_t width, int64_t size,
                       int64_t threads) {
     const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * width) / 6 * 6, 6, TALL);
@@ -71,7 +67,7 @@ void target_log_probs(const bf16* states, const uint32_t* pairs, const int64_t* 
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < rows; first += block) {
             const int64_t count = std::min(block, rows - first);
-            scores_of(states + first * size, pairs, scores.data(), count, width, size);
+            scores_of(states + first * size, weight, scores.data(), count, width, size);
             for (int64_t i = 0; i < count; i++)
                 log_prob[first + i] =
                     target_log_prob(scores.data() + i * width, targets[first + i], inverse, vocabulary, width,

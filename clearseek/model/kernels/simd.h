@@ -2,7 +2,9 @@
 #pragma once
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 using bf16 = uint16_t;
 

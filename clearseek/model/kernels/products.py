@@ -1,0 +1,185 @@
+"""Matrix products as differentiable functions: weights are packed for every call, and gradients of them are fp32.
+
+Torch's own products prepare every shape that they have not met for longer than they then compute, and run at half
+the rate where they are small. Shapes: N rows, C inputs, D outputs, E experts, I hidden units, V vocabulary;
+multiples of 16 but for N, E and V.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from clearseek.model.kernels.functions import call, dense_rows
+from clearseek.model.kernels.library import LANES
+
+_Gradients = tuple[Tensor | None, ...]
+_PANEL = 64
+
+
+def pack(weight: Tensor, *, transposed: bool = True) -> Tensor:
+    """Weights [..., D, C] in fp32 or bf16 as the kernels read them: bf16 pairs in panels of 64 columns, int32.
+
+    [..., D / 64, C / 2, 64] for products with their transpose, else [..., C / 64, D / 2, 64]; D may be any number.
+    """
+    weight = (
+        weight.detach().contiguous()
+        if weight.dtype == torch.float32
+        else weight.detach().bfloat16().contiguous()
+    )
+    *many, outputs, inputs = weight.shape
+    depth, width = (inputs, outputs) if transposed else (-(-outputs // LANES) * LANES, inputs)
+    shape = *many, -(-width // _PANEL), depth // 2, _PANEL
+    is_whole = transposed or not outputs % LANES
+    packed = torch.empty(shape, dtype=torch.int32) if is_whole else torch.zeros(shape, dtype=torch.int32)
+    places = (packed, None) if transposed else (None, packed)
+    count = weight.numel() // max(outputs * inputs, 1)
+    call("pack_weights", int(weight.dtype == torch.float32), weight, *places, count, outputs, inputs)
+    return packed
+
+
+def _product(x: Tensor, packed: Tensor, size: int, factor: Tensor | None = None) -> Tensor:
+    """x [N, inner] in bf16, its rows dense, times a packed weight: [N, size], each row times its factor."""
+    y = x.new_empty(len(x), size)
+    call("linear_forward", x, x.stride(0), packed, factor, y, *x.shape, size)
+    return y
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, outputs: int, factor: Tensor | None = None) -> Tensor:
+    """dy [N, outputs or more], x [N, C] in bf16, their rows dense → [outputs, C] in fp32."""
+    dw = x.new_empty(outputs, x.shape[1], dtype=torch.float32)
+    call("linear_backward_weight", dy, dy.stride(0), x, x.stride(0), factor, dw, *x.shape, outputs)
+    return dw
+
+
+class Linear(torch.autograd.Function):
+    """`layers.Linear`: x [..., C] in bf16, weight [D, C] in fp32 or bf16 → [..., D] in bf16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """One product."""
+        flat = dense_rows(x)
+        ctx.save_for_backward(flat, weight)
+        return _product(flat, pack(weight), len(weight)).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
+        """Gradients of x and weight."""
+        flat, weight = ctx.saved_tensors
+        grad = dense_rows(gradients[0])
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = _product(grad, pack(weight, transposed=False), flat.shape[1])
+            dx = dx.view(*gradients[0].shape[:-1], flat.shape[1])
+        if ctx.needs_input_grad[1]:
+            dw = _weight_gradient(grad, flat, len(weight)).to(weight.dtype)
+        return dx, dw
+
+
+class FeedForward(torch.autograd.Function):
+    """`layers.SwiGLU`, or `experts.MixtureOfExperts.chosen_experts`: every token through its chosen experts only.
+
+    x [N, C] in bf16, gate_up [E, 2 · I, C], down [E, C, I] in fp32 or bf16 → [N, C]; chosen [N, E] bool with K marks
+    a row and gates [N, E] in fp32, or None of both: one expert for all. Hidden units stay in the cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        chosen: Tensor | None = None,
+        gates: Tensor | None = None,
+        num_chosen: int = 1,
+    ) -> Tensor:
+        """Tokens in the order of their experts, both products a few rows at a time, and each token's sum."""
+        x = x.contiguous()
+        ctx.sizes = experts, size, width = len(gate_up), x.shape[1], down.shape[2]
+        ctx.num_chosen = num_chosen
+        tokens = places = gate = None
+        ends = torch.full((experts,), len(x))
+        if chosen is not None:
+            assert gates is not None
+            chosen = chosen.contiguous()
+            tokens, places = torch.empty(2, len(x) * num_chosen, dtype=torch.int32).unbind()
+            gate = torch.empty(len(tokens))
+            marks = chosen, gates.detach().float().contiguous()
+            call("sort_by_expert", *marks, tokens, places, gate, ends, len(x), experts, num_chosen)
+            assert int(ends[-1]) == len(tokens), "every token chooses as many experts"
+        count = len(x) * num_chosen
+        pairs, y = x.new_empty(count, 2 * width), x.new_empty(count, size)
+        packed = pack(gate_up), pack(down)
+        call("feed_forward_forward", x, tokens, gate, ends, *packed, pairs, y, *ctx.sizes)
+        ctx.save_for_backward(x, tokens, places, chosen, gate, ends, gate_up, down, pairs)
+        return y if places is None else _combined(y, places, num_chosen)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
+        """Gradients of x, both weights and gates."""
+        x, tokens, places, chosen, gate, ends, gate_up, down, pairs = ctx.saved_tensors
+        (experts, size, width), count = ctx.sizes, len(pairs)
+        hidden, dpairs, dx = x.new_empty(count, width), torch.empty_like(pairs), x.new_empty(count, size)
+        dgate = None if gate is None else torch.empty_like(gate)
+        dgate_up = torch.empty_like(gate_up, dtype=torch.float32, memory_format=torch.contiguous_format)
+        ddown = torch.empty_like(down, dtype=torch.float32, memory_format=torch.contiguous_format)
+        call(
+            "feed_forward_backward", x, gradients[0].contiguous(), tokens, gate, ends,
+            pack(gate_up, transposed=False), pack(down, transposed=False), pairs, dpairs, hidden, dx, dgate, dgate_up,
+            ddown, *ctx.sizes,
+        )  # fmt: skip
+        weights = dgate_up.to(gate_up.dtype), ddown.to(down.dtype)
+        if places is None:
+            return dx, *weights, None, None, None
+        dgates = torch.empty(chosen.shape)
+        call("gates_of_tokens", chosen, places, dgate, dgates, len(x), experts, ctx.num_chosen)
+        return _combined(dx, places, ctx.num_chosen), *weights, None, dgates, None
+
+
+def _combined(x: Tensor, places: Tensor, count: int) -> Tensor:
+    y = x.new_empty(len(places) // count, x.shape[1])
+    call("combine_rows", x, places, y, len(y), count, x.shape[1])
+    return y
+
+
+class TargetLogProbs(torch.autograd.Function):
+    """`log_probs.target_log_probs`: states [N, C] in bf16, weight [V, C] in fp32, targets [N] → [N] in fp32.
+
+    Scores are products of bf16 with fp32 sums and live in the cache only; what is kept of them is the slope of the
+    result, in bf16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """Product, softmax and slope, a few rows at a time. IndexError for a target outside the vocabulary."""
+        states, targets = states.contiguous(), targets.contiguous()
+        if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < len(weight):
+            raise IndexError(f"a target lies outside the vocabulary of {len(weight)} tokens")
+        packed, (count, size), width = pack(weight), states.shape, -(-len(weight) // LANES) * LANES
+        log_prob = states.new_empty(count, dtype=torch.float32)
+        slopes = states.new_empty(count, width) if any(ctx.needs_input_grad) else None
+        given, sizes = (states, packed, targets, float(1 / temperature)), (count, len(weight), width, size)
+        call("target_log_probs", *given, log_prob, slopes, *sizes)
+        ctx.save_for_backward(states, weight, slopes)
+        return log_prob
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
+        """Two products; the rows' own gradients are multiplied in on the way."""
+        states, weight, slopes = ctx.saved_tensors
+        grad = gradients[0].contiguous()
+        dstates = _product(slopes, pack(weight, transposed=False), states.shape[1], grad)
+        dweight = _weight_gradient(slopes, states, slopes.shape[1], grad)[: len(weight)]
+        return dstates, dweight.to(weight.dtype), None, None
+
+
+def head_scores(states: Tensor, packed: Tensor, vocabulary: int) -> Tensor:
+    """`decoder.logits`: states [N, C] in bf16, the head's weight as `pack` lays it out → [N, V] in fp32."""
+    states, width = states.contiguous(), -(-vocabulary // LANES) * LANES
+    scores = states.new_empty(len(states), width, dtype=torch.float32)
+    call("packed_head", states, packed, scores, len(states), width, states.shape[1])
+    return scores[:, :vocabulary]
