@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clearseek.config.errors import InputError
 from clearseek.engine.forked import can_fork, map_forked
-from clearseek.engine.request import Completion, Request
+from clearseek.engine.request import Completion, Request, Sampling
 from clearseek.engine.sampler import sample
 from clearseek.engine.slots import Occupant, Slots
 from clearseek.engine.streams import uniforms
@@ -124,16 +124,23 @@ class Engine:
         prompts = _Prompts(self.model, requests, self.dtype)
         while waiting or any(occupant is not None for occupant in slots.occupants):
             self._fill(slots, waiting, requests, prompts)
-            logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
-            drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
-            if on_token is not None:
-                for occupant, token in zip(slots.occupants, drawn.tokens.tolist(), strict=True):
-                    if occupant is not None:
-                        on_token(occupant.request, occupant.sample, token)
-            for slot in slots.record(drawn, self.eos_id):
+            for slot in self._advance(slots, sampling, on_token):
                 occupant, completion = slots.release(slot, self.eos_id, self.weights_version)
                 yield occupant.request, occupant.sample, completion
             self._shrink(slots, bool(waiting))
+
+    def _advance(self, slots: Slots, sampling: Sampling, on_token: OnToken | None) -> list[int]:
+        """A token for every slot, or several where nobody asks for each; returns the slots that are finished."""
+        is_plain = sampling.temperature > 0 and sampling.top_p == 1
+        if self.fused is not None and on_token is None and is_plain:
+            return slots.decode_on(self.fused, sampling.temperature, self.eos_id)
+        logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
+        drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
+        if on_token is not None:
+            for occupant, token in zip(slots.occupants, drawn.tokens.tolist(), strict=True):
+                if occupant is not None:
+                    on_token(occupant.request, occupant.sample, token)
+        return slots.record(drawn, self.eos_id)
 
     def _fill(
         self, slots: Slots, waiting: deque[tuple[int, int]], requests: Sequence[Request], prompts: "_Prompts"

@@ -12,6 +12,9 @@ from clearseek.engine.request import Completion, FinishReason
 from clearseek.engine.sampler import Sampled
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.kernels.decode import FusedDecoder
+
+_MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Slots:
     An empty slot decodes on at position 0 and what it draws is ignored: shapes stay the same.
     """
 
-    _PER_SLOT = (
+    PER_SLOT = (
         "last_token", "position", "num_sampled", "budget", "active",
         "tokens", "log_probs", "entropies", "uniforms",
     )  # fmt: skip
@@ -96,7 +99,17 @@ class Slots:
         self.num_sampled += self.active
         self.position += self.active
         self.last_token = sampled.tokens
-        done = self.active & ((sampled.tokens == eos_id) | (self.num_sampled >= self.budget))
+        return self.finished(eos_id)
+
+    def decode_on(self, fused: FusedDecoder, temperature: float, eos_id: int) -> list[int]:
+        """What `next_uniforms`, a draw and `record` do, for as many tokens as pass until a slot is finished."""
+        tensors = [getattr(self, name) for name in self.PER_SLOT]
+        fused.decode_on(tensors, self.caches, temperature, eos_id, _MOST_AT_ONCE)
+        return self.finished(eos_id)
+
+    def finished(self, eos_id: int) -> list[int]:
+        """The slots whose last token was their end, or the last of their budget."""
+        done = self.active & ((self.last_token == eos_id) | (self.num_sampled >= self.budget))
         return done.nonzero().flatten().tolist()
 
     def release(self, slot: int, eos_id: int, version: int) -> tuple[Occupant, Completion]:
@@ -123,5 +136,5 @@ class Slots:
         index = torch.tensor(kept, device=self.active.device)
         self.occupants = [self.occupants[slot] for slot in kept]
         self.caches = [tuple(tensor[index] for tensor in cache) for cache in self.caches]
-        for name in self._PER_SLOT:
+        for name in self.PER_SLOT:
             setattr(self, name, getattr(self, name)[index])

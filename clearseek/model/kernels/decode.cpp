@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
+#include <memory>
 
 #include "product.h"
 #include "rows.h"
@@ -37,15 +37,22 @@ struct Constants {
     float eps, latent_eps, scale, routed_scaling;
 };
 
+// Numbers that somebody writes before they are read
+template <typename T>
+struct Unset {
+    std::unique_ptr<T[]> numbers;
+    explicit Unset(int64_t size) : numbers(new T[size]) {}
+    T* data() const { return numbers.get(); }
+};
+
 struct Scratch {
-    std::vector<float> stream, scores;
-    std::vector<bf16> normed, query, low, key, absorbed, mixed, values, pairs, hidden, output, shared;
-    std::vector<float> gates;
-    Scratch(int64_t widest, int64_t length)
-        : stream(BLOCK * widest), scores(up16(length)), normed(BLOCK * widest),
-          query(BLOCK * widest), low(BLOCK * widest), key(BLOCK * widest), absorbed(BLOCK * widest),
-          mixed(BLOCK * widest), values(BLOCK * widest), pairs(BLOCK * widest), hidden(BLOCK * widest),
-          output(BLOCK * widest), shared(BLOCK * widest), gates(BLOCK * MAX_EXPERTS) {}
+    Unset<float> stream, scores, gates;
+    Unset<bf16> normed, query, low, key, absorbed, mixed, values, pairs, hidden, output, shared;
+    Scratch(int64_t rows, int64_t widest, int64_t length)
+        : stream(rows * widest), scores(up16(length)), gates(rows * MAX_EXPERTS), normed(rows * widest),
+          query(rows * widest), low(rows * widest), key(rows * widest), absorbed(rows * widest), mixed(rows * widest),
+          values(rows * widest), pairs(rows * widest), hidden(rows * widest), output(rows * widest),
+          shared(rows * widest) {}
 };
 
 // y [rows, outputs] in bf16 = x [rows, inputs] · matrix; `part` of several equal matrices; rows `ldx`, `ldy` apart
@@ -229,7 +236,7 @@ void decode_step(const Model* model, const Layer* layers, const float* constants
     const Constants& k = *reinterpret_cast<const Constants*>(constants);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
-        Scratch s(widest, m.length);
+        Scratch s(std::min(BLOCK, rows), widest, m.length);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const Rows block{where + first, first, std::min(BLOCK, rows - first)};

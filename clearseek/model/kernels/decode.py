@@ -12,7 +12,7 @@ from clearseek.model.attention import Cache, GroupedQueryAttention, LatentAttent
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
 from clearseek.model.kernels.functions import call
-from clearseek.model.kernels.library import MAX_EXPERTS, MAX_HEAD, fits
+from clearseek.model.kernels.library import LANES, MAX_EXPERTS, MAX_HEAD, fits
 from clearseek.model.kernels.products import head_scores, pack
 from clearseek.model.layers import SwiGLU
 
@@ -40,38 +40,27 @@ class FusedDecoder:
 
     def decode(self, tokens: Tensor, where: Tensor, caches: Sequence[Cache]) -> Tensor:
         """As `Decoder.decode`: final states [B, hidden] in bf16 of tokens [B] at positions `where` [B]."""
-        length = caches[0][0].shape[1]
-        cos, sin = (part.float().contiguous() for part in self.model.rotary_for(length, tokens.device))
         tokens, where = tokens.contiguous(), where.contiguous()
-        assert tokens.dtype == where.dtype == torch.int64
-        assert 0 <= int(where.min()) <= int(where.max()) < length
-        assert all(kept.is_contiguous() and len(kept) == len(tokens) for cache in caches for kept in cache)
-        config = self.model.config
-        states = torch.empty(len(tokens), config.hidden_size, dtype=torch.bfloat16)
-        is_latent = config.is_latent
-        head = config.head_size if not is_latent else (config.qk_nope_head_dim or 0) + config.rotary_dim
-        plan = torch.tensor(
-            [
-                config.hidden_size, config.num_layers, is_latent, config.num_heads,
-                config.num_heads if is_latent else config.kv_heads, head - config.rotary_dim, config.rotary_dim,
-                config.v_head_dim or 0, config.kv_lora_rank or 0, length, self.model.embedding.weight.data_ptr(),
-                self.norm, cos.data_ptr(), sin.data_ptr(),
-            ],
-            dtype=torch.int64,
-        )  # fmt: skip
-        places = [[*fields, *_addresses(cache)] for fields, cache in zip(self.layers, caches, strict=True)]
-        first = self.model.layers[0]
-        assert isinstance(first, Layer)
-        latent_eps = first.attention.kv_norm.eps if isinstance(first.attention, LatentAttention) else 0.0
-        constants = torch.tensor(
-            [config.rms_norm_eps, latent_eps, first.attention.scale, config.routed_scaling_factor],
-            dtype=torch.float32,
-        )
-        call(
-            "decode_step", plan, torch.tensor(places, dtype=torch.int64), constants, tokens, where, states,
-            self.widest, len(tokens),
-        )  # fmt: skip
+        plan = _Plan(self, caches, tokens, where)
+        states = torch.empty(len(tokens), self.model.config.hidden_size, dtype=torch.bfloat16)
+        call("decode_step", *plan.tensors, tokens, where, states, self.widest, len(tokens))
         return states
+
+    def decode_on(
+        self, slots: Sequence[Tensor], caches: Sequence[Cache], temperature: float, end_id: int, most: int
+    ) -> None:
+        """Decode and draw up to `most` tokens of every row, until an active one draws `end_id` or spends its budget.
+
+        `slots` are `Slots.PER_SLOT`, extended in place. The same numbers as `decode`, `logits` and `draw` in turn.
+        """
+        assert all(slot.is_contiguous() for slot in slots)
+        plan, config = _Plan(self, caches, *slots[:2]), self.model.config
+        places = torch.tensor([slot.data_ptr() for slot in slots], dtype=torch.int64)
+        width = -(-config.vocab_size // LANES) * LANES
+        call(
+            "decode_on", *plan.tensors, places, *slots[-1].shape, self.head, config.vocab_size, width,
+            config.hidden_size, float(1 / temperature), end_id, most, self.widest,
+        )  # fmt: skip
 
     def logits(self, states: Tensor) -> Tensor:
         """As `Decoder.logits`: states [B, hidden] in bf16 → [B, V] in fp32."""
@@ -131,7 +120,7 @@ class FusedDecoder:
         """Address, inputs and outputs of weights [outputs, inputs], packed one behind the other."""
         outputs, inputs = weights[0].shape
         self.widest = max(self.widest, outputs, inputs)
-        self.kept.append(torch.stack([pack(weight) for weight in weights]))
+        self.kept.append(pack(torch.stack(weights) if len(weights) > 1 else weights[0]))
         return self.kept[-1].data_ptr(), inputs, outputs
 
     def _address(self, vector: Tensor | None) -> int:
@@ -139,6 +128,36 @@ class FusedDecoder:
             return 0
         self.kept.append(vector.detach().float().contiguous())
         return self.kept[-1].data_ptr()
+
+
+class _Plan:
+    """Where `decode.cpp` finds a model, its layers and their caches, for tokens [B] at positions `where` [B]."""
+
+    def __init__(self, decoder: FusedDecoder, caches: Sequence[Cache], tokens: Tensor, where: Tensor) -> None:
+        model, length = decoder.model, caches[0][0].shape[1]
+        self.rotary = tuple(part.float().contiguous() for part in model.rotary_for(length, tokens.device))
+        assert tokens.dtype == where.dtype == torch.int64
+        assert 0 <= int(where.min()) <= int(where.max()) < length
+        assert all(kept.is_contiguous() and len(kept) == len(tokens) for cache in caches for kept in cache)
+        config = model.config
+        is_latent = config.is_latent
+        head = config.head_size if not is_latent else (config.qk_nope_head_dim or 0) + config.rotary_dim
+        numbers = [
+            config.hidden_size, config.num_layers, is_latent, config.num_heads,
+            config.num_heads if is_latent else config.kv_heads, head - config.rotary_dim, config.rotary_dim,
+            config.v_head_dim or 0, config.kv_lora_rank or 0, length, model.embedding.weight.data_ptr(),
+            decoder.norm, *(part.data_ptr() for part in self.rotary),
+        ]  # fmt: skip
+        places = [[*fields, *_addresses(cache)] for fields, cache in zip(decoder.layers, caches, strict=True)]
+        first = model.layers[0]
+        assert isinstance(first, Layer)
+        latent_eps = first.attention.kv_norm.eps if isinstance(first.attention, LatentAttention) else 0.0
+        constants = [config.rms_norm_eps, latent_eps, first.attention.scale, config.routed_scaling_factor]
+        self.tensors = (
+            torch.tensor(numbers, dtype=torch.int64),
+            torch.tensor(places, dtype=torch.int64),
+            torch.tensor(constants, dtype=torch.float32),
+        )
 
 
 def _addresses(cache: Cache) -> tuple[int, int]:

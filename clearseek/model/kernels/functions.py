@@ -23,9 +23,11 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
 
 
 def _as_c(value: Tensor | int | float | None) -> Any:
-    if value is None or isinstance(value, Tensor):
-        return ctypes.c_void_p(None if value is None else value.data_ptr())
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+    if isinstance(value, int):
+        return ctypes.c_int64(value)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return ctypes.c_void_p(None if value is None else value.data_ptr())
 
 
 def _kinds(given: torch.dtype, wanted: torch.dtype) -> int:
