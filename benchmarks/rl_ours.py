@@ -28,13 +28,13 @@ from clearseek.train.context import StageContext
 from clearseek.train.rl import PolicyTrainer
 
 # Our best of what was tried, by CPU seconds to the target; docs/log.md says how. Small steps are cheap here: a step
-# costs what its tokens do. Few rows at a time, so that their products meet few shapes.
+# costs what its tokens do.
 SETTINGS: dict[str, Any] = {
     "problems_per_step": 8,
     "group_size": 4,
     "max_refill_rounds": 0,
     "aggregation": "sequence_mean",
-    "micro_batch_rows": 4,
+    "micro_batch_rows": 16,
     "retire_pass_rate": None,
     "optimizer": {"name": "adamw", "learning_rate": 3e-4},
     "schedule": {"kind": "constant", "warmup": 0.0},

@@ -239,7 +239,7 @@ class PolicyTrainer:
         config, length = self.model.config, self.stage.sequence_length
         self.totals["tokens"] += sampled_tokens
         self.totals["flops"] += forward_flops(config, sampled_tokens, length) + training_flops(
-            config, sampled_tokens, length
+            config, sampled_tokens, length, self.learner.mtp_depth > 0
         )
 
     def _fingerprint(self) -> str:

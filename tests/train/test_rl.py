@@ -32,7 +32,7 @@ def trainer_of(tmp_path, tokenizer):
     """A trainer of a stage; its samples come from a random model, whose thoughts never close."""
     opened = []
 
-    def make(folder="run", verifiers=None, **settings):
+    def make(folder="run", verifiers=None, num_mtp_layers=0, **settings):
         path = tmp_path / folder
         tasks = {"tasks": ["arithmetic"], "levels": [1], "languages": ["en"]}
         stage = rl_stage(**{"problems": tasks, "max_completion_tokens": 12, "sequence_length": 96} | settings)
@@ -43,7 +43,8 @@ def trainer_of(tmp_path, tokenizer):
             recipe, "rl", path, *files, SilentProgress(), verifiers or PlainVerifiers(), CPU, torch.float32,
             compile=False, examine=lambda *_: {},
         )  # fmt: skip
-        model = tiny_model(ModelConfig(**LATENT | {"vocab_size": tokenizer.vocab_size}), std=0.1)
+        shape = LATENT | {"vocab_size": tokenizer.vocab_size, "num_mtp_layers": num_mtp_layers}
+        model = tiny_model(ModelConfig(**shape), std=0.1)
         return PolicyTrainer(context, stage, model, tokenizer)
 
     yield make
@@ -97,6 +98,17 @@ def test_the_first_update_is_on_policy(trainer_of, temperature, loss):
     assert record["kl"] == pytest.approx(0, abs=1e-12)
     assert record["grad_norm"] > 0
     assert record["tokens"] == 2 * 4 * 12
+
+
+def test_modules_that_predict_further_learn_from_groups_that_share_a_prompt(trainer_of):
+    """Their loss is part of the step; what is said of the next token stays what the sampler said."""
+    trainer = trainer_of(num_mtp_layers=1, mtp_loss_weight=0.3, profile="r1", steps=1)
+    before = {name: tensor.clone() for name, tensor in trainer.model.mtp.state_dict().items()}
+    trainer.run()
+    (record,) = records(trainer)
+    assert record["mismatch"] < 1e-5
+    after = trainer.model.mtp.state_dict()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
 
 
 def test_later_updates_of_a_batch_leave_the_policy_that_sampled(trainer_of):
