@@ -59,7 +59,7 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, RouterLoad | None]:
         """Full causal pass over packed rows [B, T, hidden], computed in `dtype`; segment 0 is not counted."""
         mixed, _ = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
-        return self.feed(x, mixed, visible.segments > 0)
+        return self.feed(x, mixed, visible.segments)
 
     def prefill(
         self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible, dtype: torch.dtype
@@ -79,12 +79,12 @@ class Layer(nn.Module):
         normed = self.attention_norm(x, cache[0].dtype)
         return self.feed(x, self.attention.decode(normed, cos, sin, cache, where, visible), None)[0]
 
-    def feed(self, x: Tensor, mixed: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
-        """What attention mixed joins the stream, then the feed-forward half; `counted` asks for a router's load."""
+    def feed(self, x: Tensor, mixed: Tensor, segments: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
+        """What attention mixed joins the stream, then the feed-forward half; `segments` ask for a router's load."""
         x, normed = self.feed_forward_norm.after_adding(x, mixed)
         if isinstance(self.feed_forward, SwiGLU):
             return add_to_stream(x, self.feed_forward(normed)), None
-        output, load = self.feed_forward(normed, counted)
+        output, load = self.feed_forward(normed, None if segments is None else segments > 0)
         return add_to_stream(x, output), load
 
 

@@ -211,6 +211,22 @@ def test_drawing_follows_the_probabilities():
     assert edges.tolist() == [0, 25]
 
 
+def test_exponentials_are_exact_to_fp32():
+    """Of two tokens whose scores lie d apart the first has −log(1 + e⁻ᵈ); beyond fp32's range nothing is left."""
+    distances = torch.cat([torch.linspace(0, 86, 100_001), torch.tensor([88.0, 1e4, float("inf")])])
+    scores = torch.stack([torch.zeros_like(distances), -distances], dim=1)
+    tokens, given, _ = kernels.draw(scores, torch.zeros(len(distances)), 1.0)
+    assert tokens.max() == 0
+    torch.testing.assert_close(given.double(), scores.double().log_softmax(-1)[:, 0], rtol=0, atol=2e-7)
+    tokens, given, _ = kernels.draw(scores[:90_000], torch.ones(90_000), 1.0)
+    torch.testing.assert_close(
+        given.double(),
+        scores[:90_000].double().log_softmax(-1).gather(1, tokens[:, None])[:, 0],
+        rtol=2e-7,
+        atol=2e-7,
+    )
+
+
 @pytest.mark.parametrize("has_branches", [False, True])
 @pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])
 def test_a_model_computes_the_same_with_and_without(name, has_branches, monkeypatch):

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <memory>
 
 #include "product.h"
 #include "rows.h"
@@ -35,14 +34,6 @@ struct Model {
 
 struct Constants {
     float eps, latent_eps, scale, routed_scaling;
-};
-
-// Numbers that somebody writes before they are read
-template <typename T>
-struct Unset {
-    std::unique_ptr<T[]> numbers;
-    explicit Unset(int64_t size) : numbers(new T[size]) {}
-    T* data() const { return numbers.get(); }
 };
 
 struct Scratch {

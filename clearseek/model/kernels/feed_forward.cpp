@@ -6,8 +6,6 @@
 #include "rows.h"
 #include "weight_gradient.h"
 
-static constexpr int64_t TALL = 48;  // rows that share a look at the weights
-
 // The way back of `swiglu_row` for one row; also gives `y` again, unless null. Returns the gradient of the weight.
 static inline float swiglu_row_backward(const bf16* gate, float weight, const bf16* dy, bf16* dgate, bf16* y,
                                         int64_t size) {
@@ -32,10 +30,12 @@ struct Piece {
     int64_t expert, begin, end;
 };
 
-static std::vector<Piece> pieces_of(const int64_t* ends, int64_t experts) {
+// Rows first … last − 1, cut where an expert ends and into `tall` of them at the most
+static std::vector<Piece> pieces_of(const int64_t* ends, int64_t experts, int64_t first, int64_t last, int64_t tall) {
     std::vector<Piece> pieces;
-    for (int64_t e = 0, begin = 0; e < experts; begin = ends[e++])
-        for (int64_t n = begin; n < ends[e]; n += TALL) pieces.push_back({e, n, std::min(n + TALL, ends[e])});
+    for (int64_t e = 0, begin = first; e < experts; begin = std::max(begin, ends[e++]))
+        for (int64_t n = begin; n < std::min(ends[e], last); n += tall)
+            pieces.push_back({e, n, std::min({n + tall, ends[e], last})});
     return pieces;
 }
 
@@ -73,7 +73,7 @@ void feed_forward_forward(const bf16* x, const int32_t* tokens, const float* gat
                           const uint32_t* up, const uint32_t* down, bf16* gate_up, bf16* y, int64_t experts,
                           int64_t size, int64_t width, int64_t threads) {
     const Picked rows{x, size, tokens};
-    const std::vector<Piece> pieces = pieces_of(ends, experts);
+    const std::vector<Piece> pieces = pieces_of(ends, experts, 0, ends[experts - 1], TALL);
     const int64_t up_size = num_panels(2 * width) * 64 * (size / 2), down_size = num_panels(size) * 64 * (width / 2);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
@@ -94,41 +94,52 @@ void feed_forward_forward(const bf16* x, const int32_t* tokens, const float* gat
 }
 
 // From dy[tokens[n]]: dx[n], dgates[n], and the gradients of both weights in fp32, [E, 2I, C] and [E, C, I]; `up` and
-// `down` are packed for the way back. `hidden` [N, I] and dgate_up [N, 2I] are scratch.
+// `down` are packed for the way back. As many rows at a time as have their hidden gradients in the cache.
 void feed_forward_backward(const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates,
                            const int64_t* ends, const uint32_t* up, const uint32_t* down, const bf16* gate_up,
-                           bf16* dgate_up, bf16* hidden, bf16* dx, float* dgates, float* dup, float* ddown,
-                           int64_t experts, int64_t size, int64_t width, int64_t threads) {
+                           bf16* dx, float* dgates, float* dup, float* ddown, int64_t experts, int64_t size,
+                           int64_t width, int64_t threads) {
     const Picked rows{x, size, tokens}, grads{dy, size, tokens};
-    const std::vector<Piece> pieces = pieces_of(ends, experts);
     const int64_t up_size = num_panels(size) * 64 * width, down_size = num_panels(width) * 64 * (size / 2);
+    const int64_t total = ends[experts - 1];
+    const Unset<bf16> dgate_up(std::min(AT_ONCE, total) * 2 * width), hidden(std::min(AT_ONCE, total) * width);
+    std::fill(dup, dup + experts * 2 * width * size, 0.0f);
+    std::fill(ddown, ddown + experts * size * width, 0.0f);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         std::vector<bf16> own(TALL * size), dhidden(TALL * width);
+        for (int64_t first = 0; first < total; first += AT_ONCE) {
+            const int64_t last = std::min(first + AT_ONCE, total);
+            const std::vector<Piece> pieces = pieces_of(ends, experts, first, last, TALL);
 #pragma omp for schedule(static)
-        for (size_t p = 0; p < pieces.size(); p++) {
-            const Piece& piece = pieces[p];
-            const int64_t count = piece.end - piece.begin;
-            product(count, width, size / 2, gathered(grads, piece, size, own.data()), size,
-                    panels_of(down + piece.expert * down_size, size / 2), dhidden.data(), width, false);
-            for (int64_t n = piece.begin; n < piece.end; n++) {
-                const float dgate = swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f,
-                                                        dhidden.data() + (n - piece.begin) * width,
-                                                        dgate_up + n * 2 * width, hidden + n * width, width);
-                if (dgates) dgates[n] = dgate;
+            for (size_t p = 0; p < pieces.size(); p++) {
+                const Piece& piece = pieces[p];
+                const int64_t count = piece.end - piece.begin;
+                bf16* back = dgate_up.data() + (piece.begin - first) * 2 * width;
+                product(count, width, size / 2, gathered(grads, piece, size, own.data()), size,
+                        panels_of(down + piece.expert * down_size, size / 2), dhidden.data(), width, false);
+                for (int64_t i = 0; i < count; i++) {
+                    const int64_t n = piece.begin + i;
+                    const float dgate =
+                        swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f, dhidden.data() + i * width,
+                                            back + i * 2 * width, hidden.data() + (n - first) * width, width);
+                    if (dgates) dgates[n] = dgate;
+                }
+                product(count, size, width, back, 2 * width, panels_of(up + piece.expert * up_size, width),
+                        dx + piece.begin * size, size, false);
             }
-            product(count, size, width, dgate_up + piece.begin * 2 * width, 2 * width,
-                    panels_of(up + piece.expert * up_size, width), dx + piece.begin * size, size, false);
+#pragma omp for schedule(static)
+            for (int64_t part = 0; part < threads; part++)
+                for (const Piece& piece : pieces_of(ends, experts, first, last, AT_ONCE)) {
+                    const int64_t n = piece.begin, count = piece.end - n;
+                    weight_gradient({dgate_up.data() + (n - first) * 2 * width, 2 * width, nullptr}, rows.from(n),
+                                    block_of(2 * width, size, part, threads), nullptr, count,
+                                    dup + piece.expert * 2 * width * size, size);
+                    weight_gradient(grads.from(n), {hidden.data() + (n - first) * width, width, nullptr},
+                                    block_of(size, width, part, threads), nullptr, count,
+                                    ddown + piece.expert * size * width, width);
+                }
         }
-#pragma omp for schedule(static)
-        for (int64_t part = 0; part < threads; part++)
-            for (int64_t e = 0; e < experts; e++) {
-                const int64_t begin = e ? ends[e - 1] : 0;
-                weight_gradient({dgate_up, 2 * width, nullptr}, rows, block_of(2 * width, size, part, threads), nullptr,
-                                begin, ends[e], dup + e * 2 * width * size, size);
-                weight_gradient(grads, {hidden, width, nullptr}, block_of(size, width, part, threads), nullptr, begin,
-                                ends[e], ddown + e * size * width, width);
-            }
     }
 }
 }

@@ -3,8 +3,6 @@
 
 #include "weight_gradient.h"
 
-static constexpr int64_t TALL = 48;  // rows that share a look at the weight
-
 template <typename In>
 static void pack(const In* weight, uint32_t* forward, uint32_t* backward, int64_t outputs, int64_t inputs,
                  int64_t threads) {
@@ -19,6 +17,19 @@ static void pack(const In* weight, uint32_t* forward, uint32_t* backward, int64_
         for (int64_t d = 0; d < outputs; d += 2)
             pack_rows([&](int64_t t) { return weight + (d + t) * inputs; }, std::min<int64_t>(2, outputs - d), inputs,
                       backward + d / 2 * 64, 64, 64 * (up16(outputs) / 2));
+    }
+}
+
+// Rows first … last − 1 of y = x · a packed weight, each times its factor, unless null
+static void times(const bf16* x, int64_t stride, const uint32_t* weight, const float* factor, bf16* y, int64_t first,
+                  int64_t last, int64_t inputs, int64_t outputs) {
+    for (int64_t n = first; n < last; n += TALL) {
+        const int64_t count = std::min(TALL, last - n);
+        product(count, outputs, inputs / 2, x + n * stride, stride, panels_of(weight, inputs / 2), y + n * outputs,
+                outputs, false);
+        for (int64_t i = n; factor && i < n + count; i++)
+            for (int64_t c = i * outputs; c < (i + 1) * outputs; c += 16)
+                store(y + c, _mm512_mul_ps(load(y + c), _mm512_set1_ps(factor[i])));
     }
 }
 
@@ -37,30 +48,37 @@ void pack_weights(int64_t is_wide, const void* weights, uint32_t* forward, uint3
     }
 }
 
-// y [N, outputs] = x [N, inputs], rows `stride` apart, · a packed weight; each row times its factor, unless null
-void linear_forward(const bf16* x, int64_t stride, const uint32_t* weight, const float* factor, bf16* y, int64_t rows,
-                    int64_t inputs, int64_t outputs, int64_t threads) {
+// y [N, outputs] = x [N, inputs], rows `stride` apart, · a packed weight
+void linear_forward(const bf16* x, int64_t stride, const uint32_t* weight, bf16* y, int64_t rows, int64_t inputs,
+                    int64_t outputs, int64_t threads) {
     PARALLEL(threads)
-    for (int64_t part = 0; part < threads; part++) {
-        const int64_t last = rows * (part + 1) / threads;
-        for (int64_t n = rows * part / threads; n < last; n += TALL) {
-            const int64_t count = std::min(TALL, last - n);
-            product(count, outputs, inputs / 2, x + n * stride, stride, panels_of(weight, inputs / 2), y + n * outputs,
-                    outputs, false);
-            for (int64_t i = n; factor && i < n + count; i++)
-                for (int64_t c = i * outputs; c < (i + 1) * outputs; c += 16)
-                    store(y + c, _mm512_mul_ps(load(y + c), _mm512_set1_ps(factor[i])));
-        }
-    }
+    for (int64_t part = 0; part < threads; part++)
+        times(x, stride, weight, nullptr, y, rows * part / threads, rows * (part + 1) / threads, inputs, outputs);
 }
 
-// dw [D, C] in fp32 = Σ dy[n]ᵀ · x[n] (· factor[n]); of dy the first D columns
-void linear_backward_weight(const bf16* dy, int64_t dy_stride, const bf16* x, int64_t x_stride, const float* factor,
-                            float* dw, int64_t rows, int64_t inputs, int64_t outputs, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t part = 0; part < threads; part++) {
-        const Block block = block_of(outputs, inputs, part, threads);
-        weight_gradient({dy, dy_stride, nullptr}, {x, x_stride, nullptr}, block, factor, 0, rows, dw, inputs);
+// From dy [N, D] times a factor of each row (null: 1): dx [N, C] through a weight packed for the way back, and
+// dw [outputs, C] in fp32 = Σ dy[n]ᵀ · x[n], of dy its first columns. Either may be null.
+void linear_backward(const bf16* dy, int64_t dy_stride, const uint32_t* weight, const bf16* x, int64_t x_stride,
+                     const float* factor, bf16* dx, float* dw, int64_t rows, int64_t inputs, int64_t outputs,
+                     int64_t threads) {
+        if (dw) std::fill(dw, dw + outputs * inputs, 0.0f);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    for (int64_t first = 0; first < rows; first += AT_ONCE) {
+        const int64_t count = std::min(AT_ONCE, rows - first);
+        const bf16* grad = dy + first * dy_stride;
+        if (dx) {
+#pragma omp for schedule(static) nowait
+            for (int64_t part = 0; part < threads; part++)
+                times(grad, dy_stride, weight, factor ? factor + first : nullptr, dx + first * inputs,
+                      count * part / threads, count * (part + 1) / threads, outputs, inputs);
+        }
+        if (dw) {
+#pragma omp for schedule(static) nowait
+            for (int64_t part = 0; part < threads; part++)
+                weight_gradient({grad, dy_stride, nullptr}, {x + first * x_stride, x_stride, nullptr},
+                                block_of(outputs, inputs, part, threads), factor ? factor + first : nullptr, count, dw,
+                                inputs);
+        }
     }
 }
 }

@@ -67,6 +67,97 @@ static void norm_backward(const In* x, int64_t stride, const float* weight, cons
     }
 }
 
+// What both ways of `rotate_forward` are told
+struct Heads {
+    const bf16* x;
+    int64_t stride;
+    const float *weight, *cos, *sin;
+    int64_t positions, rotary;
+    bool pairs;
+    int64_t rows, heads, size, threads;
+};
+
+// Of sizes that the compiler knows a head stays in registers
+template <typename Call>
+static void with_known_size(int64_t size, int64_t rotary, const Call& call) {
+    using std::integral_constant;
+    if (size == 32 && rotary == 32) call(integral_constant<int64_t, 32>(), integral_constant<int64_t, 32>());
+    else if (size == 64 && rotary == 64) call(integral_constant<int64_t, 64>(), integral_constant<int64_t, 64>());
+    else if (size == 128 && rotary == 128) call(integral_constant<int64_t, 128>(), integral_constant<int64_t, 128>());
+    else call(integral_constant<int64_t, 0>(), integral_constant<int64_t, 0>());
+}
+
+template <int64_t Known, int64_t Turned>
+static void rotate(const Heads& k, float eps, bf16* y, float* scale) {
+    const int64_t size = Known ? Known : k.size, rotary = Known ? Turned : k.rotary, threads = k.threads;
+    PARALLEL(threads)
+    for (int64_t n = 0; n < k.rows; n++) {
+        const int64_t line = n % k.positions * (rotary / 2);
+        alignas(64) float head[Known ? Known : MAX_HEAD];
+        for (int64_t h = 0; h < k.heads; h++) {
+            const bf16* in = k.x + n * k.stride + h * size;
+            __m512 squares = _mm512_setzero_ps();
+            for (int64_t c = 0; c < size; c += 16) {
+                const __m512 v = load(in + c);
+                squares = _mm512_fmadd_ps(v, v, squares);
+                store(head + c, v);
+            }
+            if (k.weight) {
+                const float factor = 1.0f / std::sqrt(sum(squares) / size + eps);
+                scale[n * k.heads + h] = factor;
+                for (int64_t c = 0; c < size; c += 16)
+                    store(head + c,
+                          _mm512_mul_ps(_mm512_mul_ps(load(head + c), _mm512_set1_ps(factor)), load(k.weight + c)));
+            }
+            turn(head, size, rotary, k.cos + line, k.sin + line, 1.0f, k.pairs);
+            for (int64_t c = 0; c < size; c += 16) store(y + (n * k.heads + h) * size + c, load(head + c));
+        }
+    }
+}
+
+template <int64_t Known, int64_t Turned>
+static void rotate_back(const Heads& k, const float* scale, const bf16* dy, bf16* dx, float* dweight) {
+    const int64_t size = Known ? Known : k.size, rotary = Known ? Turned : k.rotary, threads = k.threads;
+    std::vector<float> partial(static_cast<size_t>(threads) * size, 0.0f);
+    PARALLEL(threads)
+    for (int64_t part = 0; part < threads; part++) {
+        alignas(64) float head[Known ? Known : MAX_HEAD], sums[Known ? Known : MAX_HEAD];
+        for (int64_t c = 0; c < size; c += 16) store(sums + c, _mm512_setzero_ps());
+        for (int64_t n = k.rows * part / threads; n < k.rows * (part + 1) / threads; n++) {
+            const int64_t line = n % k.positions * (rotary / 2);
+            for (int64_t h = 0; h < k.heads; h++) {
+                const int64_t at = (n * k.heads + h) * size;
+                for (int64_t c = 0; c < size; c += 16) store(head + c, load(dy + at + c));
+                turn(head, size, rotary, k.cos + line, k.sin + line, -1.0f, k.pairs);
+                if (k.weight) {
+                    const bf16* in = k.x + n * k.stride + h * size;
+                    const __m512 factor = _mm512_set1_ps(scale[n * k.heads + h]);
+                    __m512 dot = _mm512_setzero_ps();
+                    for (int64_t c = 0; c < size; c += 16) {
+                        const __m512 hat = _mm512_mul_ps(load(in + c), factor), g = load(head + c);
+                        store(sums + c, _mm512_fmadd_ps(g, hat, load(sums + c)));
+                        dot = _mm512_fmadd_ps(_mm512_mul_ps(g, load(k.weight + c)), hat, dot);
+                    }
+                    const __m512 mean = _mm512_set1_ps(sum(dot) / size);
+                    for (int64_t c = 0; c < size; c += 16) {
+                        const __m512 hat = _mm512_mul_ps(load(in + c), factor);
+                        const __m512 g = _mm512_mul_ps(load(head + c), load(k.weight + c));
+                        store(head + c, _mm512_mul_ps(factor, _mm512_fnmadd_ps(hat, mean, g)));
+                    }
+                }
+                for (int64_t c = 0; c < size; c += 16) store(dx + at + c, load(head + c));
+            }
+        }
+        std::copy(sums, sums + size, partial.data() + part * size);
+    }
+    if (!k.weight) return;
+    for (int64_t c = 0; c < size; c++) {
+        float total = 0;
+        for (int64_t part = 0; part < threads; part++) total += partial[part * size + c];
+        dweight[c] = total;
+    }
+}
+
 extern "C" {
 
 // kinds: bit 0: the input is fp32 (else bf16), bit 1: the output is fp32
@@ -110,70 +201,19 @@ void add_to_stream(const float* stream, const bf16* delta, float* y, int64_t cou
 void rotate_forward(const bf16* x, int64_t stride, const float* weight, float eps, const float* cos,
                     const float* sin, int64_t positions, int64_t rotary, int64_t pairs, bf16* y, float* scale,
                     int64_t rows, int64_t heads, int64_t size, int64_t threads) {
-    PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n++) {
-        const int64_t line = n % positions * (rotary / 2);
-        alignas(64) float head[MAX_HEAD];
-        for (int64_t h = 0; h < heads; h++) {
-            const bf16* in = x + n * stride + h * size;
-            __m512 squares = _mm512_setzero_ps();
-            for (int64_t c = 0; c < size; c += 16) {
-                const __m512 v = load(in + c);
-                squares = _mm512_fmadd_ps(v, v, squares);
-                store(head + c, v);
-            }
-            if (weight) {
-                const float factor = 1.0f / std::sqrt(sum(squares) / size + eps);
-                scale[n * heads + h] = factor;
-                for (int64_t c = 0; c < size; c += 16)
-                    store(head + c,
-                          _mm512_mul_ps(_mm512_mul_ps(load(head + c), _mm512_set1_ps(factor)), load(weight + c)));
-            }
-            turn(head, size, rotary, cos + line, sin + line, 1.0f, pairs);
-            for (int64_t c = 0; c < size; c += 16) store(y + (n * heads + h) * size + c, load(head + c));
-        }
-    }
+    with_known_size(size, rotary, [&](auto known, auto turned) {
+        rotate<known, turned>({x, stride, weight, cos, sin, positions, rotary, pairs != 0, rows, heads, size, threads},
+                              eps, y, scale);
+    });
 }
 
 void rotate_backward(const bf16* x, int64_t stride, const float* weight, const float* cos, const float* sin,
                      int64_t positions, int64_t rotary, int64_t pairs, const float* scale, const bf16* dy, bf16* dx,
                      float* dweight, int64_t rows, int64_t heads, int64_t size, int64_t threads) {
-    std::vector<float> partial(static_cast<size_t>(threads) * size, 0.0f);
-    PARALLEL(threads)
-    for (int64_t part = 0; part < threads; part++) {
-        float* sums = partial.data() + part * size;
-        alignas(64) float head[MAX_HEAD];
-        for (int64_t n = rows * part / threads; n < rows * (part + 1) / threads; n++) {
-            const int64_t line = n % positions * (rotary / 2);
-            for (int64_t h = 0; h < heads; h++) {
-                const int64_t at = (n * heads + h) * size;
-                for (int64_t c = 0; c < size; c += 16) store(head + c, load(dy + at + c));
-                turn(head, size, rotary, cos + line, sin + line, -1.0f, pairs);
-                if (weight) {
-                    const bf16* in = x + n * stride + h * size;
-                    const __m512 factor = _mm512_set1_ps(scale[n * heads + h]);
-                    __m512 dot = _mm512_setzero_ps();
-                    for (int64_t c = 0; c < size; c += 16) {
-                        const __m512 hat = _mm512_mul_ps(load(in + c), factor), g = load(head + c);
-                        store(sums + c, _mm512_fmadd_ps(g, hat, load(sums + c)));
-                        dot = _mm512_fmadd_ps(_mm512_mul_ps(g, load(weight + c)), hat, dot);
-                    }
-                    const __m512 mean = _mm512_set1_ps(sum(dot) / size);
-                    for (int64_t c = 0; c < size; c += 16) {
-                        const __m512 hat = _mm512_mul_ps(load(in + c), factor);
-                        const __m512 g = _mm512_mul_ps(load(head + c), load(weight + c));
-                        store(head + c, _mm512_mul_ps(factor, _mm512_fnmadd_ps(hat, mean, g)));
-                    }
-                }
-                for (int64_t c = 0; c < size; c += 16) store(dx + at + c, load(head + c));
-            }
-        }
-    }
-    if (!weight) return;
-    for (int64_t c = 0; c < size; c++) {
-        float total = 0;
-        for (int64_t part = 0; part < threads; part++) total += partial[part * size + c];
-        dweight[c] = total;
-    }
+    with_known_size(size, rotary, [&](auto known, auto turned) {
+        rotate_back<known, turned>(
+            {x, stride, weight, cos, sin, positions, rotary, pairs != 0, rows, heads, size, threads}, scale, dy, dx,
+            dweight);
+    });
 }
 }

@@ -5,6 +5,7 @@ the rate where they are small. Shapes: N rows, C inputs, D outputs, E experts, I
 multiples of 16 but for N, E and V.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,18 +40,31 @@ def pack(weight: Tensor, *, transposed: bool = True) -> Tensor:
     return packed
 
 
-def _product(x: Tensor, packed: Tensor, size: int, factor: Tensor | None = None) -> Tensor:
-    """x [N, inner] in bf16, its rows dense, times a packed weight: [N, size], each row times its factor."""
+def _product(x: Tensor, packed: Tensor, size: int) -> Tensor:
+    """x [N, inner] in bf16, its rows dense, times a packed weight: [N, size]."""
     y = x.new_empty(len(x), size)
-    call("linear_forward", x, x.stride(0), packed, factor, y, *x.shape, size)
+    call("linear_forward", x, x.stride(0), packed, y, *x.shape, size)
     return y
 
 
-def _weight_gradient(dy: Tensor, x: Tensor, outputs: int, factor: Tensor | None = None) -> Tensor:
-    """dy [N, outputs or more], x [N, C] in bf16, their rows dense → [outputs, C] in fp32."""
-    dw = x.new_empty(outputs, x.shape[1], dtype=torch.float32)
-    call("linear_backward_weight", dy, dy.stride(0), x, x.stride(0), factor, dw, *x.shape, outputs)
-    return dw
+def _back(
+    dy: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    factor: Tensor | None = None,
+    needs: Sequence[bool] = (True, True),
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of x and weight from dy [N, D], its rows dense, each times its factor: [N, C] and [D, C] in fp32.
+
+    `weight` [D or fewer, C]; the gradient's rows beyond it belong to columns of dy that fill it up to whole lanes.
+    """
+    (rows, outputs), inputs = dy.shape, x.shape[1]
+    dx = x.new_empty(rows, inputs) if needs[0] else None
+    dw = x.new_empty(outputs, inputs, dtype=torch.float32) if needs[1] else None
+    packed = pack(weight, transposed=False) if needs[0] else None
+    given = dy, dy.stride(0), packed, x, x.stride(0), factor
+    call("linear_backward", *given, dx, dw, rows, inputs, outputs)
+    return dx, dw
 
 
 class Linear(torch.autograd.Function):
@@ -68,14 +82,9 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of x and weight."""
         flat, weight = ctx.saved_tensors
-        grad = dense_rows(gradients[0])
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = _product(grad, pack(weight, transposed=False), flat.shape[1])
-            dx = dx.view(*gradients[0].shape[:-1], flat.shape[1])
-        if ctx.needs_input_grad[1]:
-            dw = _weight_gradient(grad, flat, len(weight)).to(weight.dtype)
-        return dx, dw
+        dx, dw = _back(dense_rows(gradients[0]), weight, flat, needs=ctx.needs_input_grad)
+        dx = None if dx is None else dx.view(*gradients[0].shape[:-1], flat.shape[1])
+        return dx, None if dw is None else dw.to(weight.dtype)
 
 
 class FeedForward(torch.autograd.Function):
@@ -121,15 +130,15 @@ class FeedForward(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of x, both weights and gates."""
         x, tokens, places, chosen, gate, ends, gate_up, down, pairs = ctx.saved_tensors
-        (experts, size, width), count = ctx.sizes, len(pairs)
-        hidden, dpairs, dx = x.new_empty(count, width), torch.empty_like(pairs), x.new_empty(count, size)
+        experts, size, _ = ctx.sizes
+        dx = x.new_empty(len(pairs), size)
         dgate = None if gate is None else torch.empty_like(gate)
         dgate_up = torch.empty_like(gate_up, dtype=torch.float32, memory_format=torch.contiguous_format)
         ddown = torch.empty_like(down, dtype=torch.float32, memory_format=torch.contiguous_format)
         call(
             "feed_forward_backward", x, gradients[0].contiguous(), tokens, gate, ends,
-            pack(gate_up, transposed=False), pack(down, transposed=False), pairs, dpairs, hidden, dx, dgate, dgate_up,
-            ddown, *ctx.sizes,
+            pack(gate_up, transposed=False), pack(down, transposed=False), pairs, dx, dgate, dgate_up, ddown,
+            *ctx.sizes,
         )  # fmt: skip
         weights = dgate_up.to(gate_up.dtype), ddown.to(down.dtype)
         if places is None:
@@ -169,12 +178,11 @@ class TargetLogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
-        """Two products; the rows' own gradients are multiplied in on the way."""
+        """Both products of a few rows at a time; the rows' own gradients are multiplied in on the way."""
         states, weight, slopes = ctx.saved_tensors
-        grad = gradients[0].contiguous()
-        dstates = _product(slopes, pack(weight, transposed=False), states.shape[1], grad)
-        dweight = _weight_gradient(slopes, states, slopes.shape[1], grad)[: len(weight)]
-        return dstates, dweight.to(weight.dtype), None, None
+        dstates, dweight = _back(slopes, weight, states, gradients[0].contiguous())
+        assert dweight is not None
+        return dstates, dweight[: len(weight)].to(weight.dtype), None, None
 
 
 def head_scores(states: Tensor, packed: Tensor, vocabulary: int) -> Tensor:

@@ -21,7 +21,16 @@ static inline void turn(float* head, int64_t size, int64_t rotary, const float* 
         }
         return;
     }
-    for (int64_t c = 0; c < half; c += 16) {  // halves; the last few lanes may be fewer than sixteen
+    if (half % 16 == 0) {  // halves
+        for (int64_t c = 0; c < half; c += 16) {
+            const __m512 a = load(cos + c), b = _mm512_mul_ps(load(sin + c), _mm512_set1_ps(sign));
+            const __m512 first = load(x + c), second = load(x + half + c);
+            store(x + c, _mm512_fnmadd_ps(second, b, _mm512_mul_ps(first, a)));
+            store(x + half + c, _mm512_fmadd_ps(first, b, _mm512_mul_ps(second, a)));
+        }
+        return;
+    }
+    for (int64_t c = 0; c < half; c += 16) {  // the last few lanes may be fewer than sixteen
         const __mmask16 some = half - c >= 16 ? 0xFFFF : (1u << (half - c)) - 1;
         const __m512 a = _mm512_maskz_loadu_ps(some, cos + c);
         const __m512 b = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, sin + c), _mm512_set1_ps(sign));
