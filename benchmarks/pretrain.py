@@ -11,6 +11,7 @@ the fused AdamW, once with the attention it comes with (sdpa) and once with its 
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -37,6 +38,11 @@ from clearseek.train.supervised import mean_loss
 
 PEER_SECONDS = 300.0
 WARM_UP = 2  # rounds that don't count
+SETTINGS = {  # of transformers
+    f"{dtype}, {attention}": (dtype, attention)
+    for attention in ("sdpa", "eager")
+    for dtype in ("fp32", "bf16 autocast")
+}
 TURN_SECONDS = 1.0  # a side trains on for so long, one step at least, before it is the other's turn
 
 
@@ -249,52 +255,53 @@ def seconds_of(step: Callable[[], None]) -> float:
 
 
 def compare(size: Size, kind: str, rounds: int, peak: float, alone: bool) -> dict[str, Any]:
-    """Ours against transformers, turn by turn: its better dtype, with either attention; or ours alone."""
+    """Ours beside transformers, turn by turn: its better dtype, with either attention; or ours alone.
+
+    One setting of transformers after the other, so that one model of its own is all that memory must hold.
+    """
     config = config_of(size, kind)
     model = Decoder(config)
     model.initialise(torch.Generator().manual_seed(0))
-    seconds: dict[str, list[float]] = {}
+    turns: dict[str, list[tuple[float, float]]] = {}  # seconds of a step, ours and theirs
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
         ours = our_step(model, batches(config, size))
-        peers = {
-            f"{dtype}, {attention}": Peer(Path(folder), config, size, (dtype, attention))
-            for attention in ("sdpa", "eager")
-            for dtype in ("fp32", "bf16 autocast")
-            if not alone
-        }
-        sides = {"ours": lambda: seconds_of(ours)} | {name: peer.seconds for name, peer in peers.items()}
-        for turn in range(-WARM_UP, rounds):
-            for name, measure in sides.items():
-                taken = measure()
-                if turn >= 0:
-                    seconds.setdefault(name, []).append(taken)
-        for peer in peers.values():
+        for name, setting in SETTINGS.items():
+            peer = None if alone else Peer(Path(folder), config, size, setting)
+            taken = [
+                (seconds_of(ours), peer.seconds() if peer else math.nan) for _ in range(WARM_UP + rounds)
+            ]
+            turns[name] = taken[WARM_UP:]
+            if peer is None:
+                break
             peer.close()
-    return report(config, size, seconds, peak)
+    return report(config, size, turns, peak, alone)
 
 
-def report(config: ModelConfig, size: Size, seconds: dict[str, list[float]], peak: float) -> dict[str, Any]:
+def report(
+    config: ModelConfig, size: Size, turns: dict[str, list[tuple[float, float]]], peak: float, alone: bool
+) -> dict[str, Any]:
     """Medians over the rounds; a ratio is the median of the rounds' own ratios."""
     count = size.rows * size.length
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    mine = statistics.median(ours for taken in turns.values() for ours, _ in taken)
 
-    def better(*settings: str) -> dict[str, Any]:
-        chosen = min(settings, key=lambda name: medians[name])
-        ratios = [b / a for a, b in zip(seconds["ours"], seconds[chosen], strict=True)]
+    def better(*names: str) -> dict[str, Any]:
+        medians = {name: statistics.median(theirs for _, theirs in turns[name]) for name in names}
+        chosen = min(medians, key=medians.__getitem__)
+        ratio = statistics.median(theirs / ours for ours, theirs in turns[chosen])
         return {
             "setting": chosen,
             "tokens_per_second": round(count / medians[chosen]),
-            "ratio": round(statistics.median(ratios), 2),
+            "ratio": round(ratio, 2),
         }
 
     ours = {
         "parameters": num_parameters(config),
         "active_parameters": num_parameters(config, active=True),
-        "tokens_per_second": round(count / medians["ours"]),
-        "share_of_peak": round(training_flops(config, count, size.length) / medians["ours"] / peak, 3),
+        "tokens_per_second": round(count / mine),
+        "share_of_peak": round(training_flops(config, count, size.length) / mine / peak, 3),
     }
-    if len(seconds) == 1:
+    if alone:
         return ours
     return ours | {
         "transformers": better("fp32, sdpa", "bf16 autocast, sdpa"),
