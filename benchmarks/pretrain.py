@@ -3,8 +3,9 @@
 Every step gets a batch of its own and a turn lasts a second or more, as training goes: a batch seen again would hide
 what new shapes cost, a single step what the other side left in the caches. Prints one JSON object: for every size and
 kind of model tokens per second of both, their ratio (median of the rounds), and the share of the machine's measured
-bf16 matrix-product peak that our useful arithmetic reaches. transformers gets the better of fp32 and bf16 autocast and
-the fused AdamW, once with the attention it comes with (sdpa) and once with its eager one, sometimes faster on a CPU.
+bf16 matrix-product peak that our useful arithmetic reaches. Ours trains in bf16, and once more with linear layers in
+int8 as the recipes pretrain. transformers gets the better of fp32 and bf16 autocast and the fused AdamW, once with the
+attention it comes with (sdpa) and once with its eager one, sometimes faster on a CPU.
 
     make bench-pretrain            # or: .venv-peers/bin/python benchmarks/pretrain.py --sizes 1m,10m
 """
@@ -174,9 +175,10 @@ def batches(config: ModelConfig, size: Size) -> Iterator[torch.Tensor]:
         yield torch.randint(0, config.vocab_size, (size.rows, size.length + 1), generator=generator)
 
 
-def our_step(model: Decoder, tokens: Iterator[torch.Tensor]) -> Callable[[], None]:
+def our_step(model: Decoder, tokens: Iterator[torch.Tensor], linear_dtype: str) -> Callable[[], None]:
     """One of our training steps in bf16 with AdamW: what `clearseek run` does, compiled where it would be."""
-    stage = PretrainStage(kind="pretrain", start="-", data=[DataSource(path="-")], tokens=1)
+    told = {"kind": "pretrain", "start": "-", "data": [DataSource(path="-")], "tokens": 1}
+    stage = PretrainStage.model_validate(told | {"linear_dtype": linear_dtype})
     compiled = not fits(torch.bfloat16, model.embedding.weight)
     learner = Learner(model, stage, torch.bfloat16, compile=compiled)
 
@@ -254,22 +256,34 @@ def seconds_of(step: Callable[[], None]) -> float:
     return (time.perf_counter() - started) / count
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Seconds of a step on every side, one turn after the other."""
+
+    bf16: float
+    int8: float
+    theirs: float
+
+
 def compare(size: Size, kind: str, rounds: int, peak: float, alone: bool) -> dict[str, Any]:
     """Ours beside transformers, turn by turn: its better dtype, with either attention; or ours alone.
 
     One setting of transformers after the other, so that one model of its own is all that memory must hold.
     """
     config = config_of(size, kind)
-    model = Decoder(config)
-    model.initialise(torch.Generator().manual_seed(0))
-    turns: dict[str, list[tuple[float, float]]] = {}  # seconds of a step, ours and theirs
+    turns: dict[str, list[Turn]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
-        ours = our_step(model, batches(config, size))
+        sides = []
+        for linear_dtype in ("auto", "int8"):
+            model = Decoder(config)
+            model.initialise(torch.Generator().manual_seed(0))
+            save_model(model, Path(folder), bos_id=0, eos_id=1, pad_id=2)
+            sides.append(our_step(model, batches(config, size), linear_dtype))
         for name, setting in SETTINGS.items():
             peer = None if alone else Peer(Path(folder), config, size, setting)
             taken = [
-                (seconds_of(ours), peer.seconds() if peer else math.nan) for _ in range(WARM_UP + rounds)
+                Turn(*map(seconds_of, sides), peer.seconds() if peer else math.nan)
+                for _ in range(WARM_UP + rounds)
             ]
             turns[name] = taken[WARM_UP:]
             if peer is None:
@@ -279,27 +293,33 @@ def compare(size: Size, kind: str, rounds: int, peak: float, alone: bool) -> dic
 
 
 def report(
-    config: ModelConfig, size: Size, turns: dict[str, list[tuple[float, float]]], peak: float, alone: bool
+    config: ModelConfig, size: Size, turns: dict[str, list[Turn]], peak: float, alone: bool
 ) -> dict[str, Any]:
     """Medians over the rounds; a ratio is the median of the rounds' own ratios."""
     count = size.rows * size.length
-    mine = statistics.median(ours for taken in turns.values() for ours, _ in taken)
+
+    def speed(seconds: list[float]) -> dict[str, Any]:
+        step = statistics.median(seconds)
+        share = training_flops(config, count, size.length) / step / peak
+        return {"tokens_per_second": round(count / step), "share_of_bf16_peak": round(share, 3)}
 
     def better(*names: str) -> dict[str, Any]:
-        medians = {name: statistics.median(theirs for _, theirs in turns[name]) for name in names}
+        medians = {name: statistics.median(turn.theirs for turn in turns[name]) for name in names}
         chosen = min(medians, key=medians.__getitem__)
-        ratio = statistics.median(theirs / ours for ours, theirs in turns[chosen])
+        beside = turns[chosen]
         return {
             "setting": chosen,
             "tokens_per_second": round(count / medians[chosen]),
-            "ratio": round(ratio, 2),
+            "ratio": round(statistics.median(turn.theirs / turn.bf16 for turn in beside), 2),
+            "ratio_int8": round(statistics.median(turn.theirs / turn.int8 for turn in beside), 2),
         }
 
+    all_turns = [turn for taken in turns.values() for turn in taken]
     ours = {
         "parameters": num_parameters(config),
         "active_parameters": num_parameters(config, active=True),
-        "tokens_per_second": round(count / mine),
-        "share_of_peak": round(training_flops(config, count, size.length) / mine / peak, 3),
+        "bf16": speed([turn.bf16 for turn in all_turns]),
+        "int8": speed([turn.int8 for turn in all_turns]),
     }
     if alone:
         return ours

@@ -157,31 +157,38 @@ class TrainStage(StageBase):
     )
 
 
-class PretrainStage(TrainStage):
+class SupervisedStage(TrainStage):
+    """What the stages share that learn from rows of given text."""
+
+    data: list[DataSource] = Field(min_length=1)
+    batch_rows: int = Field(default=64, ge=1, description="rows of one optimiser step over all processes")
+    linear_dtype: Literal["auto", "int8"] = Field(
+        default="auto",
+        description="what linear layers and experts multiply in while they learn: auto, the run's dtype; int8, at "
+        "up to twice the rate where there are kernels for it, else as auto. Attention, routers and the head stay "
+        "as they are",
+    )
+
+
+class PretrainStage(SupervisedStage):
     """Learn to predict text from packed documents."""
 
     kind: Literal["pretrain"]
-    data: list[DataSource] = Field(min_length=1)
     packing: Literal["best_fit", "concatenate"] = "best_fit"
-    batch_rows: int = Field(default=64, ge=1, description="rows of one optimiser step over all processes")
     tokens: int = Field(gt=0, description="tokens to train on; the data is repeated if it is shorter")
 
 
-class SftStage(TrainStage):
+class SftStage(SupervisedStage):
     """Learn completions of chat examples; the prompt is not counted in the loss."""
 
     kind: Literal["sft"]
-    data: list[DataSource] = Field(min_length=1)
-    batch_rows: int = Field(default=64, ge=1)
     epochs: float = Field(default=1.0, gt=0)
 
 
-class DistillStage(TrainStage):
+class DistillStage(SupervisedStage):
     """Teach a student the answers that a teacher's reject stage kept, as R1 was distilled."""
 
     kind: Literal["distill"]
-    data: list[DataSource] = Field(min_length=1)
-    batch_rows: int = Field(default=64, ge=1)
     epochs: float = Field(default=1.0, gt=0)
 
 

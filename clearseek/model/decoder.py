@@ -215,6 +215,15 @@ class Decoder(nn.Module):
         """Unnormalised scores [..., V] of final states, in fp32."""
         return head_logits(states, self.head_weight)
 
+    def learn_in_int8(self, int8: bool) -> None:
+        """Whether linear layers and experts multiply in int8 while they learn, where there are kernels for it.
+
+        Weight gradients then depend on which rows share a micro-batch, by int8's rounding (under 1 %).
+        """
+        for module in self.modules():
+            if isinstance(module, Linear | SwiGLU | MixtureOfExperts):
+                module.int8 = int8
+
     def routers(self) -> Iterator[nn.Module]:
         """Every router, in the order of `Hidden.loads` (multi-token modules last)."""
         modules = [*self.layers, *(module.layer for module in self.mtp)]

@@ -16,7 +16,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import products
 from clearseek.model.kernels.library import fits
-from clearseek.model.layers import MANY_ROWS, SwiGLU, swiglu
+from clearseek.model.layers import MANY_ROWS, SwiGLU, learns_in, swiglu
 
 MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
 MAX_DENSE_OVERHEAD = 4.0  # computing all experts is worth it up to this ratio of total to chosen ones
@@ -112,6 +112,7 @@ class MixtureOfExperts(nn.Module):
         self.shared = SwiGLU(hidden, shared_width) if shared_width else None
         overhead = experts / config.num_experts_per_token
         self.is_dense_form = experts <= MAX_RANKED_EXPERTS and overhead <= MAX_DENSE_OVERHEAD
+        self.int8 = False
 
     def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
         """Map [B, T, hidden]; `counted` [B, T] asks for the load over those tokens."""
@@ -135,8 +136,8 @@ class MixtureOfExperts(nn.Module):
         """Only the chosen experts: copies of the tokens sorted by expert, then grouped products."""
         flat, num_chosen = x.flatten(0, -2), self.router.num_chosen
         if self.fits_kernels(x):
-            marks = chosen.flatten(0, -2), gates.flatten(0, -2)
-            return products.FeedForward.apply(flat, self.gate_up, self.down, *marks, num_chosen).view_as(x)
+            rest = chosen.flatten(0, -2), gates.flatten(0, -2), num_chosen, learns_in(self.int8)
+            return products.FeedForward.apply(flat, self.gate_up, self.down, *rest).view_as(x)
         expert = chosen.flatten(0, -2).to(torch.int8).topk(num_chosen, dim=-1).indices  # [N, K]
         gate_of = gates.flatten(0, -2).gather(-1, expert).flatten()
         order = expert.flatten().argsort(stable=True)

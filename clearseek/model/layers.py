@@ -14,17 +14,26 @@ from clearseek.model.kernels.library import fits
 MANY_ROWS = 32  # below, laying a weight out for the kernels costs more than they save
 
 
+def learns_in(int8: bool) -> bool:
+    """Whether to multiply in int8 now, in a layer that does so while it learns."""
+    return int8 and torch.is_grad_enabled()
+
+
 class Linear(nn.Module):
-    """`x @ weight.T` in the dtype of `x`; `weight` is [out, in]. No bias: no published family here has one."""
+    """`x @ weight.T` in the dtype of `x`; `weight` is [out, in]. No bias: no published family here has one.
+
+    `int8`, as in `SwiGLU` and `experts.MixtureOfExperts`: while learning multiply in int8 where kernels can.
+    """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.int8 = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
         if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *self.weight.shape):
-            mapped: Tensor = products.Linear.apply(x, self.weight)
+            mapped: Tensor = products.Linear.apply(x, self.weight, learns_in(self.int8))
             return mapped
         return F.linear(x, self.weight.to(x.dtype))
 
@@ -81,11 +90,13 @@ class SwiGLU(nn.Module):
         super().__init__()
         self.gate_up = Linear(hidden_size, 2 * intermediate_size)
         self.down = Linear(intermediate_size, hidden_size)
+        self.int8 = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., hidden] to [..., hidden]."""
         weights = self.gate_up.weight, self.down.weight
         if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *weights[1].shape):
             stacked = (weight.unsqueeze(0) for weight in weights)
-            return products.FeedForward.apply(x.flatten(0, -2), *stacked).view_as(x)
+            rest = None, None, 1, learns_in(self.int8)
+            return products.FeedForward.apply(x.flatten(0, -2), *stacked, *rest).view_as(x)
         return self.down(swiglu(self.gate_up(x)))

@@ -8,16 +8,14 @@ from clearseek.config.errors import InputError
 from clearseek.config.load import SHOWN, nearest
 from clearseek.config.recipe import (
     DataSource,
-    DistillStage,
     EvalStage,
-    PretrainStage,
     Problems,
     Recipe,
     RejectStage,
     RlStage,
-    SftStage,
     Stage,
     StageBase,
+    SupervisedStage,
     TokenizerStage,
 )
 from clearseek.recipe.workload import model_of
@@ -132,7 +130,7 @@ def _too_long(recipe: Recipe) -> Iterator[str]:
             continue
         context = model_of(recipe, name).max_position_embeddings
         # a row of rl holds several short texts, so its length alone says nothing
-        if isinstance(stage, PretrainStage | SftStage | DistillStage) and stage.sequence_length > context:
+        if isinstance(stage, SupervisedStage) and stage.sequence_length > context:
             yield _beyond(f"stages.{name}.sequence_length ({stage.sequence_length})", stage, context)
         if isinstance(stage, RlStage | RejectStage) and stage.max_completion_tokens >= context:
             place = f"stages.{name}.max_completion_tokens ({stage.max_completion_tokens})"

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from clearseek.config.errors import RunError
-from clearseek.config.recipe import TrainStage
+from clearseek.config.recipe import SupervisedStage, TrainStage
 from clearseek.model.allocation import keep_freed_memory
 from clearseek.model.attention import without_last
 from clearseek.model.compiling import compile_layers
 from clearseek.model.decoder import Decoder, Hidden
 from clearseek.model.experts import Router
+from clearseek.model.kernels.library import why_not_fit
 from clearseek.model.log_probs import target_log_probs
 from clearseek.text.packing import Rows
 from clearseek.train.optimizer import Optimizer, clip_gradients
@@ -109,11 +110,19 @@ def micro_batches(rows: Rows, size: int, device: torch.device, fill: bool = Fals
 
 
 class Learner:
-    """A model in training: its optimiser and its compiled forward pass."""
+    """A model in training: its optimiser and its compiled forward pass.
+
+    `why_not_int8`: what keeps its linear layers from multiplying in int8; None: they do.
+    """
 
     def __init__(self, model: Decoder, stage: TrainStage, dtype: torch.dtype, compile: bool) -> None:
         self.model, self.stage, self.dtype = model, stage, dtype
         self.is_compiled = compile
+        wants_int8 = isinstance(stage, SupervisedStage) and stage.linear_dtype == "int8"
+        self.why_not_int8 = (
+            why_not_fit(dtype, model.embedding.weight) if wants_int8 else "it was not asked for"
+        )
+        model.learn_in_int8(self.why_not_int8 is None)
         keep_freed_memory()
         shard(model)
         self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)

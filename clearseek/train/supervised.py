@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clearseek.config.recipe import TrainStage
+from clearseek.config.recipe import SupervisedStage
 from clearseek.model.decoder import Decoder
 from clearseek.text.packing import Rows, epoch_order
 from clearseek.text.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def rows_of_step(rows: Rows, step: int, batch_rows: int, seed: int, stage: str) 
 
 def train_on_rows(
     context: StageContext,
-    stage: TrainStage,
+    stage: SupervisedStage,
     model: Decoder,
     tokenizer: Tokenizer,
     rows: Rows,
@@ -58,6 +58,11 @@ def train_on_rows(
     length = stage.sequence_length
     compiled = context.compile_for(model, total_steps * batch_rows * length, length)
     learner = Learner(model, stage, context.dtype, compiled)
+    if stage.linear_dtype == "int8" and learner.why_not_int8:
+        dtype = str(context.dtype).removeprefix("torch.")
+        context.progress.note(
+            f"{context.stage}: linear layers learn in {dtype}, not in int8 (no kernels: {learner.why_not_int8})"
+        )
     make_loss = make_loss or (lambda counted: mean_loss(counted))
     micro_rows = min(stage.micro_batch_rows, world().largest_share(batch_rows))
     first, totals = 0, {"tokens": 0.0, "flops": 0.0}

@@ -68,6 +68,11 @@ WRONG_VALUES = [
         "num_experts_per_token (5) must be between 1 and num_routed_expe",
     ),
     ("models.teacher.num_heads=0", "models.teacher.num_heads = 0: "),
+    (
+        "pretrain.linear_dtype='int4'",
+        "stages.pretrain.linear_dtype = 'int4': input should be 'auto' or 'int8'",
+    ),
+    ("rl.linear_dtype='int8'", "unknown key stages.rl.linear_dtype"),
     ("models.teacher.head_dim=8", "head_dim belongs to grouped-query attention"),
     (
         "models.teacher.max_position_embeddings=79",

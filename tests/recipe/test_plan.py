@@ -249,3 +249,15 @@ def test_published_figures_must_name_stages():
 def test_a_misspelt_published_key_is_named():
     with pytest.raises(InputError, match=r"published\.pretrain\.gpu_hour.*did you mean 'gpu_hours'"):
         small({"pretrain": PRETRAIN}, published={"pretrain": {"gpu_hour": 1, "source": "x"}})
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_linear_layers_in_int8_take_less_time_where_there_are_kernels(monkeypatch, has_kernels):
+    monkeypatch.setattr(speed, "fits", lambda dtype, tensor: has_kernels)
+    monkeypatch.setattr(speed, "measure_products", lambda *given: 1e11)
+    seconds = {
+        dtype: stage_of(plan_recipe(small({"p": PRETRAIN | {"linear_dtype": dtype, "evaluate": False}})), "p")
+        for dtype in ("auto", "int8")
+    }
+    saved = seconds["auto"]["seconds"] / seconds["int8"]["seconds"]
+    assert saved == pytest.approx(speed.INT8_SPEEDUP if has_kernels else 1.0)

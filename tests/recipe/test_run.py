@@ -8,6 +8,7 @@ import torch
 
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import load_recipe
+from clearseek.config.progress import SilentProgress
 from clearseek.ledger.log import read, verify
 from clearseek.model.checkpoint import load_model
 from clearseek.recipe.run import run_recipe
@@ -48,6 +49,20 @@ def test_another_seed_is_another_run(recipe, finished, tmp_path):
     assert run_in_child(recipe, tmp_path / "other", overrides=["seed=2"]) is None
     weights = [load_model(path / "checkpoints" / "rl") for path in (finished, tmp_path / "other")]
     assert not torch.equal(weights[0].embedding.weight, weights[1].embedding.weight)
+
+
+def test_a_run_says_where_int8_is_not_to_be_had(recipe, tmp_path):
+    class Notes(SilentProgress):
+        def note(self, text):
+            notes.append(text)
+
+    notes = []
+    overrides = ["pretrain.linear_dtype=int8", "pretrain.tokens=400", "rl.steps=1"]
+    run_recipe(recipe, overrides, out=tmp_path / "tiny", device="cpu", progress=Notes())
+    assert [note for note in notes if "int8" in note] == [
+        "pretrain: linear layers learn in float32, not in int8 "
+        "(no kernels: they compute in bfloat16 on a CPU, not in float32 on cpu)"
+    ]
 
 
 def test_a_run_leaves_what_the_next_commands_read(finished):

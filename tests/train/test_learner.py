@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from clearseek.config.errors import RunError
+from clearseek.model.kernels import library
 from clearseek.text.packing import Rows
-from clearseek.train.learner import update_selection_bias, weighted_sum
+from clearseek.train.learner import Learner, update_selection_bias, weighted_sum
 from clearseek.train.supervised import mean_loss
+from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, tiny_model
 from tests.train.small import (
     CPU,
@@ -15,7 +17,9 @@ from tests.train.small import (
     learner_of,
     micro_batches,
     relative_difference,
+    rl_stage,
     some_rows,
+    stage_of,
     step_on,
 )
 
@@ -216,3 +220,31 @@ def test_a_step_of_empty_rows_is_a_step_of_nothing():
     gradients, result = gradient_of(learner, micro_batches(empty, 2, CPU), 1, 1)
     assert (result.loss, result.grad_norm, result.balance_loss) == (0, 0, 0)
     assert all((gradient == 0).all() for gradient in gradients.values())
+
+
+@pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
+@pytest.mark.parametrize("name", ["deepseek_v3 mtp", "qwen3"])
+def test_a_model_learns_in_int8_as_well_as_in_bf16(name):
+    """By heart, 32 rows in 30 steps: to about the same loss, by other numbers."""
+    losses = {}
+    for dtype in ("auto", "int8"):
+        model = lane_sized(name)
+        learner = Learner(model, stage_of(model.config, linear_dtype=dtype), torch.bfloat16, False)
+        assert (learner.why_not_int8 is None) == (dtype == "int8")
+        losses[dtype] = [step_on(learner, some_rows(32), 32)[1].loss for _ in range(30)]
+    assert losses["int8"] != losses["auto"]
+    assert losses["auto"][-1] < 0.7 * losses["auto"][0]
+    assert losses["int8"][-1] == pytest.approx(losses["auto"][-1], rel=0.03)
+
+
+def test_where_no_kernel_multiplies_in_int8_linear_layers_stay_as_they_are():
+    expected, _ = step_on(learner_of("qwen3"), some_rows(), 7)
+    learner = learner_of("qwen3", linear_dtype="int8")
+    assert learner.why_not_int8 == "they compute in bfloat16 on a CPU, not in float32 on cpu"
+    assert relative_difference(step_on(learner, some_rows(), 7)[0], expected) == 0
+
+
+def test_reinforcement_learning_is_never_in_int8():
+    """A sampler in bf16 would not agree with it."""
+    learner = Learner(lane_sized("qwen3"), rl_stage(), torch.bfloat16, False)
+    assert learner.why_not_int8 == "it was not asked for"

@@ -47,7 +47,98 @@ static const bf16* gathered(const Picked& rows, const Piece& piece, int64_t size
     return scratch;
 }
 
+// y[n] = down · swiglu(up · x[tokens[n]], gates[n]) over stretches of rows that end at ends [E], each with its own
+// packed weights; `tokens` null: x in order, `gates` null: 1. Keeps gate_up [N, 2I].
+template <typename Kind>
+static void forward(const bf16* x, const int32_t* tokens, const float* gates, const int64_t* ends, const uint32_t* up,
+                    const uint32_t* down, bf16* gate_up, bf16* y, int64_t experts, int64_t size, int64_t width,
+                    int64_t threads) {
+    const Picked rows{x, size, tokens};
+    const std::vector<Piece> pieces = pieces_of(ends, experts, 0, ends[experts - 1], TALL);
+    const int64_t up_size = Kind::packed_size(2 * width, size), down_size = Kind::packed_size(size, width);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<bf16> own(TALL * size), hidden(TALL * width);
+        Kind kind(std::max(size, width));
+#pragma omp for schedule(static)
+        for (size_t p = 0; p < pieces.size(); p++) {
+            const Piece& piece = pieces[p];
+            const int64_t count = piece.end - piece.begin;
+            bf16* pairs = gate_up + piece.begin * 2 * width;
+            kind.times(count, 2 * width, size, gathered(rows, piece, size, own.data()), size,
+                       up + piece.expert * up_size, pairs);
+            for (int64_t i = 0; i < count; i++)
+                swiglu_row(pairs + i * 2 * width, gates ? gates[piece.begin + i] : 1.0f, hidden.data() + i * width, width);
+            kind.times(count, size, width, hidden.data(), width, down + piece.expert * down_size, y + piece.begin * size);
+        }
+    }
+}
+
+// From dy[tokens[n]]: dx[n], dgates[n], and the gradients of both weights in fp32, [E, 2I, C] and [E, C, I]; `up` and
+// `down` are packed for the way back. As many rows at a time as have their hidden gradients in the cache.
+template <typename Kind>
+static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates, const int64_t* ends,
+                     const uint32_t* up, const uint32_t* down, const bf16* gate_up, bf16* dx, float* dgates, float* dup,
+                     float* ddown, int64_t experts, int64_t size, int64_t width, int64_t threads) {
+    const Picked rows{x, size, tokens}, grads{dy, size, tokens};
+    const int64_t up_size = Kind::packed_size(size, 2 * width), down_size = Kind::packed_size(width, size);
+    const int64_t total = ends[experts - 1];
+    const Unset<bf16> dgate_up(std::min(AT_ONCE, total) * 2 * width), hidden(std::min(AT_ONCE, total) * width);
+    std::fill(dup, dup + experts * 2 * width * size, 0.0f);
+    std::fill(ddown, ddown + experts * size * width, 0.0f);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        std::vector<bf16> own(TALL * size), dhidden(TALL * width);
+        Kind kind(std::max(size, 2 * width));
+        for (int64_t first = 0; first < total; first += AT_ONCE) {
+            const int64_t last = std::min(first + AT_ONCE, total);
+            const std::vector<Piece> pieces = pieces_of(ends, experts, first, last, TALL);
+#pragma omp for schedule(static)
+            for (size_t p = 0; p < pieces.size(); p++) {
+                const Piece& piece = pieces[p];
+                const int64_t count = piece.end - piece.begin;
+                bf16* back = dgate_up.data() + (piece.begin - first) * 2 * width;
+                kind.times(count, width, size, gathered(grads, piece, size, own.data()), size,
+                           down + piece.expert * down_size, dhidden.data());
+                for (int64_t i = 0; i < count; i++) {
+                    const int64_t n = piece.begin + i;
+                    const float dgate =
+                        swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f, dhidden.data() + i * width,
+                                            back + i * 2 * width, hidden.data() + (n - first) * width, width);
+                    if (dgates) dgates[n] = dgate;
+                }
+                kind.times(count, size, 2 * width, back, 2 * width, up + piece.expert * up_size, dx + piece.begin * size);
+            }
+#pragma omp for schedule(static)
+            for (int64_t part = 0; part < threads; part++)
+                for (const Piece& piece : pieces_of(ends, experts, first, last, AT_ONCE)) {
+                    const int64_t n = piece.begin, count = piece.end - n;
+                    const Picked outer{dgate_up.data() + (n - first) * 2 * width, 2 * width, nullptr};
+                    const Picked inner{hidden.data() + (n - first) * width, width, nullptr};
+                    weight_gradient<Kind>(outer, rows.from(n), block_of(2 * width, size, part, threads), nullptr, count,
+                                          dup + piece.expert * 2 * width * size, size);
+                    weight_gradient<Kind>(grads.from(n), inner, block_of(size, width, part, threads), nullptr, count,
+                                          ddown + piece.expert * size * width, width);
+                }
+        }
+    }
+}
+
 extern "C" {
+
+void feed_forward_forward(int64_t is_int8, const bf16* x, const int32_t* tokens, const float* gates, const int64_t* ends,
+                          const uint32_t* up, const uint32_t* down, bf16* gate_up, bf16* y, int64_t experts,
+                          int64_t size, int64_t width, int64_t threads) {
+    (is_int8 ? forward<Int8> : forward<Bf16>)(x, tokens, gates, ends, up, down, gate_up, y, experts, size, width, threads);
+}
+
+void feed_forward_backward(int64_t is_int8, const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates,
+                           const int64_t* ends, const uint32_t* up, const uint32_t* down, const bf16* gate_up,
+                           bf16* dx, float* dgates, float* dup, float* ddown, int64_t experts, int64_t size,
+                           int64_t width, int64_t threads) {
+    (is_int8 ? backward<Int8> : backward<Bf16>)(x, dy, tokens, gates, ends, up, down, gate_up, dx, dgates, dup, ddown,
+                                                experts, size, width, threads);
+}
 
 // gate_up [N, E, 2, I] → y [N, E, I] = silu(gate) · up · gates[N, E] (`gates` null: 1)
 void swiglu_forward(const bf16* gate_up, const float* gates, bf16* y, int64_t rows, int64_t experts, int64_t size,
@@ -64,82 +155,6 @@ void swiglu_backward(const bf16* gate_up, const float* gates, const bf16* dy, bf
         const float dgate = swiglu_row_backward(gate_up + n * 2 * size, gates ? gates[n] : 1.0f, dy + n * size,
                                                 dgate_up + n * 2 * size, nullptr, size);
         if (dgates) dgates[n] = dgate;
-    }
-}
-
-// y[n] = down · swiglu(up · x[tokens[n]], gates[n]) over stretches of rows that end at ends [E], each with its own
-// packed weights; `tokens` null: x in order, `gates` null: 1. Keeps gate_up [N, 2I].
-void feed_forward_forward(const bf16* x, const int32_t* tokens, const float* gates, const int64_t* ends,
-                          const uint32_t* up, const uint32_t* down, bf16* gate_up, bf16* y, int64_t experts,
-                          int64_t size, int64_t width, int64_t threads) {
-    const Picked rows{x, size, tokens};
-    const std::vector<Piece> pieces = pieces_of(ends, experts, 0, ends[experts - 1], TALL);
-    const int64_t up_size = num_panels(2 * width) * 64 * (size / 2), down_size = num_panels(size) * 64 * (width / 2);
-#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
-    {
-        std::vector<bf16> own(TALL * size), hidden(TALL * width);
-#pragma omp for schedule(static)
-        for (size_t p = 0; p < pieces.size(); p++) {
-            const Piece& piece = pieces[p];
-            const int64_t count = piece.end - piece.begin;
-            bf16* pairs = gate_up + piece.begin * 2 * width;
-            product(count, 2 * width, size / 2, gathered(rows, piece, size, own.data()), size,
-                    panels_of(up + piece.expert * up_size, size / 2), pairs, 2 * width, false);
-            for (int64_t i = 0; i < count; i++)
-                swiglu_row(pairs + i * 2 * width, gates ? gates[piece.begin + i] : 1.0f, hidden.data() + i * width, width);
-            product(count, size, width / 2, hidden.data(), width, panels_of(down + piece.expert * down_size, width / 2),
-                    y + piece.begin * size, size, false);
-        }
-    }
-}
-
-// From dy[tokens[n]]: dx[n], dgates[n], and the gradients of both weights in fp32, [E, 2I, C] and [E, C, I]; `up` and
-// `down` are packed for the way back. As many rows at a time as have their hidden gradients in the cache.
-void feed_forward_backward(const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates,
-                           const int64_t* ends, const uint32_t* up, const uint32_t* down, const bf16* gate_up,
-                           bf16* dx, float* dgates, float* dup, float* ddown, int64_t experts, int64_t size,
-                           int64_t width, int64_t threads) {
-    const Picked rows{x, size, tokens}, grads{dy, size, tokens};
-    const int64_t up_size = num_panels(size) * 64 * width, down_size = num_panels(width) * 64 * (size / 2);
-    const int64_t total = ends[experts - 1];
-    const Unset<bf16> dgate_up(std::min(AT_ONCE, total) * 2 * width), hidden(std::min(AT_ONCE, total) * width);
-    std::fill(dup, dup + experts * 2 * width * size, 0.0f);
-    std::fill(ddown, ddown + experts * size * width, 0.0f);
-#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
-    {
-        std::vector<bf16> own(TALL * size), dhidden(TALL * width);
-        for (int64_t first = 0; first < total; first += AT_ONCE) {
-            const int64_t last = std::min(first + AT_ONCE, total);
-            const std::vector<Piece> pieces = pieces_of(ends, experts, first, last, TALL);
-#pragma omp for schedule(static)
-            for (size_t p = 0; p < pieces.size(); p++) {
-                const Piece& piece = pieces[p];
-                const int64_t count = piece.end - piece.begin;
-                bf16* back = dgate_up.data() + (piece.begin - first) * 2 * width;
-                product(count, width, size / 2, gathered(grads, piece, size, own.data()), size,
-                        panels_of(down + piece.expert * down_size, size / 2), dhidden.data(), width, false);
-                for (int64_t i = 0; i < count; i++) {
-                    const int64_t n = piece.begin + i;
-                    const float dgate =
-                        swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f, dhidden.data() + i * width,
-                                            back + i * 2 * width, hidden.data() + (n - first) * width, width);
-                    if (dgates) dgates[n] = dgate;
-                }
-                product(count, size, width, back, 2 * width, panels_of(up + piece.expert * up_size, width),
-                        dx + piece.begin * size, size, false);
-            }
-#pragma omp for schedule(static)
-            for (int64_t part = 0; part < threads; part++)
-                for (const Piece& piece : pieces_of(ends, experts, first, last, AT_ONCE)) {
-                    const int64_t n = piece.begin, count = piece.end - n;
-                    weight_gradient({dgate_up.data() + (n - first) * 2 * width, 2 * width, nullptr}, rows.from(n),
-                                    block_of(2 * width, size, part, threads), nullptr, count,
-                                    dup + piece.expert * 2 * width * size, size);
-                    weight_gradient(grads.from(n), {hidden.data() + (n - first) * width, width, nullptr},
-                                    block_of(size, width, part, threads), nullptr, count,
-                                    ddown + piece.expert * size * width, width);
-                }
-        }
     }
 }
 }

@@ -21,7 +21,7 @@ _FLAGS = (
     "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-shared",
     "-fPIC", "-w",
 )  # fmt: skip
-_NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+_NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 LANES = 16  # every size that a kernel runs over is a multiple of this
 MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
 OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used
@@ -44,6 +44,13 @@ def fits(dtype: torch.dtype, tensor: Tensor, *sizes: int) -> bool:
     if dtype != torch.bfloat16 or tensor.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return not any(size % LANES for size in sizes) and _load()[0] is not None
+
+
+def why_not_fit(dtype: torch.dtype, tensor: Tensor) -> str | None:
+    """What keeps the kernels from computing in `dtype` where `tensor` is; None: nothing."""
+    if dtype != torch.bfloat16 or tensor.device.type != "cpu":
+        return f"they compute in bfloat16 on a CPU, not in {str(dtype).removeprefix('torch.')} on {tensor.device.type}"
+    return why_not()
 
 
 @functools.cache

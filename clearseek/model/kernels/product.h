@@ -1,70 +1,145 @@
-// Products of bfloat16 matrices with fp32 sums, in tiles that stay in registers.
+// Products of matrices in tiles whose sums stay in registers: of bfloat16 with fp32 sums, of int8 with whole ones.
+// Factors come in words of 32 bits, two bf16 or four int8 that are multiplied by their like and summed.
 #pragma once
 #include "simd.h"
 
-// The right factor of a product, [2K, N]: pairs of its rows, N of two bf16 each, `line` apart; every 64 columns are a
-// panel, `panel` from the next. N is a multiple of 16.
+// The right factor of a product, N columns of words, lines `line` apart; every 64 columns are a panel, `panel` from
+// the next. N is a multiple of 16.
 struct Right {
     const uint32_t* data;
     int64_t line, panel;
+    const uint32_t* at(int64_t j) const { return data + j / 64 * panel + j % 64; }
 };
-static inline Right rows_of(const uint32_t* pairs, int64_t line) { return {pairs, line, 64}; }
+static inline Right rows_of(const uint32_t* words, int64_t line) { return {words, line, 64}; }
 // Panels one behind the other, as the tiles read them: the layout of packed weights
-static inline Right panels_of(const uint32_t* pairs, int64_t count) { return {pairs, 64, 64 * count}; }
+static inline Right panels_of(const uint32_t* words, int64_t count) { return {words, 64, 64 * count}; }
 static inline int64_t num_panels(int64_t size) { return (size + 63) / 64; }
 
-// C [M, 16N] (+)= A [M, 2K] · B; `Upright`: A is given as pairs of rows of its transpose, [K, M]
-template <int M, int N, bool Upright, typename Out>
-static inline void tile(int64_t pairs, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb, Out* c,
-                        int64_t ldc, bool add) {
-    __m512 sums[M][N];
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
-    for (int i = 0; i < M; i++)  // here by the time the sums are
-        for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(c + i * ldc + 16 * j, 1);
-    for (int64_t k = 0; k < pairs; k++) {
-        __m512bh column[N];
-        for (int j = 0; j < N; j++) column[j] = (__m512bh)_mm512_loadu_si512(b + k * ldb + 16 * j);
-        for (int i = 0; i < M; i++) {
-            const uint32_t pair = Upright ? a[k * lda + i] : a[i * lda + k];
-            const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(pair));
-            for (int j = 0; j < N; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, column[j]);
+// What the sums of columns start at, and what they are multiplied by: see int8.h
+struct Int8Right {
+    Right words;
+    const int32_t* start;
+    const float* scale;
+};
+struct Int8Left {
+    const uint32_t* words;
+    int64_t line;
+    const float* scale;
+};
+
+#define UNROLLED _Pragma("GCC unroll 8")  // or sums end up in memory
+
+// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose
+template <bool Upright, typename Out>
+struct Bf16Tile {
+    int64_t words;
+    const uint32_t* a;
+    int64_t lda;
+    Right b;
+    Out* c;
+    int64_t ldc;
+    bool add;
+
+    template <int M, int N>
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+        const uint32_t *left = a + i0 * (Upright ? 1 : lda), *right = b.at(j0);
+        Out* to = c + i0 * ldc + j0;
+        __m512 sums[M][N];
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
+        for (int i = 0; i < M; i++)  // here by the time the sums are
+            for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
+        for (int64_t k = 0; k < words; k++) {
+            __m512bh column[N];
+            UNROLLED for (int j = 0; j < N; j++) column[j] = (__m512bh)_mm512_loadu_si512(right + k * b.line + 16 * j);
+            UNROLLED for (int i = 0; i < M; i++) {
+                const uint32_t word = Upright ? left[k * lda + i] : left[i * lda + k];
+                const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
+                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, column[j]);
+            }
+        }
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) {
+                Out* place = to + i * ldc + 16 * j;
+                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
+            }
+    }
+};
+
+// The same of int8 factors; a sum is multiplied by the scales of its row and its column
+template <bool Upright, typename Out>
+struct Int8Tile {
+    int64_t words;
+    Int8Left a;
+    Int8Right b;
+    Out* c;
+    int64_t ldc;
+    bool add;
+
+    template <int M, int N>
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+        const uint32_t *left = a.words + i0 * (Upright ? 1 : a.line), *right = b.words.at(j0);
+        Out* to = c + i0 * ldc + j0;
+        __m512i sums[M][N];
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_loadu_si512(b.start + j0 + 16 * j);
+        for (int i = 0; i < M; i++)
+            for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
+        for (int64_t k = 0; k < words; k++) {
+            __m512i column[N];
+            UNROLLED for (int j = 0; j < N; j++) column[j] = _mm512_loadu_si512(right + k * b.words.line + 16 * j);
+            UNROLLED for (int i = 0; i < M; i++) {
+                const uint32_t word = Upright ? left[k * a.line + i] : left[i * a.line + k];
+                const __m512i row = _mm512_set1_epi32(static_cast<int>(word));
+                UNROLLED for (int j = 0; j < N; j++)  // the intrinsic makes g++ 12 keep sums in memory
+                    asm("vpdpbusd %2, %1, %0" : "+v"(sums[i][j]) : "v"(row), "v"(column[j]));
+            }
+        }
+        UNROLLED for (int j = 0; j < N; j++) {
+            const __m512 scale = load(b.scale + j0 + 16 * j);
+            UNROLLED for (int i = 0; i < M; i++) {
+                Out* place = to + i * ldc + 16 * j;
+                const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][j]), _mm512_set1_ps(a.scale[i0 + i]));
+                store(place, add ? _mm512_fmadd_ps(sum, scale, load(place)) : _mm512_mul_ps(sum, scale));
+            }
         }
     }
-    for (int i = 0; i < M; i++)
-        for (int j = 0; j < N; j++) {
-            Out* to = c + i * ldc + 16 * j;
-            store(to, add ? _mm512_add_ps(sums[i][j], load(to)) : sums[i][j]);
-        }
-}
+};
 
-template <int N, bool Upright, typename Out>
-static void columns(int64_t rows, int64_t pairs, const uint32_t* a, int64_t lda, const uint32_t* b, int64_t ldb,
-                    Out* c, int64_t ldc, bool add) {
-    const int64_t next = Upright ? 1 : lda;
+template <int N, typename Tile>
+static __attribute__((noinline)) void tiles_below(int64_t rows, int64_t j, const Tile& tile) {
     int64_t i = 0;
-    for (; i + 6 <= rows; i += 6) tile<6, N, Upright>(pairs, a + i * next, lda, b, ldb, c + i * ldc, ldc, add);
-    for (; i + 4 <= rows; i += 4) tile<4, N, Upright>(pairs, a + i * next, lda, b, ldb, c + i * ldc, ldc, add);
-    for (; i + 2 <= rows; i += 2) tile<2, N, Upright>(pairs, a + i * next, lda, b, ldb, c + i * ldc, ldc, add);
-    for (; i < rows; i++) tile<1, N, Upright>(pairs, a + i * next, lda, b, ldb, c + i * ldc, ldc, add);
+    for (; i + 6 <= rows; i += 6) tile.template compute<6, N>(i, j);
+    for (; i + 4 <= rows; i += 4) tile.template compute<4, N>(i, j);
+    for (; i + 2 <= rows; i += 2) tile.template compute<2, N>(i, j);
+    for (; i < rows; i++) tile.template compute<1, N>(i, j);
 }
 
-// C [rows, size] (+)= A · B; leading dimension of A in pairs
-template <bool Upright = false, typename Out>
-static void product(int64_t rows, int64_t size, int64_t pairs, const uint32_t* a, int64_t lda, Right b, Out* c,
-                    int64_t ldc, bool add) {
-    for (int64_t j = 0; j < size; j += 64) {
-        const uint32_t* band = b.data + j / 64 * b.panel;
-        switch (std::min<int64_t>(64, size - j) / 16) {
-            case 4: columns<4, Upright>(rows, pairs, a, lda, band, b.line, c + j, ldc, add); break;
-            case 3: columns<3, Upright>(rows, pairs, a, lda, band, b.line, c + j, ldc, add); break;
-            case 2: columns<2, Upright>(rows, pairs, a, lda, band, b.line, c + j, ldc, add); break;
-            case 1: columns<1, Upright>(rows, pairs, a, lda, band, b.line, c + j, ldc, add); break;
+// All tiles of a result [rows, size]
+template <typename Tile>
+static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
+    for (int64_t j = 0; j < size; j += 64) switch (std::min<int64_t>(64, size - j) / 16) {
+            case 4: tiles_below<4>(rows, j, tile); break;
+            case 3: tiles_below<3>(rows, j, tile); break;
+            case 2: tiles_below<2>(rows, j, tile); break;
+            case 1: tiles_below<1>(rows, j, tile); break;
         }
-    }
+}
+
+// C [rows, size] (+)= A · B of bf16; `words` and A's leading dimension count pairs
+template <bool Upright = false, typename Out>
+static void product(int64_t rows, int64_t size, int64_t words, const uint32_t* a, int64_t lda, Right b, Out* c,
+                    int64_t ldc, bool add) {
+    compute_tiles(rows, size, Bf16Tile<Upright, Out>{words, a, lda, b, c, ldc, add});
 }
 template <typename Out>
-static void product(int64_t rows, int64_t size, int64_t pairs, const bf16* a, int64_t lda, Right b, Out* c,
+static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add) {
-    product<false>(rows, size, pairs, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add);
+    product<false>(rows, size, words, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add);
+}
+// … of int8; `words` counts fours
+template <bool Upright = false, typename Out>
+static void product(int64_t rows, int64_t size, int64_t words, const Int8Left& a, const Int8Right& b, Out* c,
+                    int64_t ldc, bool add) {
+    compute_tiles(rows, size, Int8Tile<Upright, Out>{words, a, b, c, ldc, add});
 }

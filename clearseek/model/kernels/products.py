@@ -3,6 +3,9 @@
 Torch's own products prepare every shape that they have not met for longer than they then compute, and run at half
 the rate where they are small. Shapes: N rows, C inputs, D outputs, E experts, I hidden units, V vocabulary;
 multiples of 16 but for N, E and V.
+
+In int8 a row of the left side has a scale and a column of the right one, found anew for every call; of the gradient of
+a weight every column of `DEEP` rows has (`arithmetic.h`). Sums are exact; results and what is kept are bf16 and fp32.
 """
 
 from collections.abc import Sequence
@@ -40,11 +43,20 @@ def pack(weight: Tensor, *, transposed: bool = True) -> Tensor:
     return packed
 
 
-def _product(x: Tensor, packed: Tensor, size: int) -> Tensor:
-    """x [N, inner] in bf16, its rows dense, times a packed weight: [N, size]."""
-    y = x.new_empty(len(x), size)
-    call("linear_forward", x, x.stride(0), packed, y, *x.shape, size)
-    return y
+def quantise(weight: Tensor, *, transposed: bool = True) -> Tensor:
+    """As `pack` does, in int8 with a scale for each column: [..., words] int32, for products in int8 only."""
+    weight = weight.detach().bfloat16().contiguous()
+    *many, outputs, inputs = weight.shape
+    depth, width = (inputs, outputs) if transposed else (outputs, inputs)
+    columns = -(-width // _PANEL) * _PANEL
+    packed = torch.empty(*many, columns * (depth // 4 + 2), dtype=torch.int32)
+    places = (packed, None) if transposed else (None, packed)
+    call("quantise_weights", weight, *places, weight.numel() // (outputs * inputs), outputs, inputs)
+    return packed
+
+
+def _packed(weight: Tensor, *, int8: bool, transposed: bool = True) -> Tensor:
+    return (quantise if int8 else pack)(weight, transposed=transposed)
 
 
 def _back(
@@ -53,6 +65,7 @@ def _back(
     x: Tensor,
     factor: Tensor | None = None,
     needs: Sequence[bool] = (True, True),
+    int8: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and weight from dy [N, D], its rows dense, each times its factor: [N, C] and [D, C] in fp32.
 
@@ -61,37 +74,41 @@ def _back(
     (rows, outputs), inputs = dy.shape, x.shape[1]
     dx = x.new_empty(rows, inputs) if needs[0] else None
     dw = x.new_empty(outputs, inputs, dtype=torch.float32) if needs[1] else None
-    packed = pack(weight, transposed=False) if needs[0] else None
+    packed = _packed(weight, int8=int8, transposed=False) if needs[0] else None
     given = dy, dy.stride(0), packed, x, x.stride(0), factor
-    call("linear_backward", *given, dx, dw, rows, inputs, outputs)
+    call("linear_backward", int(int8), *given, dx, dw, rows, inputs, outputs)
     return dx, dw
 
 
 class Linear(torch.autograd.Function):
-    """`layers.Linear`: x [..., C] in bf16, weight [D, C] in fp32 or bf16 → [..., D] in bf16."""
+    """`layers.Linear`: x [..., C] in bf16, weight [D, C] in fp32 or bf16 → [..., D] in bf16; in int8 if told so."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, int8: bool = False) -> Tensor:
         """One product."""
-        flat = dense_rows(x)
+        flat, ctx.int8 = dense_rows(x), int8
         ctx.save_for_backward(flat, weight)
-        return _product(flat, pack(weight), len(weight)).view(*x.shape[:-1], len(weight))
+        y = x.new_empty(*x.shape[:-1], len(weight))
+        given = flat, flat.stride(0), _packed(weight, int8=int8)
+        call("linear_forward", int(int8), *given, y, *flat.shape, len(weight))
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Gradients of x and weight."""
         flat, weight = ctx.saved_tensors
-        dx, dw = _back(dense_rows(gradients[0]), weight, flat, needs=ctx.needs_input_grad)
+        dx, dw = _back(dense_rows(gradients[0]), weight, flat, needs=ctx.needs_input_grad, int8=ctx.int8)
         dx = None if dx is None else dx.view(*gradients[0].shape[:-1], flat.shape[1])
-        return dx, None if dw is None else dw.to(weight.dtype)
+        return dx, None if dw is None else dw.to(weight.dtype), None
 
 
 class FeedForward(torch.autograd.Function):
     """`layers.SwiGLU`, or `experts.MixtureOfExperts.chosen_experts`: every token through its chosen experts only.
 
     x [N, C] in bf16, gate_up [E, 2 · I, C], down [E, C, I] in fp32 or bf16 → [N, C]; chosen [N, E] bool with K marks
-    a row and gates [N, E] in fp32, or None of both: one expert for all. Hidden units stay in the cache.
+    a row and gates [N, E] in fp32, or None of both: one expert for all. Products in int8 if told so. Hidden units stay
+    in the cache.
     """
 
     @staticmethod
@@ -103,11 +120,12 @@ class FeedForward(torch.autograd.Function):
         chosen: Tensor | None = None,
         gates: Tensor | None = None,
         num_chosen: int = 1,
+        int8: bool = False,
     ) -> Tensor:
         """Tokens in the order of their experts, both products a few rows at a time, and each token's sum."""
         x = x.contiguous()
         ctx.sizes = experts, size, width = len(gate_up), x.shape[1], down.shape[2]
-        ctx.num_chosen = num_chosen
+        ctx.num_chosen, ctx.int8 = num_chosen, int8
         tokens = places = gate = None
         ends = torch.full((experts,), len(x))
         if chosen is not None:
@@ -120,8 +138,8 @@ class FeedForward(torch.autograd.Function):
             assert int(ends[-1]) == len(tokens), "every token chooses as many experts"
         count = len(x) * num_chosen
         pairs, y = x.new_empty(count, 2 * width), x.new_empty(count, size)
-        packed = pack(gate_up), pack(down)
-        call("feed_forward_forward", x, tokens, gate, ends, *packed, pairs, y, *ctx.sizes)
+        packed = _packed(gate_up, int8=int8), _packed(down, int8=int8)
+        call("feed_forward_forward", int(int8), x, tokens, gate, ends, *packed, pairs, y, *ctx.sizes)
         ctx.save_for_backward(x, tokens, places, chosen, gate, ends, gate_up, down, pairs)
         return y if places is None else _combined(y, places, num_chosen)
 
@@ -135,17 +153,15 @@ class FeedForward(torch.autograd.Function):
         dgate = None if gate is None else torch.empty_like(gate)
         dgate_up = torch.empty_like(gate_up, dtype=torch.float32, memory_format=torch.contiguous_format)
         ddown = torch.empty_like(down, dtype=torch.float32, memory_format=torch.contiguous_format)
-        call(
-            "feed_forward_backward", x, gradients[0].contiguous(), tokens, gate, ends,
-            pack(gate_up, transposed=False), pack(down, transposed=False), pairs, dx, dgate, dgate_up, ddown,
-            *ctx.sizes,
-        )  # fmt: skip
+        packed = [_packed(weight, int8=ctx.int8, transposed=False) for weight in (gate_up, down)]
+        given = x, gradients[0].contiguous(), tokens, gate, ends, *packed, pairs
+        call("feed_forward_backward", int(ctx.int8), *given, dx, dgate, dgate_up, ddown, *ctx.sizes)
         weights = dgate_up.to(gate_up.dtype), ddown.to(down.dtype)
         if places is None:
-            return dx, *weights, None, None, None
+            return dx, *weights, None, None, None, None
         dgates = torch.empty(chosen.shape)
         call("gates_of_tokens", chosen, places, dgate, dgates, len(x), experts, ctx.num_chosen)
-        return _combined(dx, places, ctx.num_chosen), *weights, None, dgates, None
+        return _combined(dx, places, ctx.num_chosen), *weights, None, dgates, None, None
 
 
 def _combined(x: Tensor, places: Tensor, count: int) -> Tensor:
