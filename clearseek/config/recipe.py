@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clearseek.config.model import ModelConfig, Table
+from clearseek.config.model import NewModel, Table
 
 Language = Literal["en", "ko", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "ko", "zh")
@@ -334,7 +334,7 @@ class Recipe(Table):
     seed: int = Field(default=1, ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
-    models: dict[str, ModelConfig] = {}
+    models: dict[str, NewModel] = {}
     evaluation: Evaluation = Evaluation()
     final: str | None = Field(
         default=None, description="the stage whose model the run stands for; default: the last"

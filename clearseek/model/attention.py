@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearseek.config.model import ModelConfig
+from clearseek.config.model import LayerType, ModelConfig
+from clearseek.model.indexer import Indexer
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels.library import fits
 from clearseek.model.layers import Linear, RMSNorm
-from clearseek.model.rotary import rotate, softmax_scale
-
-LATENT_NORM_EPS = 1e-6  # published implementations fix it, whatever rms_norm_eps says
+from clearseek.model.rotary import Turn, rotate, softmax_scale
 
 Cache = tuple[Tensor, ...]  # what a layer keeps: one tensor [B, S, size] for each of `cache_sizes`
 
@@ -91,9 +90,15 @@ class Visible:
         prefix = None if parents is None else shared_prefix(segments, parents)
         return cls(segments, parents, first_visible(segments), prefix)
 
-    def mask(self) -> Tensor:
-        """bool [B, 1, T, T]."""
-        return causal_mask(self.segments, self.parents)
+    def mask(self, window: int | None = None) -> Tensor:
+        """bool [B, 1, T, T]; `window`: only so many positions, the token's own included."""
+        visible = causal_mask(self.segments, self.parents)
+        if window is None or window >= self.segments.shape[1]:
+            return visible
+        place = torch.arange(self.segments.shape[1], device=self.segments.device).unsqueeze(0)
+        if self.parents is not None:
+            place = positions(self.segments, self.parents)
+        return visible & (place[:, None, :, None] - place[:, None, None, :] < window)
 
     def suits(self, query: Tensor, *sizes: int) -> bool:
         """Whether the kernel takes heads of these sizes."""
@@ -108,14 +113,21 @@ def attend_packed(
     return mixed
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float, sinks: Tensor | None = None
+) -> Tensor:
     """Explicit softmax attention with an fp32 softmax, faster than fused kernels for short rows on a CPU.
 
     query [B, H, T, D], key [B, H or 1, S, D], value [B, H or 1, S, Dv], visible bool broadcast to
-    [B, H, T, S]; returns [B, H, T, Dv].
+    [B, H, T, S]; `sinks` [H, T, 1] are scores of one more position, which has no value (arXiv:2309.17453).
+    Returns [B, H, T, Dv].
     """
     scores = (query @ key.transpose(-1, -2)).float() * scale
-    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=-1)
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if sinks is None:
+        return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+    sink = sinks.float().expand(*scores.shape[:-1], 1)
+    weights = torch.softmax(torch.cat((scores, sink), dim=-1), dim=-1)[..., :-1]
     return weights.to(value.dtype) @ value
 
 
@@ -127,126 +139,170 @@ def write(cache: Cache, entries: tuple[Tensor, ...], where: Tensor) -> None:
 
 
 class GroupedQueryAttention(nn.Module):
-    """Queries in `num_heads` heads share `kv_heads` keys and values; Qwen3 normalises both per head."""
+    """Queries in `num_heads` heads share `kv_heads` keys and values; some families normalise both per head."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer_type: LayerType = "full_attention") -> None:
         super().__init__()
-        self.num_heads, self.kv_heads, self.head_size = config.num_heads, config.kv_heads, config.head_size
-        self.scale = softmax_scale(config)
-        self.q = Linear(config.hidden_size, self.num_heads * self.head_size)
-        self.kv = Linear(config.hidden_size, 2 * self.kv_heads * self.head_size)
-        self.out = Linear(self.num_heads * self.head_size, config.hidden_size)
-        self.q_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else None
-        self.k_norm = RMSNorm(self.head_size, config.rms_norm_eps) if config.has_qk_norm else None
+        self.num_heads, self.kv_heads = config.num_heads, config.kv_heads_of(layer_type)
+        self.head_size, self.value_size = config.head_size, config.value_size
+        self.scale, self.value_scale = softmax_scale(config), config.value_scale
+        self.window = config.sliding_window if layer_type == "sliding_attention" else None
+        self.pairs, self.norm_after = config.rotates_pairs, config.qk_norm == "after_rotary"
+        hidden, bias = config.hidden_size, config.qkv_bias
+        self.q = Linear(hidden, self.num_heads * self.head_size, bias)
+        self.kv = Linear(hidden, self.kv_heads * (self.head_size + self.value_size), bias)
+        self.out = Linear(self.num_heads * self.value_size, hidden, config.out_bias)
+        has_norm = config.qk_norm != "none"
+        self.q_norm = RMSNorm(self.head_size, config.rms_norm_eps) if has_norm else None
+        self.k_norm = RMSNorm(self.head_size, config.rms_norm_eps) if has_norm else None
+        has_sinks = layer_type in config.sinks
+        self.sinks = nn.Parameter(torch.zeros(self.num_heads)) if has_sinks else None
 
     @property
     def cache_sizes(self) -> tuple[int, ...]:
         """Elements that one position keeps in each cache tensor: all keys, all values."""
-        return self.kv_heads * self.head_size, self.kv_heads * self.head_size
+        return self.kv_heads * self.head_size, self.kv_heads * self.value_size
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query [B, T, H, D], and the key and value [B, T, kv_heads · D] as the cache keeps them."""
-        key, value = self.kv(x).chunk(2, dim=-1)
-        query = rotate(self.q(x).unflatten(-1, (self.num_heads, -1)), cos, sin, norm=self.q_norm)
-        key = rotate(key.unflatten(-1, (self.kv_heads, -1)), cos, sin, norm=self.k_norm)
-        return query, key.flatten(-2), value
+    def project(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, T, H, D], and the key [B, T, kv_heads · D] and value as the cache keeps them."""
+        key, value = self.kv(x).split(self.cache_sizes, dim=-1)
+        query = self.turned(self.q(x).unflatten(-1, (self.num_heads, -1)), turn, self.q_norm)
+        key = self.turned(key.unflatten(-1, (self.kv_heads, -1)), turn, self.k_norm)
+        query = query if turn.growth is None else query * turn.growth.to(query.dtype)
+        return query, key.flatten(-2), value if self.value_scale == 1 else value * self.value_scale
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible) -> tuple[Tensor, Cache]:
+    def turned(self, heads: Tensor, turn: Turn, norm: RMSNorm | None) -> Tensor:
+        """Heads [B, T, H, D], normalised and turned in this family's order."""
+        return rotate(heads, turn, norm, self.pairs, first=True, norm_after=self.norm_after)
+
+    def forward(self, x: Tensor, turn: Turn, visible: Visible) -> tuple[Tensor, Cache]:
         """Full causal pass over [B, T, hidden]; also returns keys and values, for `cache_of`."""
-        query, key, value = self.project(x, cos, sin)
-        if not visible.suits(query, self.head_size):
-            return self.mix(query, (key, value), visible.mask()), (key, value)
+        query, key, value = self.project(x, turn)
+        if not (self.is_plain and visible.suits(query, self.head_size)):
+            return self.mix(query, (key, value), visible.mask(self.window)), (key, value)
         heads = (part.unflatten(-1, (self.kv_heads, -1)) for part in (key, value))
         mixed = attend_packed(query, next(heads), None, next(heads), visible, self.scale)
         return self.out(mixed.flatten(-2)), (key, value)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the kernels know this attention: no window, no sinks, values as wide as keys."""
+        return self.window is None and self.sinks is None and self.head_size == self.value_size
 
     def cache_of(self, parts: Cache) -> Cache:
         """What the cache keeps of the keys and values that `forward` gave: just them."""
         return parts
 
-    def decode(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
-    ) -> Tensor:
+    def decode(self, x: Tensor, turn: Turn, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
         """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
-        query, key, value = self.project(x, cos, sin)
+        query, key, value = self.project(x, turn)
         write(cache, (key, value), where)
+        if self.window is not None:
+            order = torch.arange(visible.shape[-1], device=visible.device)
+            visible = visible & (order > where[:, None] - self.window)[:, None, None]
         return self.mix(query, cache, visible)
 
     def mix(self, query: Tensor, cache: Cache, visible: Tensor) -> Tensor:
-        """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · D]."""
+        """Attend from query [B, T, H, D] to cached keys and values [B, S, kv_heads · size]."""
         key, value = (kept.unflatten(-1, (self.kv_heads, -1)).transpose(1, 2) for kept in cache)
         batch, length = query.shape[:2]
         group = self.num_heads // self.kv_heads
         stacked = query.transpose(1, 2).reshape(batch, self.kv_heads, group * length, self.head_size)
         if length > 1 and group > 1:
             visible = visible.expand(-1, -1, length, -1).repeat(1, 1, group, 1)
-        mixed = attend(stacked, key, value, visible, self.scale)
-        mixed = mixed.reshape(batch, self.num_heads, length, self.head_size)
+        sinks = self.sinks
+        if sinks is not None:
+            sinks = sinks.repeat_interleave(length).view(self.kv_heads, group * length, 1)
+        mixed = attend(stacked, key, value, visible, self.scale, sinks)
+        mixed = mixed.reshape(batch, self.num_heads, length, self.value_size)
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
 
 class LatentAttention(nn.Module):
-    """Multi-head latent attention: the cache keeps a latent of R elements and one rotary key of P."""
+    """Multi-head latent attention: the cache keeps a latent of R elements and one rotary key of P.
+
+    With an indexer (DeepSeek-V3.2) the cache keeps its key too, and a token sees only what that chooses.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads, self.scale = config.num_heads, softmax_scale(config)
         self.nope_size, self.rope_size = config.qk_nope_head_dim or 0, config.qk_rope_head_dim or 0
         self.value_size, self.rank = config.v_head_dim or 0, config.kv_lora_rank or 0
+        self.pairs = config.rotates_pairs
         query_size = self.num_heads * (self.nope_size + self.rope_size)
         if config.q_lora_rank is None:
             self.q = Linear(config.hidden_size, query_size)
         else:
-            self.q_a = Linear(config.hidden_size, config.q_lora_rank)
-            self.q_norm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
+            self.q_a = Linear(config.hidden_size, config.q_lora_rank, config.qkv_bias)
+            self.q_norm = RMSNorm(config.q_lora_rank, config.latent_norm_eps)
             self.q = Linear(config.q_lora_rank, query_size)
         self.has_query_latent = config.q_lora_rank is not None
-        self.kv_a = Linear(config.hidden_size, self.rank + self.rope_size)
-        self.kv_norm = RMSNorm(self.rank, LATENT_NORM_EPS)
+        self.kv_a = Linear(config.hidden_size, self.rank + self.rope_size, config.qkv_bias)
+        self.kv_norm = RMSNorm(self.rank, config.latent_norm_eps)
         self.kv_b = Linear(self.rank, self.num_heads * (self.nope_size + self.value_size))
-        self.out = Linear(self.num_heads * self.value_size, config.hidden_size)
+        self.out = Linear(self.num_heads * self.value_size, config.hidden_size, config.out_bias)
+        self.indexer = Indexer(config) if config.index_topk else None
 
     @property
     def cache_sizes(self) -> tuple[int, ...]:
-        """Elements that one position keeps: the latent and behind it the rotary key."""
-        return (self.rank + self.rope_size,)
+        """Elements that one position keeps: the latent and behind it the rotary key; the indexer's key."""
+        latent = (self.rank + self.rope_size,)
+        return latent if self.indexer is None else (*latent, self.indexer.head_size)
 
-    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query [B, T, H, nope + P], latent [B, T, R], rotary key [B, T, P]."""
-        query = self.q(self.q_norm(self.q_a(x)) if self.has_query_latent else x)
-        query = rotate(query.unflatten(-1, (self.num_heads, -1)), cos, sin, pairs=True)
+    def project(self, x: Tensor, turn: Turn) -> tuple[Tensor, ...]:
+        """Query [B, T, H, nope + P], latent [B, T, R], rotary key [B, T, P]; with an indexer its key [B, T, I]."""
+        return self.read(x, self.query_latent(x), turn)
+
+    def query_latent(self, x: Tensor) -> Tensor:
+        """What queries are made of: the normed query latent where there is one, else x."""
+        if not self.has_query_latent:
+            return x
+        latent: Tensor = self.q_norm(self.q_a(x))
+        return latent
+
+    def read(self, x: Tensor, query_latent: Tensor, turn: Turn) -> tuple[Tensor, ...]:
+        """As `project`, from the query latent."""
+        query = rotate(self.q(query_latent).unflatten(-1, (self.num_heads, -1)), turn, pairs=self.pairs)
+        query = query if turn.growth is None else query * turn.growth.to(query.dtype)
         latent, key = self.kv_a(x).split((self.rank, self.rope_size), dim=-1)
-        shared_key = rotate(key.unsqueeze(-2), cos, sin, pairs=True).squeeze(-2)
-        return query, self.kv_norm(latent), shared_key
+        shared_key = rotate(key.unsqueeze(-2), turn, pairs=self.pairs).squeeze(-2)
+        index_key = () if self.indexer is None else (self.indexer.key(x, turn),)
+        return query, self.kv_norm(latent), shared_key, *index_key
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible) -> tuple[Tensor, Cache]:
-        """Full causal pass in the expanded form; also returns the latent and rotary key, for `cache_of`."""
-        query, latent, shared_key = self.project(x, cos, sin)
+    def forward(self, x: Tensor, turn: Turn, visible: Visible) -> tuple[Tensor, Cache]:
+        """Full causal pass in the expanded form; also returns the latent and the keys, for `cache_of`."""
+        query_latent = self.query_latent(x)
+        query, latent, shared_key, *index_key = parts = self.read(x, query_latent, turn)
         key, value = (
             self.kv_b(latent)
             .unflatten(-1, (self.num_heads, -1))
             .split((self.nope_size, self.value_size), dim=-1)
         )
-        parts = latent, shared_key
-        if visible.suits(query, self.nope_size, self.rope_size, self.value_size):
+        suits = visible.suits(query, self.nope_size, self.rope_size, self.value_size)
+        if suits and self.indexer is None:
             mixed = attend_packed(query, key, shared_key, value, visible, self.scale)
-            return self.out(mixed.flatten(-2)), parts
+            return self.out(mixed.flatten(-2)), parts[1:]
+        mask = visible.mask()
+        if self.indexer is not None:
+            mask = self.indexer(x, query_latent, turn, index_key[0], mask)
         rotary_key = shared_key.unsqueeze(2).expand(-1, -1, self.num_heads, -1)
         key = torch.cat((key, rotary_key), dim=-1).transpose(1, 2)
-        mixed = attend(query.transpose(1, 2), key, value.transpose(1, 2), visible.mask(), self.scale)
-        return self.out(mixed.transpose(1, 2).flatten(-2)), parts
+        mixed = attend(query.transpose(1, 2), key, value.transpose(1, 2), mask, self.scale)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), parts[1:]
 
     def cache_of(self, parts: Cache) -> Cache:
-        """What the cache keeps of the latent and the rotary key that `forward` gave."""
-        return (torch.cat(parts, dim=-1),)
+        """What the cache keeps of the latent and the keys that `forward` gave."""
+        return torch.cat(parts[:2], dim=-1), *parts[2:]
 
-    def decode(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
-    ) -> Tensor:
+    def decode(self, x: Tensor, turn: Turn, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
         """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
-        query, latent, shared_key = self.project(x, cos, sin)
-        write(cache, (torch.cat((latent, shared_key), dim=-1),), where)
-        (kept,) = cache
+        query_latent = self.query_latent(x)
+        query, *parts = self.read(x, query_latent, turn)
+        write(cache, self.cache_of(tuple(parts)), where)
+        if self.indexer is not None:
+            visible = self.indexer(x, query_latent, turn, cache[1], visible)
+        kept = cache[0]
         key_up, value_up = self.absorbed_weights(x.dtype)
         nope, rope = query.squeeze(1).split((self.nope_size, self.rope_size), dim=-1)
         in_latent = torch.bmm(nope.transpose(0, 1), key_up).transpose(0, 1)

@@ -16,7 +16,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
 from clearseek.model.directory import file_sha256, write_directory
-from clearseek.model.families import config_from_published, config_to_published, deepseek_v3, pieces_of
+from clearseek.model.families import config_from_published, config_to_published, is_mtp, is_unread, pieces_of
 from clearseek.model.families.pieces import Piece
 from clearseek.model.resolve import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, is_model_directory, resolve_model
 from clearseek.model.stored import FLOATS, load_tensors, open_tensors, read_json, save_tensors
@@ -113,7 +113,8 @@ def _stored_dtype(piece: Piece, dtype: torch.dtype) -> torch.dtype:
 def _write_shard(path: Path, pieces: list[Piece], state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     tensors = {}
     for piece in pieces:
-        tensor = piece.of(state[piece.ours]).detach().to(_stored_dtype(piece, dtype))
+        view = piece.of(state[piece.ours]).detach()
+        tensor = view.to(_stored_dtype(piece, dtype)).reshape(piece.published_shape(view))
         tensors[piece.published] = tensor.clone() if piece.kind == "copy" else tensor
     save_tensors(path, tensors, {"format": "pt"})
 
@@ -150,7 +151,7 @@ def load_model(
         config = _without_absent_mtp(config, stored)
         with torch.device("meta"):
             model = Decoder(config)
-        pieces = _check(directory, list(pieces_of(config)), model.state_dict(), stored)
+        pieces = _check(directory, config, model.state_dict(), stored)
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
         model.to_empty(device=device)
@@ -174,26 +175,27 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _without_absent_mtp(config: ModelConfig, stored: Mapping[str, Any]) -> ModelConfig:
-    if any(deepseek_v3.is_mtp(config, name) for name in stored):
+    if any(is_mtp(config, name) for name in stored):
         return config
     return config.model_copy(update={"num_mtp_layers": 0})
 
 
 def _check(
-    directory: Path, pieces: list[Piece], state: Mapping[str, Tensor], stored: Mapping[str, Any]
+    directory: Path, config: ModelConfig, state: Mapping[str, Tensor], stored: Mapping[str, Any]
 ) -> list[Piece]:
     """The pieces that are stored; InputError for missing, left-over, misshapen or quantised ones."""
+    pieces = list(pieces_of(config))
     missing = [piece.published for piece in pieces if piece.kind == "own" and piece.published not in stored]
     if missing:
         raise InputError(f"{directory}: {_count(missing)} missing that {CONFIG_FILE} asks for")
     known = {piece.published for piece in pieces}
-    left_over = [name for name in stored if name not in known and not name.endswith("rotary_emb.inv_freq")]
+    left_over = [name for name in stored if name not in known and not is_unread(config, name)]
     if left_over:
         raise InputError(f"{directory}: {_count(left_over)} left over that {CONFIG_FILE} has no place for")
     present = [piece for piece in pieces if piece.published in stored]
     for piece in present:
         entry = stored[piece.published].get_slice(piece.published)
-        shape, expected = list(entry.get_shape()), list(piece.of(state[piece.ours]).shape)
+        shape, expected = list(entry.get_shape()), piece.published_shape(piece.of(state[piece.ours]))
         if shape != expected:
             raise InputError(
                 f"{directory}: {piece.published} is {shape}, but {CONFIG_FILE} makes it {expected}"
@@ -213,7 +215,7 @@ def _fill(
     for piece in sorted(pieces, key=lambda piece: piece.kind != "own"):
         tensor, place = stored[piece.published].get_tensor(piece.published), piece.of(state[piece.ours])
         if piece.kind == "own":
-            place.copy_(tensor)
+            place.copy_(tensor.view(place.shape))
         elif not torch.equal(tensor.to(place), place):
             original = next(p.published for p in pieces if p.ours == piece.ours and p.kind == "own")
             raise InputError(

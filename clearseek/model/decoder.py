@@ -1,4 +1,4 @@
-"""The decoder: embeddings, pre-norm layers, multi-token prediction, head. One class for every family.
+"""The decoder: embeddings, layers, multi-token prediction, head. One class for every family.
 
 The stream between layers is fp32 whatever the layers compute in: rounding it would make sampler and trainer
 choose different experts, and costs more accuracy than it saves time.
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearseek.config.model import ModelConfig
+from clearseek.config.model import LayerType, ModelConfig
 from clearseek.model.attention import (
     Attention,
     Cache,
@@ -26,7 +26,9 @@ from clearseek.model.attention import (
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU, add_to_stream
 from clearseek.model.log_probs import head_logits
-from clearseek.model.rotary import rotary_table
+from clearseek.model.rotary import Turn, query_growth, rotary_table
+
+Turns = dict[LayerType, Turn]
 
 
 @dataclass
@@ -43,53 +45,61 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.layer_type = config.layer_type(index)
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.attention_norm = RMSNorm(hidden, eps)
         self.attention: Attention = (
-            LatentAttention(config) if config.is_latent else GroupedQueryAttention(config)
+            LatentAttention(config) if config.is_latent else GroupedQueryAttention(config, self.layer_type)
         )
-        self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.feed_forward_norm = RMSNorm(hidden, eps)
         self.feed_forward: MixtureOfExperts | SwiGLU = (
             MixtureOfExperts(config)
             if config.is_moe_layer(index)
-            else SwiGLU(config.hidden_size, config.intermediate_size)
+            else SwiGLU(hidden, config.intermediate_size, config.mlp_bias)
         )
+        self.mixed_norm = RMSNorm(hidden, eps) if config.sandwich_norm else None
+        self.fed_norm = RMSNorm(hidden, eps) if config.sandwich_norm else None
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible, dtype: torch.dtype
+        self, x: Tensor, turns: Turns, visible: Visible, dtype: torch.dtype
     ) -> tuple[Tensor, RouterLoad | None]:
         """Full causal pass over packed rows [B, T, hidden], computed in `dtype`; segment 0 is not counted."""
-        mixed, _ = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
+        mixed, _ = self.attention(self.attention_norm(x, dtype), turns[self.layer_type], visible)
         return self.feed(x, mixed, visible.segments)
 
-    def prefill(
-        self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visible, dtype: torch.dtype
-    ) -> tuple[Tensor, Cache]:
+    def prefill(self, x: Tensor, turns: Turns, visible: Visible, dtype: torch.dtype) -> tuple[Tensor, Cache]:
         """As `forward`, without balancing, and with what the cache keeps of every position."""
-        mixed, parts = self.attention(self.attention_norm(x, dtype), cos, sin, visible)
+        mixed, parts = self.attention(self.attention_norm(x, dtype), turns[self.layer_type], visible)
         return self.feed(x, mixed, None)[0], self.attention.cache_of(parts)
 
-    def entries(self, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Cache:
+    def entries(self, x: Tensor, turns: Turns, dtype: torch.dtype) -> Cache:
         """What the cache keeps of every position and nothing more: all that is needed of the last layer."""
-        return self.attention.cache_of(self.attention.project(self.attention_norm(x, dtype), cos, sin)[1:])
+        normed = self.attention_norm(x, dtype)
+        return self.attention.cache_of(self.attention.project(normed, turns[self.layer_type])[1:])
 
-    def decode(
-        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, where: Tensor, visible: Tensor
-    ) -> Tensor:
+    def decode(self, x: Tensor, turns: Turns, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
         """One new token per row, [B, 1, hidden], computed in the cache's dtype; extends `cache` in place."""
         normed = self.attention_norm(x, cache[0].dtype)
-        return self.feed(x, self.attention.decode(normed, cos, sin, cache, where, visible), None)[0]
+        mixed = self.attention.decode(normed, turns[self.layer_type], cache, where, visible)
+        return self.feed(x, mixed, None)[0]
 
     def feed(self, x: Tensor, mixed: Tensor, segments: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
         """What attention mixed joins the stream, then the feed-forward half; `segments` ask for a router's load."""
+        mixed = mixed if self.mixed_norm is None else self.mixed_norm(mixed)
         x, normed = self.feed_forward_norm.after_adding(x, mixed)
+        load = None
         if isinstance(self.feed_forward, SwiGLU):
-            return add_to_stream(x, self.feed_forward(normed)), None
-        output, load = self.feed_forward(normed, None if segments is None else segments > 0)
-        return add_to_stream(x, output), load
+            output = self.feed_forward(normed)
+        else:
+            output, load = self.feed_forward(normed, None if segments is None else segments > 0)
+        return add_to_stream(x, output if self.fed_norm is None else self.fed_norm(output)), load
 
 
 class MultiTokenModule(nn.Module):
-    """One depth of multi-token prediction (arXiv:2412.19437 §2.2): joins a state with the next embedding."""
+    """One depth of multi-token prediction (arXiv:2412.19437 §2.2): joins a state with the next embedding.
+
+    MiMo (arXiv:2505.07608) joins them in the other order, and hides the embedding that begins a document.
+    """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -98,12 +108,15 @@ class MultiTokenModule(nn.Module):
         self.join = Linear(2 * config.hidden_size, config.hidden_size)
         self.layer = Layer(config, index)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.state_first = config.mtp_kind == "mimo"
 
     def combine(self, states: Tensor, next_embeddings: Tensor, dtype: torch.dtype) -> Tensor:
         """The layer's input at position t: the state at t and the embedding of token t + 1."""
         # the published order of the joined halves: embedding first (DeepSeek-V3 weights, eh_proj)
         halves = self.embedding_norm(next_embeddings, dtype), self.state_norm(states, dtype)
-        return self.join(torch.cat(halves, dim=-1)).to(next_embeddings.dtype)
+        return self.join(torch.cat(halves[::-1] if self.state_first else halves, dim=-1)).to(
+            next_embeddings.dtype
+        )
 
 
 class Decoder(nn.Module):
@@ -120,7 +133,9 @@ class Decoder(nn.Module):
             MultiTokenModule(config, config.num_layers + depth) for depth in range(config.num_mtp_layers)
         )
         self.rotary: Tensor
-        self.register_buffer("rotary", torch.empty(2, 0, 0), persistent=False)
+        self.sliding_rotary: Tensor
+        for name in ("rotary", "sliding_rotary"):
+            self.register_buffer(name, torch.empty(2, 0, 0), persistent=False)
 
     @property
     def head_weight(self) -> Tensor:
@@ -138,11 +153,35 @@ class Decoder(nn.Module):
             nn.init.normal_(parameter, std=std * depth_scale, generator=generator)
 
     def rotary_for(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """cos and sin [length, rotary / 2], grown on demand."""
-        if self.rotary.shape[1] < length or self.rotary.device != device:
+        """cos and sin [length, rotary / 2] of layers that see everything, grown on demand."""
+        return self._rotary("rotary", length, device, None)
+
+    def _rotary(
+        self, name: str, length: int, device: torch.device, theta: float | None
+    ) -> tuple[Tensor, Tensor]:
+        table: Tensor = getattr(self, name)
+        if table.shape[1] < length or table.device != device:
             with torch.inference_mode(False):  # a table made while sampling serves training too
-                self.rotary = rotary_table(self.config, max(length, 256), device)
-        return self.rotary[0, :length], self.rotary[1, :length]
+                table = rotary_table(self.config, max(length, 256), device, theta)
+            setattr(self, name, table)
+        return table[0, :length], table[1, :length]
+
+    def turns(self, length: int, device: torch.device, place: Tensor | None = None) -> Turns:
+        """What each type of layer needs of the positions 0 to `length`, or of those in `place` [B, T]."""
+        full = self._turn("rotary", length, device, None, place)
+        theta = self.config.sliding_rope_theta
+        if "sliding_attention" not in self.config.layer_types or theta is None:
+            return {"full_attention": full, "sliding_attention": full}
+        sliding = self._turn("sliding_rotary", length, device, theta, place)
+        return {"full_attention": full, "sliding_attention": sliding}
+
+    def _turn(
+        self, name: str, length: int, device: torch.device, theta: float | None, place: Tensor | None
+    ) -> Turn:
+        cos, sin = self._rotary(name, length, device, theta)
+        if place is None:
+            return Turn(cos, sin, query_growth(self.config, torch.arange(length, device=device)[None]))
+        return Turn(cos[place], sin[place], query_growth(self.config, place))
 
     def embed(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
         """The stream's beginning, [..., hidden], in fp32 or wider."""
@@ -162,14 +201,12 @@ class Decoder(nn.Module):
         (default: all modules when training, none otherwise). `parents` [B, T]: the segment before it that each
         token's own continues, its own where it continues none.
         """
-        cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
-        if parents is not None:
-            place = positions(segments, parents)
-            cos, sin = cos[place], sin[place]
+        place = None if parents is None else positions(segments, parents)
+        turns = self.turns(tokens.shape[1], tokens.device, place)
         embeddings = self.embed(tokens, dtype)
         states, loads, visible = embeddings, [], Visible.of(segments, dtype, parents)
         for layer in self.layers:
-            states, load = layer(states, cos, sin, visible, dtype)
+            states, load = layer(states, turns, visible, dtype)
             loads.append(load)
         depth = len(self.mtp) * self.training if depth is None else depth
         hidden = Hidden(self.norm(states, dtype))
@@ -180,7 +217,7 @@ class Decoder(nn.Module):
             assert isinstance(module, MultiTokenModule)
             states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
             visible = Visible.of(segments, dtype, parents)
-            states, load = module.layer(module.combine(states, embeddings, dtype), cos, sin, visible, dtype)
+            states, load = module.layer(module.combine(states, embeddings, dtype), turns, visible, dtype)
             hidden.predicted_states.append(module.norm(states, dtype))
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
@@ -188,27 +225,26 @@ class Decoder(nn.Module):
 
     def prefill(self, tokens: Tensor, dtype: torch.dtype) -> list[Cache]:
         """Each layer's cache entries of prompts [B, T] padded at the end."""
-        cos, sin = self.rotary_for(tokens.shape[1], tokens.device)
+        turns = self.turns(tokens.shape[1], tokens.device)
         states, caches = self.embed(tokens, dtype), []
         visible = Visible.of(torch.ones_like(tokens), dtype)
         for layer in self.layers[:-1]:
             assert isinstance(layer, Layer)
-            states, cache = layer.prefill(states, cos, sin, visible, dtype)
+            states, cache = layer.prefill(states, turns, visible, dtype)
             caches.append(cache)
         last = self.layers[-1]
         assert isinstance(last, Layer)
-        return [*caches, last.entries(states, cos, sin, dtype)]
+        return [*caches, last.entries(states, turns, dtype)]
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
         """Final states [B, hidden] of one new token per row [B] at positions `where` [B]; extends the caches."""
         length = caches[0][0].shape[1]
-        cos, sin = self.rotary_for(length, tokens.device)
-        cos, sin = cos[where].unsqueeze(1), sin[where].unsqueeze(1)
+        turns = self.turns(length, tokens.device, where[:, None])
         visible = (torch.arange(length, device=tokens.device) <= where[:, None])[:, None, None]
         states = self.embed(tokens, dtype).unsqueeze(1)
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
-            states = layer.decode(states, cos, sin, cache, where, visible)
+            states = layer.decode(states, turns, cache, where, visible)
         return self.norm(states, dtype).squeeze(1)
 
     def logits(self, states: Tensor) -> Tensor:

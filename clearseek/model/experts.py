@@ -1,4 +1,4 @@
-"""DeepSeekMoE (arXiv:2401.06066) with V3's sigmoid router and its balancing without an auxiliary loss.
+"""Mixture of experts: DeepSeekMoE (arXiv:2401.06066) with V3's router, and the routers of other families.
 
 Two forms of the same sum: `dense` computes every expert and masks by the gate, keeping shapes static, which
 wins while experts are few and narrow; `grouped` sorts tokens by expert and computes only the chosen ones.
@@ -16,7 +16,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import products
 from clearseek.model.kernels.library import fits
-from clearseek.model.layers import MANY_ROWS, SwiGLU, learns_in, swiglu
+from clearseek.model.layers import MANY_ROWS, Linear, SwiGLU, learns_in, swiglu
 
 MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
 MAX_DENSE_OVERHEAD = 4.0  # computing all experts is worth it up to this ratio of total to chosen ones
@@ -55,36 +55,53 @@ def _untraced_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 
 
 class Router(nn.Module):
-    """Sigmoid affinities; the bias steers which experts are chosen, never how they are weighted."""
+    """Affinities of tokens and experts; a bias steers which experts are chosen, never how they are weighted.
+
+    Sigmoid affinities are DeepSeek-V3's; a softmax over all experts is what came before and what gpt-oss does,
+    whose softmax over the chosen is the same as gates that are made to sum to one.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.num_routed_experts, config.hidden_size))
-        self.selection_bias: Tensor
-        self.register_buffer("selection_bias", torch.zeros(config.num_routed_experts))
+        experts = config.num_routed_experts
+        self.weight = nn.Parameter(torch.empty(experts, config.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(experts)) if config.has_router_bias else None
+        self.selection_bias: Tensor | None
+        self.register_buffer("selection_bias", torch.zeros(experts) if config.has_selection_bias else None)
         self.num_chosen = config.num_experts_per_token
         self.num_groups, self.num_limited_groups = config.num_expert_groups, config.num_limited_groups
-        self.scaling = config.routed_scaling_factor
+        self.group_best = 2 if config.group_score == "two_best" else 1
+        self.scaling, self.floor = config.routed_scaling_factor, config.gate_floor
+        self.is_sigmoid, self.normalises = config.router_scores == "sigmoid", config.normalises_gates
+        is_v3 = self.is_sigmoid and self.normalises and self.selection_bias is not None
+        self.suits_kernel = is_v3 and not self.floor and self.num_groups == 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Affinities, chosen mask and gates of tokens [..., hidden], each [..., E], in fp32."""
-        scores = F.linear(x.float(), self.weight.float())
-        if self.num_groups == 1 and scores.shape[-1] <= MAX_RANKED_EXPERTS and fits(x.dtype, x):
+        bias = None if self.bias is None else self.bias.float()
+        scores = F.linear(x.float(), self.weight.float(), bias)
+        if self.suits_kernel and scores.shape[-1] <= MAX_RANKED_EXPERTS and fits(x.dtype, x):
             affinity, chosen, gates = kernels.Route.apply(
                 scores, self.selection_bias, self.num_chosen, self.scaling
             )
             return affinity, chosen, gates
-        affinity = scores.sigmoid()
-        chosen = self.choose(affinity.detach() + self.selection_bias)
-        kept = affinity * chosen
-        gates = kept / (kept.sum(-1, keepdim=True) + 1e-20) * self.scaling
-        return affinity, chosen, gates
+        affinity = scores.sigmoid() if self.is_sigmoid else scores.softmax(-1)
+        ranked = affinity.detach()
+        chosen = self.choose(ranked if self.selection_bias is None else ranked + self.selection_bias)
+        return affinity, chosen, self.gates(affinity * chosen)
+
+    def gates(self, kept: Tensor) -> Tensor:
+        """The weights of the experts from the affinities of the chosen ones, the others' zero."""
+        if self.normalises:
+            total = kept.sum(-1, keepdim=True)
+            kept = kept / (total.clamp(min=self.floor) if self.floor else total + 1e-20)
+        return kept * self.scaling
 
     def choose(self, biased: Tensor) -> Tensor:
-        """Top-K experts within the best groups; a group is as good as its two best experts."""
+        """Top-K experts within the best groups; a group is as good as its best one or two experts."""
         if self.num_groups > 1:
             grouped = biased.unflatten(-1, (self.num_groups, -1))
-            group_scores = grouped.topk(2, dim=-1).values.sum(-1)
+            group_scores = grouped.topk(self.group_best, dim=-1).values.sum(-1)
             allowed = top_mask(group_scores, self.num_limited_groups)
             biased = grouped.masked_fill(~allowed.unsqueeze(-1), float("-inf")).flatten(-2)
         return top_mask(biased, self.num_chosen)
@@ -108,10 +125,16 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(config)
         self.gate_up = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down = nn.Parameter(torch.empty(experts, hidden, width))
-        shared_width = width * config.num_shared_experts
-        self.shared = SwiGLU(hidden, shared_width) if shared_width else None
+        has_bias = config.expert_bias
+        self.gate_up_bias = nn.Parameter(torch.zeros(experts, 2 * width)) if has_bias else None
+        self.down_bias = nn.Parameter(torch.zeros(experts, hidden)) if has_bias else None
+        self.limit, self.alpha = config.swiglu_limit, config.swiglu_alpha
+        self.is_plain = not has_bias and self.limit is None
+        self.shared = SwiGLU(hidden, config.shared_size, config.mlp_bias) if config.shared_size else None
+        self.shared_gate = Linear(hidden, 1) if config.has_shared_gate else None
         overhead = experts / config.num_experts_per_token
-        self.is_dense_form = experts <= MAX_RANKED_EXPERTS and overhead <= MAX_DENSE_OVERHEAD
+        is_small = experts <= MAX_RANKED_EXPERTS and overhead <= MAX_DENSE_OVERHEAD
+        self.is_dense_form = is_small and self.is_plain
         self.int8 = False
 
     def forward(self, x: Tensor, counted: Tensor | None) -> tuple[Tensor, RouterLoad | None]:
@@ -119,12 +142,19 @@ class MixtureOfExperts(nn.Module):
         affinity, chosen, gates = self.router(x)
         is_dense = self.is_dense_form and not self.fits_kernels(x)
         routed = self.all_experts(x, gates) if is_dense else self.chosen_experts(x, chosen, gates)
-        output = routed if self.shared is None else routed + self.shared(x)
+        output = routed if self.shared is None else routed + self.shared_experts(x)
         return output, None if counted is None else self.router.load(affinity, chosen, counted)
+
+    def shared_experts(self, x: Tensor) -> Tensor:
+        """What every token gets, through a gate of its own in Qwen2-MoE."""
+        assert self.shared is not None
+        output: Tensor = self.shared(x)
+        return output if self.shared_gate is None else output * self.shared_gate(x).sigmoid()
 
     def fits_kernels(self, x: Tensor) -> bool:
         """Whether there is a kernel for this: then sorting tokens costs little."""
-        return x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, x.shape[-1], self.down.shape[-1])
+        is_large = x.numel() >= MANY_ROWS * x.shape[-1] and self.is_plain
+        return is_large and fits(x.dtype, x, x.shape[-1], self.down.shape[-1])
 
     def all_experts(self, x: Tensor, gates: Tensor) -> Tensor:
         """Every expert on every token: one wide SwiGLU whose hidden units are scaled by the gates."""
@@ -144,7 +174,20 @@ class MixtureOfExperts(nn.Module):
         token = order // num_chosen
         ends = torch.bincount(expert.flatten(), minlength=chosen.shape[-1]).cumsum(0).to(torch.int32)
         gate_up = grouped_product(flat[token], self.gate_up.to(x.dtype), ends)
-        gate, up = gate_up.chunk(2, dim=-1)
-        hidden = F.silu(gate) * up * gate_of[order].unsqueeze(-1).to(x.dtype)
+        ordered = expert.flatten()[order]
+        if self.gate_up_bias is not None:
+            gate_up = gate_up + self.gate_up_bias.to(x.dtype)[ordered]
+        gates_in_order = gate_of[order].unsqueeze(-1).to(x.dtype)
+        hidden = self.activate(gate_up) * gates_in_order
         outputs = grouped_product(hidden, self.down.to(x.dtype), ends)
+        if self.down_bias is not None:
+            outputs = outputs + self.down_bias.to(x.dtype)[ordered] * gates_in_order
         return torch.zeros_like(flat).index_add(0, token, outputs).view_as(x)
+
+    def activate(self, gate_up: Tensor) -> Tensor:
+        """SwiGLU of [N, 2 · I], or gpt-oss's: clamped, with a sharper sigmoid and `up + 1`."""
+        gate, up = gate_up.chunk(2, dim=-1)
+        if self.limit is None:
+            return F.silu(gate) * up
+        gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return gate * torch.sigmoid(self.alpha * gate) * (up + 1)

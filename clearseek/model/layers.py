@@ -20,18 +20,24 @@ def learns_in(int8: bool) -> bool:
 
 
 class Linear(nn.Module):
-    """`x @ weight.T` in the dtype of `x`; `weight` is [out, in]. No bias: no published family here has one.
+    """`x @ weight.T`, plus a bias where there is one, in the dtype of `x`; `weight` is [out, in].
 
     `int8`, as in `SwiGLU` and `experts.MixtureOfExperts`: while learning multiply in int8 where kernels can.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.int8 = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
+        product = self.product(x)
+        return product if self.bias is None else product + self.bias.to(x.dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        """As `forward`, without the bias."""
         if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *self.weight.shape):
             mapped: Tensor = products.Linear.apply(x, self.weight, learns_in(self.int8))
             return mapped
@@ -86,16 +92,17 @@ def swiglu(gate_up: Tensor, gates: Tensor | None = None, num_experts: int = 1) -
 class SwiGLU(nn.Module):
     """`down(silu(gate(x)) * up(x))` (arXiv:2002.05202) with gate and up in one product."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+    def __init__(self, hidden_size: int, intermediate_size: int, bias: bool = False) -> None:
         super().__init__()
-        self.gate_up = Linear(hidden_size, 2 * intermediate_size)
-        self.down = Linear(intermediate_size, hidden_size)
-        self.int8 = False
+        self.gate_up = Linear(hidden_size, 2 * intermediate_size, bias)
+        self.down = Linear(intermediate_size, hidden_size, bias)
+        self.has_bias, self.int8 = bias, False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., hidden] to [..., hidden]."""
         weights = self.gate_up.weight, self.down.weight
-        if x.numel() >= MANY_ROWS * x.shape[-1] and fits(x.dtype, x, *weights[1].shape):
+        is_large = x.numel() >= MANY_ROWS * x.shape[-1] and not self.has_bias
+        if is_large and fits(x.dtype, x, *weights[1].shape):
             stacked = (weight.unsqueeze(0) for weight in weights)
             rest = None, None, 1, learns_in(self.int8)
             return products.FeedForward.apply(x.flatten(0, -2), *stacked, *rest).view_as(x)

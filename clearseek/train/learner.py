@@ -226,6 +226,8 @@ def _over_ranks(totals: Tensor, counts: list[Tensor]) -> tuple[Tensor, list[Tens
 def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float) -> float:
     """Move each router's bias towards its underused experts, once per step, and keep its mean at zero.
 
+    Routers of families that have no such bias stay without.
+
     `counts` are in the order of `model.routers()`; routers beyond the list (multi-token modules that did not
     run) stay as they are. Returns the worst load: busiest expert ÷ mean.
     """
@@ -233,7 +235,8 @@ def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float)
     for router, tokens in zip(model.routers(), counts, strict=False):
         assert isinstance(router, Router)
         mean = tokens.mean()
-        bias = router.selection_bias + rate * torch.sign(mean - tokens)
-        router.selection_bias.copy_(bias - bias.mean())
+        if router.selection_bias is not None:
+            bias = router.selection_bias + rate * torch.sign(mean - tokens)
+            router.selection_bias.copy_(bias - bias.mean())
         worst = max(worst, float(tokens.max() / mean.clamp(min=1.0)))
     return worst

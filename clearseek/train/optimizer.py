@@ -19,7 +19,7 @@ _NEWTON_SCHULZ_STEPS = 5
 def is_muon_matrix(name: str, parameter: Tensor) -> bool:
     """Whether Muon takes a parameter: matrices inside layers, not embeddings, heads or routers."""
     inside = name.startswith(("layers.", "mtp."))
-    return inside and parameter.ndim >= 2 and not name.endswith("router.weight")
+    return inside and parameter.ndim >= 2 and not name.endswith(("router.weight", "bias"))
 
 
 class Optimizer:

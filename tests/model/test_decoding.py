@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clearseek.config.model import ModelConfig, YarnScaling
+from clearseek.config.model import ModelConfig, RopeScaling
 from clearseek.model.rotary import (
     inverse_frequencies,
     rotary_table,
@@ -144,7 +144,7 @@ def test_rotary_turns_pairs_by_their_angle():
 
 def test_yarn_stretches_slow_turns_and_leaves_fast_ones():
     """DeepSeek-V3's own figures: rotary size 64, base 10,000, 4,096 → 163,840 positions."""
-    yarn = YarnScaling(factor=40, original_max_position_embeddings=4096)
+    yarn = RopeScaling(factor=40, original_max_position_embeddings=4096)
     plain = ModelConfig(**LATENT | {"qk_rope_head_dim": 64})
     scaled = plain.model_copy(update={"rope_scaling": yarn})
     before, after = inverse_frequencies(plain), inverse_frequencies(scaled)

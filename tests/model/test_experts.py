@@ -214,7 +214,7 @@ def test_recomputation_counts_no_token_twice():
     model = tiny_model(CONFIGS["deepseek_v3"])
     layer = model.layers[1]
     x = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    cos, sin = model.rotary_for(8, x.device)
+    turns = model.turns(8, x.device)
     visible = Visible(torch.ones(2, 8, dtype=torch.int))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
@@ -223,8 +223,8 @@ def test_recomputation_counts_no_token_twice():
         (output.square().sum() + load.balance_loss).backward()
         return [parameter.grad for parameter in layer.parameters()], load.tokens_per_expert
 
-    plain, counts = gradients(*layer(x, cos, sin, visible, torch.float32))
-    again, recounts = gradients(*checkpoint(layer, x, cos, sin, visible, torch.float32, use_reentrant=False))
+    plain, counts = gradients(*layer(x, turns, visible, torch.float32))
+    again, recounts = gradients(*checkpoint(layer, x, turns, visible, torch.float32, use_reentrant=False))
     assert torch.equal(counts, recounts)
     assert counts.sum() == 16 * 2
     for one, two in zip(plain, again, strict=True):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clearseek.config.errors import InputError
-from clearseek.config.model import ModelConfig, YarnScaling
+from clearseek.config.model import ModelConfig, RopeScaling
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import FAMILIES, config_from_published, config_to_published, pieces_of
 from tests.model.tiny import CONFIGS, GROUPED, LATENT
@@ -29,7 +29,7 @@ sizes = st.integers(1, 6).map(lambda n: 8 * n)
 floats = st.floats(1e-6, 1e6, allow_nan=False)
 temperatures = st.one_of(st.tuples(st.floats(0.1, 2), st.floats(0.1, 2)), st.just((1.0, 0.0)))
 yarns = st.builds(
-    lambda factor, original, both: YarnScaling(
+    lambda factor, original, both: RopeScaling(
         factor=factor, original_max_position_embeddings=original, mscale=both[0], mscale_all_dim=both[1]
     ),
     st.floats(1.5, 64),

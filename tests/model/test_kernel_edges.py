@@ -113,14 +113,16 @@ def test_single_states_and_vectors(random):
 def test_a_head_larger_than_the_scratch_is_turned_plainly(random):
     cos, sin = torch.ones(4, 32), torch.zeros(4, 32)
     x = random(1, 4, 1, library.MAX_HEAD + 64, dtype=BF16)
-    assert torch.equal(rotary.rotate(x, cos, sin), x)
+    assert torch.equal(rotary.rotate(x, rotary.Turn(cos, sin)), x)
 
 
 def test_a_rotary_table_may_be_in_bf16(random):
     """`Decoder.to(bfloat16)` rounds the table too; its bytes must not be read as fp32."""
     x, angles = random(1, 6, 2, 32, dtype=BF16).detach(), torch.arange(6.0)[:, None] * torch.ones(16)
     cos, sin = angles.cos().bfloat16(), angles.sin().bfloat16()
-    assert torch.equal(rotary.rotate(x, cos, sin), rotary.rotate(x, cos.float(), sin.float()))
+    assert torch.equal(
+        rotary.rotate(x, rotary.Turn(cos, sin)), rotary.rotate(x, rotary.Turn(cos.float(), sin.float()))
+    )
 
 
 def test_a_number_of_threads_gives_the_same_bytes(random):

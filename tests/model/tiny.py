@@ -2,7 +2,7 @@
 
 import torch
 
-from clearseek.config.model import ModelConfig, YarnScaling
+from clearseek.config.model import ModelConfig, RopeScaling
 from clearseek.model.decoder import Decoder
 
 DENSE_LATENT = {
@@ -37,7 +37,7 @@ GROUPED = {
     "num_key_value_heads": 2,
     "intermediate_size": 48,
 }
-YARN = YarnScaling(factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3)
+YARN = RopeScaling(factor=4.0, original_max_position_embeddings=16, mscale=0.7, mscale_all_dim=1.3)
 
 CONFIGS = {
     "deepseek_v3": ModelConfig(**LATENT),
@@ -58,7 +58,7 @@ CONFIGS = {
         **GROUPED,
         max_position_embeddings=64,
         rope_theta=100.0,
-        rope_scaling=YarnScaling(factor=4.0, original_max_position_embeddings=16, mscale_all_dim=0.0),
+        rope_scaling=RopeScaling(factor=4.0, original_max_position_embeddings=16, mscale_all_dim=0.0),
     ),
     "llama": ModelConfig(family="llama", **GROUPED, rms_norm_eps=1e-5),
     "llama without groups": ModelConfig(family="llama", **GROUPED | {"num_key_value_heads": None}),
@@ -74,6 +74,8 @@ def tiny_model(config: ModelConfig, seed: int = 0, std: float = 0.2) -> Decoder:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(1 + 0.3 * noise if parameter.ndim == 1 else std * noise)
         for router in model.routers():
+            if router.selection_bias is None:
+                continue
             router.selection_bias.copy_(0.2 * torch.randn(router.selection_bias.shape, generator=generator))
     return model
 

@@ -1,16 +1,26 @@
-"""Published checkpoint formats: config.json and tensor names of each, mapped onto the one decoder."""
+"""Published checkpoint formats: config.json and tensor names of each, mapped onto the one decoder.
 
+To add one: write a file beside these that names a `FAMILY`, and a row in tests/model/families.py.
+"""
+
+import importlib
+import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
-from clearseek.model.families import deepseek_v3, llama, qwen3
-from clearseek.model.families.pieces import Piece
+from clearseek.model.families.family import Family
+from clearseek.model.families.pieces import Piece, mtp_prefix, pieces
+from clearseek.model.families.published_config import check_fields, read_config, write_config
 
-FAMILIES: dict[str, ModuleType] = {"deepseek_v3": deepseek_v3, "llama": llama, "qwen3": qwen3}
+_MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.name: module.FAMILY for module in _MODULES if hasattr(module, "FAMILY")
+}
+_BY_ARCHITECTURE = {family.architecture: family for family in FAMILIES.values()}
 
 
 def config_from_published(published: Mapping[str, Any], path: Path) -> ModelConfig:
@@ -18,26 +28,56 @@ def config_from_published(published: Mapping[str, Any], path: Path) -> ModelConf
 
     Raises InputError for an architecture, a switch or dimensions that we have not got.
     """
-    family = FAMILIES.get(str(published.get("model_type")))
-    if family is None:
-        found = published.get("model_type") or published.get("architectures")
-        raise InputError(f"{path}: model_type {found!r} is not supported; known ones: {', '.join(FAMILIES)}")
-    config: ModelConfig = family.read_config(published, path)
-    return config
+    return read_config(family_of(published, path), published, path)
+
+
+def family_of(published: Mapping[str, Any], path: Path) -> Family:
+    """The family that a config.json names, by its architecture or else by its model_type."""
+    named = published.get("architectures")
+    architectures = named if isinstance(named, list) else []
+    found = [
+        _BY_ARCHITECTURE[name] for name in architectures if isinstance(name, str) and name in _BY_ARCHITECTURE
+    ]
+    if found:
+        return found[0]
+    model_type = str(published.get("model_type"))
+    if model_type in FAMILIES and not architectures:
+        return FAMILIES[model_type]
+    what = f"architecture {architectures[0]!r}" if architectures else f"model_type {model_type!r}"
+    raise InputError(
+        f"{path}: {what} is not known; known ones: {', '.join(sorted(_BY_ARCHITECTURE))}. To add one, write a file "
+        "in clearseek/model/families (docs/add-a-model.md)"
+    )
 
 
 def config_to_published(config: ModelConfig) -> dict[str, Any]:
     """The contents of a config.json, without token ids and dtype."""
     family = FAMILIES[config.family]
     return {
-        "architectures": [family.ARCHITECTURE],
+        "architectures": [family.architecture],
         "model_type": config.family,
-        **family.write_config(config),
+        **write_config(family, config),
         "use_cache": True,
     }
 
 
+def check_config(config: ModelConfig) -> None:
+    """Raises InputError for a field that no checkpoint of the config's family can hold."""
+    check_fields(FAMILIES[config.family], config)
+
+
 def pieces_of(config: ModelConfig) -> Iterator[Piece]:
     """Every tensor of the published checkpoint, each once, in the published order."""
-    pieces: Iterator[Piece] = FAMILIES[config.family].pieces(config)
-    return pieces
+    return pieces(config, FAMILIES[config.family])
+
+
+def is_mtp(config: ModelConfig, published: str) -> bool:
+    """Whether a published tensor belongs to a multi-token module."""
+    prefixes = tuple(f"{mtp_prefix(config, depth)}." for depth in range(config.num_mtp_layers))
+    return bool(prefixes) and published.startswith(prefixes)
+
+
+def is_unread(config: ModelConfig, published: str) -> bool:
+    """Whether a published tensor is one that the family leaves where it is, such as old frequency tables."""
+    patterns = (*FAMILIES[config.family].unread, r".*rotary_emb\.inv_freq")
+    return any(re.fullmatch(pattern, published) for pattern in patterns)

@@ -3,110 +3,136 @@
 What a key would switch on in other implementations and we have not built is refused by name, never ignored.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from clearseek.config.errors import InputError
-from clearseek.config.model import ModelConfig, YarnScaling
-
-# our name → the published one, in every family
-COMMON = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "rms_norm_eps": "rms_norm_eps",
-    "tie_word_embeddings": "tie_word_embeddings",
-    "initializer_range": "initializer_range",
-}
-OPTIONAL = ("rms_norm_eps", "tie_word_embeddings", "initializer_range")
-# the only setting we have of each switch; absent or null means the same
-SWITCHES = {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0}
-
-_YARN_KEYS = frozenset(YarnScaling.model_fields)
+from clearseek.config.model import ModelConfig
+from clearseek.model.families.family import OPTIONAL, Family, Published
+from clearseek.model.families.published_rope import read_rope, write_rope
 
 
-def read_keys(family: str, published: Mapping[str, Any], names: Mapping[str, str], path: Path) -> ModelConfig:
-    """The ModelConfig of `family` from the keys that `names` maps; raises InputError naming file and key."""
-    missing = [theirs for ours, theirs in names.items() if theirs not in published and ours not in OPTIONAL]
+def read_config(family: Family, published: Published, path: Path) -> ModelConfig:
+    """The ModelConfig of a family's config.json; raises InputError naming file and key."""
+    check_switches(published, family.switches, path)
+    names = {ours: _alternatives(theirs) for ours, theirs in family.keys.items()}
+    values = {"family": family.name, **family.implied}
+    missing = []
+    for ours, theirs in names.items():
+        value = next((published[key] for key in theirs if published.get(key) is not None), None)
+        value = family.defaults.get(theirs[0]) if value is None else value
+        if value is not None:
+            values[ours] = value
+        elif ours not in OPTIONAL and not any(key in published or key in family.defaults for key in theirs):
+            missing.append(theirs[0])
     if missing:
-        raise InputError(f"{path}: {', '.join(missing)} missing; a {family} config.json has to give them")
-    values = {ours: published.get(theirs) for ours, theirs in names.items()}
-    values = {ours: value for ours, value in values.items() if value is not None}
-    values.update(read_rope(published, path))
+        raise InputError(
+            f"{path}: {', '.join(missing)} missing; a {family.name} config.json has to give them"
+        )
+    values |= {"rope_theta": family.default_theta} | read_rope(published, family.scalings, path)
+    values |= family.read(published, path)
     try:
-        return ModelConfig.model_validate({"family": family, **values})
+        return ModelConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(names.get(str(part), str(part)) for part in first["loc"])
-        place = f"{key}: " if key else ""
-        raise InputError(f"{path}: {place}{first['msg'].removeprefix('Value error, ')}") from error
+        raise InputError(f"{path}: {_first_problem(error, names)}") from error
 
 
-def write_keys(config: ModelConfig, names: Mapping[str, str]) -> dict[str, Any]:
-    """The published keys of a config, with the rotary ones."""
-    return {theirs: getattr(config, ours) for ours, theirs in names.items()} | write_rope(config)
+def _alternatives(theirs: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (theirs,) if isinstance(theirs, str) else theirs
 
 
-def check_switches(published: Mapping[str, Any], supported: Mapping[str, Any], path: Path) -> None:
+def _first_problem(error: ValidationError, names: dict[str, tuple[str, ...]]) -> str:
+    first = error.errors()[0]
+    key = ".".join(names.get(str(part), (str(part),))[0] for part in first["loc"])
+    place = f"{key}: " if key else ""
+    return f"{place}{first['msg'].removeprefix('Value error, ')}"
+
+
+def write_config(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """The published keys of a config, with the rotary ones. Raises InputError for what the family has not got."""
+    check_fields(family, config)
+    published: dict[str, Any] = {}
+    for ours, theirs in family.keys.items():
+        key, value = _alternatives(theirs)[0], getattr(config, ours)
+        if published.setdefault(key, value) != value:
+            raise InputError(
+                f"{ours} = {value!r}: {family.name} has only one {key}, which is {published[key]!r}"
+            )
+    published |= {key: value for key, value in family.switches.items() if value is not None}
+    if "head_dim" in family.keys:
+        published |= {"head_dim": config.head_size, "num_key_value_heads": config.kv_heads}
+    more = family.write(config)
+    rope = {} if "rope_parameters" in more else write_rope(config)
+    return published | rope | more
+
+
+def check_fields(family: Family, config: ModelConfig) -> None:
+    """Raises InputError for a field that is set to what no checkpoint of the family can hold."""
+    for name, info in type(config).model_fields.items():
+        value, default = getattr(config, name), family.implied.get(name, info.default)
+        if name not in family.known - family.implied.keys() and value != default:
+            raise InputError(f"{name} = {value!r}: family {family.name} has only {default!r}")
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind not in family.scalings:
+        raise InputError(f"rope_scaling of kind {scaling.kind!r} is not part of family {family.name}")
+
+
+def check_switches(published: Published, supported: Published, path: Path) -> None:
     """Raise InputError for the first switch that is set to something we have not built."""
     for key, setting in supported.items():
         value = published.get(key)
         if value is not None and value != setting:
             raise InputError(f"{path}: {key} = {value!r} is not supported; only {setting!r} is")
-    if published.get("quantization_config") is not None:
-        raise InputError(f"{path}: quantization_config is not supported; convert the weights to bfloat16")
 
 
-def read_rope(published: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`rope_theta` and `rope_scaling` from either published layout; `rope_parameters` is the newer one."""
-    rope: dict[str, Any] = {}
-    for key in ("rope_scaling", "rope_parameters"):
-        table = published.get(key) or {}
-        if not isinstance(table, dict):
-            raise InputError(f"{path}: {key} = {table!r} has to be an object or null")
-        rope |= table
-    theta = rope.pop("rope_theta", None) or published.get("rope_theta")
-    found: dict[str, Any] = {} if theta is None else {"rope_theta": theta}
-    kind = rope.pop("rope_type", None) or rope.pop("type", None) or "default"
-    rope.pop("type", None)
-    check_switches({**published, **rope}, {"partial_rotary_factor": 1.0}, path)
-    rope.pop("partial_rotary_factor", None)
-    if kind == "default":
-        return found
-    if kind != "yarn":
-        raise InputError(f"{path}: rope type {kind!r} is not supported; known ones: default, yarn")
-    return found | {"rope_scaling": _read_yarn(rope, published, path)}
+def integers(published: Published, key: str, path: Path) -> list[int]:
+    """A published list of numbers, empty where there is none. Raises InputError for anything else."""
+    value = published.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(number, int) for number in value):
+        raise InputError(f"{path}: {key} = {value!r} has to be a list of whole numbers")
+    return value
 
 
-def _read_yarn(rope: dict[str, Any], published: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """YaRN's table for ModelConfig, with the published formats' defaults."""
-    truncate, attention_factor = rope.pop("truncate", True), rope.pop("attention_factor", None)
-    if attention_factor is not None:
-        raise InputError(f"{path}: rope_scaling.attention_factor is not supported; leave it to mscale")
-    if not truncate:
-        raise InputError(f"{path}: rope_scaling.truncate = False is not supported; only True is")
-    if unknown := rope.keys() - _YARN_KEYS:
-        raise InputError(f"{path}: rope_scaling.{min(unknown)} is not supported; leave it out")
-    given = {key: value for key, value in rope.items() if value is not None}
-    given.setdefault("original_max_position_embeddings", published.get("max_position_embeddings"))
-    if "factor" not in given:
-        raise InputError(f"{path}: rope_scaling.factor missing; YaRN needs it")
-    # absent here means no temperature on the softmax, where a recipe's default is DeepSeek-V3's
-    return {"mscale": 1.0, "mscale_all_dim": 0.0} | given
+def uniform(published: Published, key: str, path: Path) -> int | None:
+    """A number that some publish once for every layer, where all agree. Raises InputError where they don't."""
+    value = published.get(key)
+    if not isinstance(value, list):
+        return value
+    if len(set(map(str, value))) != 1 or not isinstance(value[0], int):
+        raise InputError(f"{path}: {key} = {value!r} differs between layers, which is not supported")
+    return int(value[0])
 
 
-def write_rope(config: ModelConfig) -> dict[str, Any]:
-    """The rotary keys in the layout that every version of the common libraries reads."""
-    if config.rope_scaling is None:
-        return {"rope_theta": config.rope_theta, "rope_scaling": None}
-    scaling: YarnScaling = config.rope_scaling
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_scaling": {"type": "yarn", "rope_type": "yarn", **scaling.model_dump()},
-    }
+def layer_list(published: Published, key: str, kinds: tuple[str, ...], path: Path) -> list[str] | None:
+    """A published list with one of `kinds` for every layer; None where there is none."""
+    value = published.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(kind not in kinds for kind in value):
+        raise InputError(
+            f"{path}: {key} = {value!r} is not supported; only a list of {' and '.join(kinds)} is"
+        )
+    if isinstance(count := published.get("num_hidden_layers"), int) and len(value) < count:
+        raise InputError(f"{path}: {key} ({len(value)}) must name num_hidden_layers ({count})")
+    return value[:count] if isinstance(count, int) else value
+
+
+def dense_from_types(published: Published, path: Path) -> dict[str, Any] | None:
+    """Our fields from `mlp_layer_types`; None where the file has none."""
+    kinds = layer_list(published, "mlp_layer_types", ("dense", "sparse"), path)
+    if kinds is None:
+        return None
+    return dense_fields([index for index, kind in enumerate(kinds) if kind == "dense"])
+
+
+def dense_fields(dense: list[int]) -> dict[str, Any]:
+    """Our fields for layers that stay dense: a run at the beginning, and the others."""
+    first = next((count for count, index in enumerate(dense) if index != count), len(dense))
+    return {"num_dense_layers": first, "dense_layers": tuple(dense[first:])}
+
+
+def mlp_layer_types(config: ModelConfig) -> list[str]:
+    """The published list of what every layer's feed-forward is."""
+    return ["sparse" if config.is_moe_layer(index) else "dense" for index in range(config.num_layers)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clearseek.config.model import ModelConfig
 from clearseek.model.attention import Cache, GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
@@ -113,7 +114,11 @@ class FusedDecoder:
             self._matrix(shared.down.weight) if shared else _NO_MATRIX,
         ]
         numbers = [number for matrix in matrices for number in matrix]
-        own = [self._address(router.weight), self._address(router.selection_bias)]
+        bias = router.selection_bias
+        own = [
+            self._address(router.weight),
+            self._address(torch.zeros(len(router.weight)) if bias is None else bias),
+        ]
         return [*own, *numbers, router.weight.shape[0], router.num_chosen]
 
     def _matrix(self, *weights: Tensor) -> tuple[int, int, int]:
@@ -164,8 +169,26 @@ def _addresses(cache: Cache) -> tuple[int, int]:
     return cache[0].data_ptr(), cache[-1].data_ptr()
 
 
+def _has_kernels(config: ModelConfig) -> bool:
+    """Whether `decode.cpp` knows every switch that is on."""
+    unknown = (
+        config.qkv_bias, config.out_bias, config.mlp_bias, config.sandwich_norm, config.sinks,
+        config.layer_types, config.index_topk, config.value_scale != 1, config.qk_norm == "after_rotary",
+        config.rotates_pairs != config.is_latent,
+        config.rope_scaling is not None and config.rope_scaling.query_beta,
+        not config.is_latent and not config.head_size == config.value_size == config.rotary_dim,
+    )  # fmt: skip
+    unknown_router = (
+        config.router_scores != "sigmoid", not config.normalises_gates, config.gate_floor,
+        config.has_router_bias, config.has_shared_gate, config.expert_bias, config.swiglu_limit,
+    )  # fmt: skip
+    return not any(unknown) and not (config.num_routed_experts and any(unknown_router))
+
+
 def _is_fit(model: Decoder, dtype: torch.dtype) -> bool:
     config = model.config
+    if not _has_kernels(config):
+        return False
     sizes = [config.hidden_size, config.intermediate_size, config.moe_intermediate_size]
     if config.is_latent:
         nope, rope, value = config.qk_nope_head_dim or 0, config.rotary_dim, config.v_head_dim or 0
