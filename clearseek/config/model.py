@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 GROUPED_PRODUCT_MULTIPLE = 8  # rows of grouped matrix products are whole 16 bytes, in bf16 too
 
@@ -12,6 +12,9 @@ Size = Annotated[int, Field(le=2**21)]
 Positions = Annotated[int, Field(le=2**30)]
 
 LayerType = Literal["full_attention", "sliding_attention"]
+_FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+LayerTypes = Annotated[tuple[LayerType, ...], _FROM_LIST]
+LayerNumbers = Annotated[tuple[int, ...], _FROM_LIST]
 
 # switches that a family's name alone sets
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -115,10 +118,10 @@ class ModelConfig(Table):
     sliding_window: Positions | None = Field(
         default=None, gt=0, description="positions seen, itself included"
     )
-    layer_types: tuple[LayerType, ...] = Field(default=(), description="default: every layer sees everything")
+    layer_types: LayerTypes = Field(default=(), description="default: every layer sees everything")
     sliding_rope_theta: float | None = Field(default=None, gt=1, description="default: rope_theta")
     sliding_key_value_heads: Size | None = Field(default=None, gt=0, description="default: as elsewhere")
-    sinks: tuple[LayerType, ...] = Field(default=(), description="layers whose softmax has a learned sink")
+    sinks: LayerTypes = Field(default=(), description="layers whose softmax has a learned sink")
 
     # multi-head latent attention
     q_lora_rank: Size | None = Field(default=None, gt=0)
@@ -142,7 +145,7 @@ class ModelConfig(Table):
         default=None, gt=0, description="of all shared ones together"
     )
     num_dense_layers: Layers = Field(default=0, ge=0, description="the first layers, which stay dense")
-    dense_layers: tuple[int, ...] = Field(default=(), description="further layers that stay dense")
+    dense_layers: LayerNumbers = Field(default=(), description="further layers that stay dense")
     num_expert_groups: Size = Field(default=1, ge=1)
     num_limited_groups: Size = Field(default=1, ge=1, description="groups a token may choose experts from")
     group_score: Literal["two_best", "best"] = "two_best"

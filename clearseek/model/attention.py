@@ -210,9 +210,9 @@ class GroupedQueryAttention(nn.Module):
         stacked = query.transpose(1, 2).reshape(batch, self.kv_heads, group * length, self.head_size)
         if length > 1 and group > 1:
             visible = visible.expand(-1, -1, length, -1).repeat(1, 1, group, 1)
-        sinks = self.sinks
-        if sinks is not None:
-            sinks = sinks.repeat_interleave(length).view(self.kv_heads, group * length, 1)
+        sinks = None
+        if self.sinks is not None:
+            sinks = self.sinks.repeat_interleave(length).view(self.kv_heads, group * length, 1)
         mixed = attend(stacked, key, value, visible, self.scale, sinks)
         mixed = mixed.reshape(batch, self.num_heads, length, self.value_size)
         return self.out(mixed.transpose(1, 2).flatten(-2))

@@ -120,7 +120,14 @@ PANGU_MOE = {key: value for key, value in DEEPSEEK.items() if key not in ("n_gro
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "DeepseekV2ForCausalLM": (
         "deepseek_v2",
-        DEEPSEEK | {"q_lora_rank": None, "topk_method": "greedy", "n_shared_experts": 2, "n_group": None, "topk_group": None},
+        DEEPSEEK
+        | {
+            "q_lora_rank": None,
+            "topk_method": "greedy",
+            "n_shared_experts": 2,
+            "n_group": None,
+            "topk_group": None,
+        },
         DEEPSEEK | {"topk_method": "group_limited_greedy", "tie_word_embeddings": True},
         DEEPSEEK | MANY | {"topk_method": "greedy", "num_hidden_layers": 2} | DEEPSEEK_YARN,
     ),
@@ -169,8 +176,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] 
     "Qwen2MoeForCausalLM": (
         "qwen2_moe",
         GROUPED | QWEN_MOE | {"shared_expert_intermediate_size": 24},
-        GROUPED | QWEN_MOE | SLIDING | {"num_key_value_heads": 1, "tie_word_embeddings": True, "norm_topk_prob": True, "shared_expert_intermediate_size": 16},
-        GROUPED | QWEN_MOE | STEP | {"shared_expert_intermediate_size": 40, "qkv_bias": False, "rope_scaling": YARN},
+        GROUPED
+        | QWEN_MOE
+        | SLIDING
+        | {
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": True,
+            "norm_topk_prob": True,
+            "shared_expert_intermediate_size": 16,
+        },
+        GROUPED
+        | QWEN_MOE
+        | STEP
+        | {"shared_expert_intermediate_size": 40, "qkv_bias": False, "rope_scaling": YARN},
     ),
     "Qwen3ForCausalLM": (
         "qwen3",
@@ -193,8 +211,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] 
     "Ernie4_5_MoeForCausalLM": (
         "ernie4_5_moe",
         GROUPED | ERNIE_MOE | {"tie_word_embeddings": True},
-        GROUPED | ERNIE_MOE | {"num_key_value_heads": 1, "moe_num_experts": 6, "moe_num_shared_experts": 0, "moe_layer_start_index": 0},
-        GROUPED | ERNIE_MOE | {"num_hidden_layers": 5, "moe_layer_end_index": 3, "moe_layer_interval": 2, "rope_scaling": YARN},
+        GROUPED
+        | ERNIE_MOE
+        | {
+            "num_key_value_heads": 1,
+            "moe_num_experts": 6,
+            "moe_num_shared_experts": 0,
+            "moe_layer_start_index": 0,
+        },
+        GROUPED
+        | ERNIE_MOE
+        | {"num_hidden_layers": 5, "moe_layer_end_index": 3, "moe_layer_interval": 2, "rope_scaling": YARN},
     ),
     "HunYuanDenseV1ForCausalLM": (
         "hunyuan_v1_dense",
@@ -223,8 +250,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] 
     "MiMoV2FlashForCausalLM": (
         "mimo_v2_flash",
         GROUPED | FLASH,
-        GROUPED | FLASH | {"num_key_value_heads": 1, "tie_word_embeddings": True, "attention_bias": True, "v_head_dim": 12},
-        GROUPED | FLASH | {"n_routed_experts": 12, "n_group": 3, "topk_group": 2, "sliding_window": 3, "attention_value_scale": None},
+        GROUPED
+        | FLASH
+        | {"num_key_value_heads": 1, "tie_word_embeddings": True, "attention_bias": True, "v_head_dim": 12},
+        GROUPED
+        | FLASH
+        | {
+            "n_routed_experts": 12,
+            "n_group": 3,
+            "topk_group": 2,
+            "sliding_window": 3,
+            "attention_value_scale": None,
+        },
     ),
     "PanguEmbeddedForCausalLM": (
         "PanguEmbedded",
@@ -242,9 +279,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] 
         "gpt_oss",
         GROUPED | GPT_OSS | {"rope_scaling": YARN | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}},
         GROUPED | GPT_OSS | ODD | {"num_local_experts": 6, "attention_bias": False},
-        GROUPED | GPT_OSS | {"num_experts_per_tok": 3, "sliding_window": 3, "swiglu_limit": 0.5, "rope_scaling": YARN},
+        GROUPED
+        | GPT_OSS
+        | {"num_experts_per_tok": 3, "sliding_window": 3, "swiglu_limit": 0.5, "rope_scaling": YARN},
     ),
-}  # fmt: skip
+}
 
 # the source that a family is checked against where transformers has none: see test_parity_reduced
 REDUCED = ("MiMoForCausalLM", "PanguEmbeddedForCausalLM", "PanguUltraMoEForCausalLM")

@@ -14,10 +14,17 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.checkpoint import load_tensors, save_model
 from clearseek.model.families import config_from_published
 from tests.model.published import config_json
-from tests.model.test_parity_families import LENGTH, TOLERANCE, compare_gradients, our_logits, some_tokens
 from tests.model.tiny import tiny_model
 
 transformers = pytest.importorskip("transformers")
+
+from tests.model.test_parity_families import (  # noqa: E402
+    LENGTH,
+    TOLERANCE,
+    compare_gradients,
+    our_logits,
+    some_tokens,
+)
 
 REDUCTIONS = [
     ("MiMoForCausalLM", shape, "Qwen2ForCausalLM", "qwen2", {}, r"model.mtp_layers.") for shape in range(3)

@@ -5,10 +5,10 @@ from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
-from clearseek.model.families.family import LATENT, SWITCHES, Family, Published
+from clearseek.model.families.family import LATENT, SWITCHES, Family, Keys, Published
 
 BIASES = {"qkv_bias": "attention_bias", "out_bias": "attention_bias"}
-EXPERTS: dict[str, str | tuple[str, ...]] = {
+EXPERTS: Keys = {
     "num_routed_experts": "n_routed_experts",
     "num_shared_experts": "n_shared_experts",
     "num_experts_per_token": "num_experts_per_tok",

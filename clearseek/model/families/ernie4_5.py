@@ -1,8 +1,8 @@
 """ERNIE 4.5, dense (Baidu): Llama that turns neighbouring pairs, with one switch for every bias."""
 
-from clearseek.model.families.family import GROUPED, Family
+from clearseek.model.families.family import GROUPED, Family, Keys
 
-BIASES = {"qkv_bias": "use_bias", "out_bias": "use_bias", "mlp_bias": "use_bias"}
+BIASES: Keys = {"qkv_bias": "use_bias", "out_bias": "use_bias", "mlp_bias": "use_bias"}
 
 FAMILY = Family(
     name="ernie4_5",

@@ -13,11 +13,13 @@ _SPAN = ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval")
 
 def read(published: Published, path: Path) -> dict[str, Any]:
     """Dense layers: outside the span of sparse ones, and between them."""
-    count = published.get("num_hidden_layers")
-    start, end, step = (published.get(key) for key in _SPAN)
-    start, end, step = 1 if start is None else start, -1 if end is None else end, step or 1
-    if not all(isinstance(number, int) for number in (count, start, end, step)):
+    given = published.get("num_hidden_layers"), *(published.get(key) for key in _SPAN)
+    numbers = [
+        default if number is None else number for number, default in zip(given, (0, 1, -1, 1), strict=True)
+    ]
+    if not all(isinstance(number, int) for number in numbers) or not numbers[-1]:
         return {}
+    count, start, end, step = numbers
     last = count - 1 if end == -1 else end
     dense = [i for i in range(min(count, 2**11)) if not start <= i <= last or (i + 1) % step]
     return dense_fields(dense)

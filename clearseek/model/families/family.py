@@ -11,11 +11,12 @@ from typing import Any
 from clearseek.config.model import ModelConfig
 
 Published = Mapping[str, Any]
+Keys = dict[str, str | tuple[str, ...]]
 Reader = Callable[[Published, Path], dict[str, Any]]
 Writer = Callable[[ModelConfig], dict[str, Any]]
 
 # our name → the published one, in every family
-COMMON: dict[str, str | tuple[str, ...]] = {
+COMMON: Keys = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",
@@ -26,11 +27,11 @@ COMMON: dict[str, str | tuple[str, ...]] = {
     "tie_word_embeddings": "tie_word_embeddings",
     "initializer_range": "initializer_range",
 }
-GROUPED: dict[str, str | tuple[str, ...]] = COMMON | {
+GROUPED: Keys = COMMON | {
     "num_key_value_heads": "num_key_value_heads",
     "head_dim": "head_dim",
 }
-LATENT: dict[str, str | tuple[str, ...]] = COMMON | {
+LATENT: Keys = COMMON | {
     name: name
     for name in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 }
@@ -62,9 +63,9 @@ class Family:
 
     name: str
     architecture: str
-    keys: Mapping[str, str | tuple[str, ...]]
+    keys: Keys
     implied: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     switches: Mapping[str, Any] = field(default_factory=lambda: SWITCHES)
     names: Mapping[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()

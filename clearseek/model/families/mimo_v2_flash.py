@@ -30,8 +30,9 @@ def _published_type(index: int) -> str:
 
 def _read_rotary(published: Published, path: Path) -> dict[str, Any]:
     tables = published.get("rope_parameters") or {kind: {"rope_theta": t} for kind, t in _THETAS.items()}
-    both = [tables.get(kind) for kind in sliding.KINDS] if isinstance(tables, dict) else [None]
-    if not all(isinstance(table, dict) for table in both):
+    found_tables = [tables.get(kind) for kind in sliding.KINDS] if isinstance(tables, dict) else []
+    both = [table for table in found_tables if isinstance(table, dict)]
+    if len(both) < len(sliding.KINDS):
         raise InputError(
             f"{path}: rope_parameters = {tables!r} has to hold one table for each of layer_types"
         )

@@ -68,7 +68,7 @@ def _latent_share(published: Published) -> float | None:
 def _read_scaling(kind: str, rope: dict[str, Any], published: Published, path: Path) -> dict[str, Any]:
     """A RopeScaling's table, with the published formats' defaults."""
     given = {key: value for key, value in rope.items() if value is not None}
-    found = {"kind": kind}
+    found: dict[str, Any] = {"kind": kind}
     if kind == "yarn":
         # absent here means no temperature on the softmax, where a recipe's default is DeepSeek-V3's
         found |= {"mscale": 1.0, "mscale_all_dim": 0.0}

@@ -5,10 +5,10 @@ from typing import Any
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.families import sliding
-from clearseek.model.families.family import GROUPED, SWITCHES, Family, Published
+from clearseek.model.families.family import GROUPED, SWITCHES, Family, Keys, Published
 from clearseek.model.families.published_config import dense_fields, integers
 
-EXPERTS: dict[str, str | tuple[str, ...]] = {
+EXPERTS: Keys = {
     "num_routed_experts": ("num_experts", "num_local_experts"),
     "num_experts_per_token": "num_experts_per_tok",
     "moe_intermediate_size": "moe_intermediate_size",

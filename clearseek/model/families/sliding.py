@@ -26,7 +26,7 @@ def read_switched(published: Published, path: Path) -> dict[str, Any]:
     first, count = published.get("max_window_layers", 28), published.get("num_hidden_layers")
     if not isinstance(first, int) or not isinstance(count, int):
         return {}
-    return read_layer_types(published, path, [KINDS[index >= first] for index in range(count)])
+    return read_layer_types(published, path, [KINDS[index >= first] for index in range(min(count, 2**11))])
 
 
 def write_switched(config: ModelConfig) -> dict[str, Any]:
