@@ -130,11 +130,16 @@ def _engine_cache(recipe: Recipe, work: Work, compute_bytes: int) -> float:
         evaluation = (stage.evaluation if isinstance(stage, EvalStage) else None) or recipe.evaluation
         budget, samples = evaluation.max_completion_tokens, evaluation.count * evaluation.samples
         length = budget + PROMPT_TOKENS
+    return float(min(samples, ENGINE_SLOTS) * length * cache_width(config) * compute_bytes)
+
+
+def cache_width(config: ModelConfig) -> int:
+    """Elements that the cache keeps of one position, over all layers; windows are kept whole."""
     if config.is_latent:
-        size = (config.kv_lora_rank or 0) + (config.qk_rope_head_dim or 0)
-    else:
-        size = 2 * config.kv_heads * config.head_size
-    return float(min(samples, ENGINE_SLOTS) * length * config.num_layers * size * compute_bytes)
+        latent = (config.kv_lora_rank or 0) + (config.qk_rope_head_dim or 0)
+        return config.num_layers * (latent + (config.index_head_dim or 0))
+    heads = sum(config.kv_heads_of(config.layer_type(layer)) for layer in range(config.num_layers))
+    return heads * (config.head_size + config.value_size)
 
 
 def activation_bytes(config: ModelConfig, stage: TrainStage, compute_bytes: int) -> float:
@@ -165,7 +170,7 @@ def _feed_forward_width(config: ModelConfig, layer: int) -> int:
         return 3 * config.hidden_size + 4 * config.intermediate_size
     chosen, all_experts = config.num_experts_per_token, config.num_routed_experts
     computed = all_experts if all_experts <= MAX_DENSE_OVERHEAD * chosen else chosen
-    width = (computed + config.num_shared_experts) * config.moe_intermediate_size
+    width = computed * config.moe_intermediate_size + config.shared_size
     return (3 + computed) * config.hidden_size + 4 * width
 
 

@@ -8,15 +8,22 @@ not choose are not counted, even where it was faster to compute them.
 from clearseek.config.model import ModelConfig
 
 
-def attention_parameters(config: ModelConfig) -> int:
-    """Weights of one attention block, norms aside."""
+def attention_parameters(config: ModelConfig, layer: int = 0) -> int:
+    """Weights of one attention block's matrices, norms and biases aside."""
     hidden, heads = config.hidden_size, config.num_heads
     if not config.is_latent:
-        return hidden * config.head_size * (2 * heads + 2 * config.kv_heads)
+        pairs = heads + config.kv_heads_of(config.layer_type(layer))
+        return hidden * (config.head_size + config.value_size) * pairs
     nope, rope, value = config.qk_nope_head_dim or 0, config.qk_rope_head_dim or 0, config.v_head_dim or 0
     rank, query = config.kv_lora_rank or 0, heads * (nope + rope)
     queries = hidden * query if config.q_lora_rank is None else config.q_lora_rank * (hidden + query)
+    queries += _indexer_parameters(config)
     return queries + hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden
+
+
+def _indexer_parameters(config: ModelConfig) -> int:
+    heads, size = config.index_num_heads or 0, config.index_head_dim or 0
+    return (config.q_lora_rank or 0) * heads * size + config.hidden_size * (size + heads)
 
 
 def feed_forward_parameters(config: ModelConfig, layer: int, active: bool) -> int:
@@ -24,13 +31,14 @@ def feed_forward_parameters(config: ModelConfig, layer: int, active: bool) -> in
     if not config.is_moe_layer(layer):
         return 3 * config.hidden_size * config.intermediate_size
     experts = config.num_experts_per_token if active else config.num_routed_experts
-    matrices = 3 * config.hidden_size * config.moe_intermediate_size
-    return (experts + config.num_shared_experts) * matrices + config.hidden_size * config.num_routed_experts
+    width = experts * config.moe_intermediate_size + config.shared_size
+    router = config.num_routed_experts + config.has_shared_gate
+    return config.hidden_size * (3 * width + router)
 
 
 def _layers(config: ModelConfig, first: int, count: int, active: bool) -> int:
     return sum(
-        attention_parameters(config) + feed_forward_parameters(config, layer, active)
+        attention_parameters(config, layer) + feed_forward_parameters(config, layer, active)
         for layer in range(first, first + count)
     )
 
@@ -59,9 +67,13 @@ def forward_flops(
     if config.is_latent:
         sizes = (config.qk_nope_head_dim or 0) + (config.qk_rope_head_dim or 0) + (config.v_head_dim or 0)
     else:
-        sizes = 2 * config.head_size
+        sizes = config.head_size + config.value_size
     seen = context / 2 if causal else context
-    return tokens * (2.0 * matrices + 2.0 * layers * config.num_heads * sizes * seen)
+    window = min(config.sliding_window or seen, config.index_topk or seen, seen)
+    sliding = config.layer_types.count("sliding_attention") if config.index_topk is None else layers
+    scores = sliding * window + (layers - sliding) * seen
+    scoring = 2.0 * layers * seen * (config.index_num_heads or 0) * (config.index_head_dim or 0)
+    return tokens * (2.0 * matrices + 2.0 * config.num_heads * sizes * scores + scoring)
 
 
 def training_flops(config: ModelConfig, tokens: float, context: float, mtp: bool = False) -> float:

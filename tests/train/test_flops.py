@@ -1,19 +1,31 @@
 """Counted arithmetic against the model itself and against torch's own counter."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clearseek.model.decoder import Decoder
+from clearseek.model.families import config_from_published
 from clearseek.train.flops import forward_flops, num_parameters, training_flops
+from tests.model.published import SHAPES, config_json
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+FAMILY_CONFIGS = {
+    f"{architecture} {shape}": config_from_published(config_json(architecture, shape), Path("config.json"))
+    for architecture, shape in SHAPES
+}
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *FAMILY_CONFIGS])
 def test_parameters_are_the_model_s(name):
-    config = CONFIGS[name]
-    model = Decoder(config)
-    matrices = {n: p.numel() for n, p in model.named_parameters() if p.ndim >= 2}
+    config = CONFIGS.get(name) or FAMILY_CONFIGS[name]
+    with torch.device("meta"):
+        model = Decoder(config)
+    named = list(model.named_parameters())
+    matrices = {n: p.numel() for n, p in named if p.ndim >= 2 and not n.endswith("bias")}
     mtp = sum(count for n, count in matrices.items() if n.startswith("mtp."))
     assert num_parameters(config, with_mtp=True) == sum(matrices.values())
     assert num_parameters(config) == sum(matrices.values()) - mtp
