@@ -272,7 +272,12 @@ def test_a_truncated_checkpoint(run, base):
         ("hidden_size", 64, "model.embed_tokens.weight is [278, 32], but config.json makes it [278, 64]"),
         ("num_hidden_layers", 3, "missing that config.json asks for"),
         ("num_hidden_layers", 1, "left over that config.json has no place for"),
-        ("model_type", "gpt9", "gpt9"),
+        (
+            "architectures",
+            ["Gpt9ForCausalLM"],
+            "architecture 'Gpt9ForCausalLM' is not known; known ones: Deep",
+        ),
+        ("model_type", "gpt_oss", "and model_type 'gpt_oss' differ"),
     ],
 )
 def test_a_checkpoint_of_another_shape(run, base, field, value, message):

@@ -32,15 +32,22 @@ def config_from_published(published: Mapping[str, Any], path: Path) -> ModelConf
 
 
 def family_of(published: Mapping[str, Any], path: Path) -> Family:
-    """The family that a config.json names, by its architecture or else by its model_type."""
+    """The family that a config.json names, by its architecture or else by its model_type.
+
+    An architecture under a model_type that is not known counts: Kimi-K2 calls DeepSeek-V3's its own.
+    """
     named = published.get("architectures")
     architectures = named if isinstance(named, list) else []
     found = [
         _BY_ARCHITECTURE[name] for name in architectures if isinstance(name, str) and name in _BY_ARCHITECTURE
     ]
-    if found:
-        return found[0]
     model_type = str(published.get("model_type"))
+    if found:
+        if model_type in FAMILIES and model_type != found[0].name:
+            raise InputError(
+                f"{path}: architecture {found[0].architecture!r} and model_type {model_type!r} differ"
+            )
+        return found[0]
     if model_type in FAMILIES and not architectures:
         return FAMILIES[model_type]
     what = f"architecture {architectures[0]!r}" if architectures else f"model_type {model_type!r}"

@@ -31,9 +31,10 @@ def read_switched(published: Published, path: Path) -> dict[str, Any]:
 
 def write_switched(config: ModelConfig) -> dict[str, Any]:
     """Qwen's way."""
-    is_sliding = config.sliding_window is not None
-    kinds = {"layer_types": [config.layer_type(index) for index in range(config.num_layers)]}
-    return {"use_sliding_window": is_sliding, "sliding_window": config.sliding_window} | kinds
+    if KINDS[1] not in config.layer_types:
+        return {"use_sliding_window": False}
+    window = {"use_sliding_window": True, "sliding_window": config.sliding_window}
+    return window | {"layer_types": [config.layer_type(index) for index in range(config.num_layers)]}
 
 
 def read_everywhere(published: Published, path: Path) -> dict[str, Any]:
