@@ -28,6 +28,10 @@ class Piece:
         """The view of our tensor that the published one holds."""
         return tensor[self.index]
 
+    def published_shape(self, view: Tensor) -> list[int]:
+        """The shape of the published tensor that `view`, made by `of`, holds."""
+        return list(view.shape)
+
 
 LayerPieces = Callable[[ModelConfig, int, str, str], Iterator[Piece]]
 

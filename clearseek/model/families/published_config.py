@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig, YarnScaling
+from clearseek.model.sources import check_quantisation
 
 # our name → the published one, in every family
 COMMON = {
@@ -60,7 +61,7 @@ def check_switches(published: Mapping[str, Any], supported: Mapping[str, Any], p
         if value is not None and value != setting:
             raise InputError(f"{path}: {key} = {value!r} is not supported; only {setting!r} is")
     if published.get("quantization_config") is not None:
-        raise InputError(f"{path}: quantization_config is not supported; convert the weights to bfloat16")
+        check_quantisation(published["quantization_config"], path)
 
 
 def read_rope(published: Mapping[str, Any], path: Path) -> dict[str, Any]:
