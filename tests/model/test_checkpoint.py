@@ -178,9 +178,15 @@ def test_quantised_weights_are_refused(saved):
     change_weights(saved, lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}))
     with pytest.raises(InputError, match=r"model\.norm\.weight is stored as I8; quantised"):
         load_model(saved)
-    change_config(saved, quantization_config={"quant_method": "fp8"})
-    with pytest.raises(InputError, match=r"config\.json: quantization_config is not supported"):
-        load_model(saved)
+    for settings, message in (
+        ({"quant_method": "awq"}, r"quant_method = 'awq' is not supported; known ones: fp8, mxfp4"),
+        ("fp8", r"quant_method = None is not supported"),
+        ({"quant_method": "fp8"}, r"weight_block_size = None is not supported"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 0]}, r"weight_block_size = \[128, 0\] is not"),
+    ):
+        change_config(saved, quantization_config=settings)
+        with pytest.raises(InputError, match=rf"config\.json: quantization_config.*{message}"):
+            load_model(saved)
 
 
 def test_old_rotary_buffers_are_passed_over(tmp_path):

@@ -12,7 +12,6 @@ from clearseek.train.flops import forward_flops, num_parameters, training_flops
 from tests.model.published import SHAPES, config_json
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
-
 FAMILY_CONFIGS = {
     f"{architecture} {shape}": config_from_published(config_json(architecture, shape), Path("config.json"))
     for architecture, shape in SHAPES

@@ -12,11 +12,14 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.model.families.family import OPTIONAL, Family, Published
 from clearseek.model.families.published_rope import read_rope, write_rope
+from clearseek.model.sources import check_quantisation
 
 
 def read_config(family: Family, published: Published, path: Path) -> ModelConfig:
     """The ModelConfig of a family's config.json; raises InputError naming file and key."""
     check_switches(published, family.switches, path)
+    if published.get("quantization_config") is not None:
+        check_quantisation(published["quantization_config"], path)
     names = {ours: _alternatives(theirs) for ours, theirs in family.keys.items()}
     values = {"family": family.name, **family.implied}
     missing = []

@@ -1,0 +1,120 @@
+"""Reading a model directory into our decoder, with little more memory than the decoder itself.
+
+Names and shapes are checked against config.json before anything is allocated; `filling` copies the weights.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import InputError
+from clearseek.config.model import ModelConfig
+from clearseek.model.allocation import use_large_pages
+from clearseek.model.decoder import Decoder
+from clearseek.model.families import config_from_published, is_mtp, is_unread, pieces_of
+from clearseek.model.families.pieces import Piece
+from clearseek.model.filling import Placed, fill
+from clearseek.model.fused import as_stored
+from clearseek.model.resolve import CONFIG_FILE, is_model_directory, resolve_model
+from clearseek.model.shards import open_shards
+from clearseek.model.sources import Source, check_float, open_sources
+from clearseek.model.stored import read_json
+
+_NAMED_AT_MOST = 3  # tensors that an error lists
+_COUNTED_AT_MOST = 100_000  # missing ones, after which it stops looking for more
+
+
+def load_config(directory: Path) -> ModelConfig:
+    """The config of a model directory; raises InputError naming the file and the key."""
+    path = directory / CONFIG_FILE
+    return config_from_published(read_json(path), path)
+
+
+def load_model(
+    directory: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Decoder:
+    """The decoder of a model directory, its parameters in `dtype`, in training mode as every new module.
+
+    A checkpoint that promises multi-token modules but has none of their tensors, as `transformers` writes it,
+    is opened without. Raises InputError for weights that don't fit config.json, RunError for torn files.
+    """
+    directory = Path(directory)
+    if not is_model_directory(directory):
+        directory = resolve_model(directory)  # says what is missing
+    config = load_config(directory)
+    quantisation = read_json(directory / CONFIG_FILE).get("quantization_config")
+    with ExitStack() as stack:
+        sources = open_sources(open_shards(directory, stack), quantisation, directory)
+        config = _without_absent_mtp(config, sources)
+        pieces = _check_names(directory, config, sources)
+        with torch.device("meta"):
+            model = Decoder(config)
+        _check_shapes(directory, pieces, model.state_dict(), sources)
+        _allocate(model, dtype, device)
+        fill(directory, _placed(pieces, model.state_dict(), sources))
+    return model
+
+
+def _without_absent_mtp(config: ModelConfig, sources: Mapping[str, Source]) -> ModelConfig:
+    if any(is_mtp(config, name) for name in sources):
+        return config
+    return config.model_copy(update={"num_mtp_layers": 0})
+
+
+def _check_names(directory: Path, config: ModelConfig, sources: Mapping[str, Source]) -> list[Piece]:
+    """The pieces that are stored, under their stored names; InputError for missing and left-over ones."""
+    known, present = set(), []
+
+    def missing() -> Iterator[str]:
+        for piece in as_stored(config, pieces_of(config), sources, directory):
+            known.add(piece.published)
+            if piece.published in sources:
+                present.append(piece)
+            elif piece.kind == "own":
+                yield piece.published
+
+    if names := list(islice(missing(), _COUNTED_AT_MOST)):
+        raise InputError(f"{directory}: {_count(names)} missing that {CONFIG_FILE} asks for")
+    left_over = [name for name in sources if name not in known and not is_unread(config, name)]
+    if left_over:
+        raise InputError(f"{directory}: {_count(left_over)} left over that {CONFIG_FILE} has no place for")
+    return present
+
+
+def _check_shapes(
+    directory: Path, pieces: list[Piece], state: Mapping[str, Tensor], sources: Mapping[str, Source]
+) -> None:
+    """InputError for the first tensor that is misshapen or quantised."""
+    for placed in _placed(pieces, state, sources):
+        name = placed.piece.published
+        shape, expected = list(placed.source.shape), list(placed.piece.published_shape(placed.place))
+        if shape != expected:
+            raise InputError(f"{directory}: {name} is {shape}, but {CONFIG_FILE} makes it {expected}")
+        check_float(name, placed.source, directory)
+
+
+def _placed(
+    pieces: list[Piece], state: Mapping[str, Tensor], sources: Mapping[str, Source]
+) -> Iterator[Placed]:
+    for piece in pieces:
+        yield Placed(piece, sources[piece.published], piece.of(state[piece.ours]))
+
+
+def _allocate(model: Decoder, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Memory for a decoder on the meta device: its parameters in `dtype`, its buffers in their own."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.to_empty(device=device)
+    for parameter in model.parameters():
+        use_large_pages(parameter.data)
+
+
+def _count(names: list[str]) -> str:
+    """How many tensors, and the first of them."""
+    shown = ", ".join(names[:_NAMED_AT_MOST]) + (", …" if len(names) > _NAMED_AT_MOST else "")
+    more = " or more" if len(names) == _COUNTED_AT_MOST else ""
+    return f"{len(names)}{more} {'tensor' if len(names) == 1 else 'tensors'} ({shown})"
