@@ -191,6 +191,12 @@ class ModelConfig(Table):
         return self.rotary_head_dim or self.head_size
 
     @property
+    def counts_from_the_start(self) -> bool:
+        """Whether a token's place in its document matters, not only its distance to others, as rotary alone has it."""
+        grows = self.rope_scaling is not None and self.rope_scaling.query_beta > 0
+        return grows or self.qk_norm == "after_rotary"
+
+    @property
     def shared_size(self) -> int:
         """Width of all shared experts together."""
         return self.shared_intermediate_size or self.num_shared_experts * self.moe_intermediate_size

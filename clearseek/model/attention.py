@@ -61,6 +61,15 @@ def positions(segments: Tensor, parents: Tensor) -> Tensor:
     return torch.arange(segments.shape[1], device=segments.device) - (first_visible(segments) - ends)
 
 
+def document_positions(segments: Tensor, parents: Tensor | None) -> Tensor:
+    """Positions [B, T] of packed rows in which every document counts from 0, and goes on where its parent ended."""
+    own = torch.arange(segments.shape[1], device=segments.device) - first_visible(segments)
+    if parents is None:
+        return own
+    begins, ends = shared_prefix(segments, parents)
+    return own + ends - begins
+
+
 def without_last(segments: Tensor, parents: Tensor | None) -> Tensor:
     """Segments [B, T] whose last token counts as padding, unless another segment continues from it."""
     goes_on = segments == F.pad(segments[:, 1:], (0, 1))

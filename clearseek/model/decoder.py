@@ -20,6 +20,7 @@ from clearseek.model.attention import (
     GroupedQueryAttention,
     LatentAttention,
     Visible,
+    document_positions,
     positions,
     without_last,
 )
@@ -201,8 +202,7 @@ class Decoder(nn.Module):
         (default: all modules when training, none otherwise). `parents` [B, T]: the segment before it that each
         token's own continues, its own where it continues none.
         """
-        place = None if parents is None else positions(segments, parents)
-        turns = self.turns(tokens.shape[1], tokens.device, place)
+        turns = self.turns(tokens.shape[1], tokens.device, self._places(segments, parents))
         embeddings = self.embed(tokens, dtype)
         states, loads, visible = embeddings, [], Visible.of(segments, dtype, parents)
         for layer in self.layers:
@@ -222,6 +222,12 @@ class Decoder(nn.Module):
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
         return hidden
+
+    def _places(self, segments: Tensor, parents: Tensor | None) -> Tensor | None:
+        """Where tokens [B, T] stand, None where it is their place in the row: mostly distances alone count."""
+        if self.config.counts_from_the_start:
+            return document_positions(segments, parents)
+        return None if parents is None else positions(segments, parents)
 
     def prefill(self, tokens: Tensor, dtype: torch.dtype) -> list[Cache]:
         """Each layer's cache entries of prompts [B, T] padded at the end."""

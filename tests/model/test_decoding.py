@@ -13,7 +13,9 @@ from clearseek.model.rotary import (
     rotate_pairs,
     softmax_scale,
 )
-from tests.model.tiny import CONFIGS, LATENT, some_tokens, tiny_model
+from tests.model.tiny import CONFIGS, FAMILY_CONFIGS, LATENT, some_tokens, tiny_model
+
+EVERY = CONFIGS | FAMILY_CONFIGS
 
 TOLERANCE = 1e-5
 
@@ -50,10 +52,10 @@ def decoded_logits(model, tokens, prompt_lengths, cache_length):
     return logits
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EVERY)
 def test_decoding_from_the_cache_equals_the_full_pass(name):
     """Absorbed latent attention equals the expanded form; rows of different lengths share the batch."""
-    model = tiny_model(CONFIGS[name])
+    model = tiny_model(EVERY[name])
     tokens = some_tokens(model.config, rows=3, length=24)
     with torch.no_grad():
         expected = full_logits(model, tokens)
@@ -62,10 +64,10 @@ def test_decoding_from_the_cache_equals_the_full_pass(name):
     assert (found - expected)[decoded].abs().max() <= TOLERANCE * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_document_does_not_see_its_neighbours_in_a_packed_row(name):
     """Every document of a row gives the logits it gives alone; rotary only sees distances."""
-    model = tiny_model(CONFIGS[name])
+    model = tiny_model(EVERY[name])
     tokens = some_tokens(model.config, rows=1, length=24)
     segments = torch.tensor([[1] * 7 + [2] * 10 + [3] * 4 + [0] * 3])
     with torch.no_grad():
@@ -75,9 +77,23 @@ def test_a_document_does_not_see_its_neighbours_in_a_packed_row(name):
             assert (packed[:, start:end] - alone).abs().max() <= 2 * TOLERANCE * alone.abs().max()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EVERY)
+def test_completions_that_share_a_prompt_are_as_if_each_had_its_own(name):
+    """Windows, sinks and positions count through the prompt, whatever stands between."""
+    model = tiny_model(EVERY[name])
+    tokens = some_tokens(model.config, rows=1, length=20)
+    segments = torch.tensor([[1] * 8 + [2] * 5 + [3] * 7])
+    parents = torch.tensor([[1] * 20])
+    with torch.no_grad():
+        packed = model.logits(model(tokens, segments, depth=0, parents=parents).states)
+        for start, end in ((8, 13), (13, 20)):
+            alone = full_logits(model, torch.cat((tokens[:, :8], tokens[:, start:end]), dim=1))[:, 8:]
+            assert (packed[:, start:end] - alone).abs().max() <= 2 * TOLERANCE * alone.abs().max()
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_padding_and_other_rows_change_nothing(name):
-    model = tiny_model(CONFIGS[name])
+    model = tiny_model(EVERY[name])
     tokens = some_tokens(model.config, rows=2, length=12)
     wide = torch.full((3, 20), 2)
     wide[:2, :12] = tokens

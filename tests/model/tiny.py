@@ -1,9 +1,13 @@
 """Decoders of every shape we support, small enough to compare in milliseconds, with weights that matter."""
 
+from pathlib import Path
+
 import torch
 
 from clearseek.config.model import ModelConfig, RopeScaling
 from clearseek.model.decoder import Decoder
+from clearseek.model.families import config_from_published
+from tests.model.published import SHAPES, config_json
 
 DENSE_LATENT = {
     "family": "deepseek_v3",
@@ -62,6 +66,12 @@ CONFIGS = {
     ),
     "llama": ModelConfig(family="llama", **GROUPED, rms_norm_eps=1e-5),
     "llama without groups": ModelConfig(family="llama", **GROUPED | {"num_key_value_heads": None}),
+}
+
+
+FAMILY_CONFIGS = {
+    f"{architecture} {shape}": config_from_published(config_json(architecture, shape), Path("config.json"))
+    for architecture, shape in SHAPES
 }
 
 

@@ -1,21 +1,12 @@
 """Counted arithmetic against the model itself and against torch's own counter."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clearseek.model.decoder import Decoder
-from clearseek.model.families import config_from_published
 from clearseek.train.flops import forward_flops, num_parameters, training_flops
-from tests.model.published import SHAPES, config_json
-from tests.model.tiny import CONFIGS, some_tokens, tiny_model
-
-FAMILY_CONFIGS = {
-    f"{architecture} {shape}": config_from_published(config_json(architecture, shape), Path("config.json"))
-    for architecture, shape in SHAPES
-}
+from tests.model.tiny import CONFIGS, FAMILY_CONFIGS, some_tokens, tiny_model
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, *FAMILY_CONFIGS])
