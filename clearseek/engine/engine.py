@@ -20,6 +20,7 @@ from clearseek.engine.streams import uniforms
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
+from clearseek.model.indexer import Indexer
 from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.layers import RMSNorm
 
@@ -35,13 +36,13 @@ _SHRINK_AT = 0.6  # occupied share below which the tail of a batch drops its emp
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
     """A frozen copy with its layers in the compute dtype; what training keeps in fp32 stays in fp32.
 
-    Routers decide by small differences: rounded weights would choose other experts.
+    Routers and indexers decide by small differences: rounded weights would choose otherwise.
     """
     copied = copy.deepcopy(model).requires_grad_(False).eval()
     for layer in copied.layers:
         layer.to(dtype)
     for module in copied.modules():
-        if isinstance(module, (RMSNorm, Router)):
+        if isinstance(module, (RMSNorm, Router, Indexer)):
             module.float()
     with torch.no_grad():
         for ours, theirs in zip(copied.state_dict().values(), model.state_dict().values(), strict=True):

@@ -221,7 +221,9 @@ class GroupedQueryAttention(nn.Module):
             visible = visible.expand(-1, -1, length, -1).repeat(1, 1, group, 1)
         sinks = None
         if self.sinks is not None:
-            sinks = self.sinks.repeat_interleave(length).view(self.kv_heads, group * length, 1)
+            sinks = (
+                self.sinks.to(query.dtype).repeat_interleave(length).view(self.kv_heads, group * length, 1)
+            )
         mixed = attend(stacked, key, value, visible, self.scale, sinks)
         mixed = mixed.reshape(batch, self.num_heads, length, self.value_size)
         return self.out(mixed.transpose(1, 2).flatten(-2))

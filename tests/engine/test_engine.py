@@ -1,5 +1,7 @@
 """Generation against the plain forward pass: same numbers, whatever the batch, the slots and the order."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.streams import uniforms
 from clearseek.model.log_probs import log_probs_from_logits
-from tests.model.tiny import CONFIGS, some_tokens, tiny_model
+from tests.model.tiny import CONFIGS, FAMILY_CONFIGS, some_tokens, tiny_model
 
 FAMILIES = [
     "deepseek_v3",
@@ -22,7 +24,7 @@ NEVER = -1  # an end-of-sentence id that is never drawn
 
 
 def engine_of(name="deepseek_v3", eos_id=NEVER, num_slots=256, dtype=torch.float32):
-    return Engine(tiny_model(CONFIGS[name]), eos_id, dtype, num_slots)
+    return Engine(tiny_model((CONFIGS | FAMILY_CONFIGS)[name]), eos_id, dtype, num_slots)
 
 
 def requests_of(config, lengths=(3, 7, 1, 5), samples=3, **sampling):
@@ -42,8 +44,9 @@ def full_log_probs(engine, tokens, temperature):
         return log_probs_from_logits(engine.model.logits(states), temperature)[0]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(
+    ("name", "temperature"), [*product(FAMILIES, (1.0, 0.7)), *product(FAMILY_CONFIGS, [1.0])]
+)
 def test_log_probs_are_those_of_a_full_pass(name, temperature):
     """T5: what the sampler says of a token is what the trainer computes for it, to 1e-5 in fp32."""
     engine = engine_of(name)
@@ -54,6 +57,22 @@ def test_log_probs_are_those_of_a_full_pass(name, temperature):
             expected = full_log_probs(engine, tokens, temperature)[len(request.prompt) - 1 : -1]
             found = expected.gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
             torch.testing.assert_close(torch.tensor(completion.log_probs), found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILY_CONFIGS if name.endswith(" 0")])
+def test_the_sampler_in_bf16_agrees_with_the_trainer_s_weights_in_fp32(name):
+    """The trainer casts fp32 weights as it goes, the sampler holds rounded ones: both mean the same."""
+    model = tiny_model(FAMILY_CONFIGS[name], std=0.08)
+    (request,) = requests_of(model.config, lengths=(7,), samples=8, max_tokens=12)
+    differences = []
+    for completion in Engine(model, NEVER, torch.bfloat16).generate([request])[0]:
+        row = torch.tensor([[*request.prompt, *completion.tokens]])
+        with torch.no_grad():
+            logits = model.logits(model(row, torch.ones_like(row), torch.bfloat16, 0).states)
+        scores = log_probs_from_logits(logits, 1.0)[0, 6:-1]
+        found = scores.gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
+        differences.append((found - torch.tensor(completion.log_probs)).abs())
+    assert torch.cat(differences).mean() < 0.02
 
 
 def test_truncated_sampling_reports_untruncated_log_probs():
