@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(call fingerprint,constraints.txt)
 PEERS_STAMP := $(PEERS)/.installed-$(call fingerprint,constraints-peers.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format peers bench clean
+.PHONY: help setup train test test-slow test-peers check format peers bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -28,6 +28,9 @@ test: setup  ## the fast tests (ARGS="-k name" picks some)
 
 test-slow: setup  ## the slow tests
 	$(VENV)/bin/python -m pytest -q tests/slow $(ARGS)
+
+test-peers: peers  ## the tests that compare with transformers and PEFT
+	$(PEERS)/bin/python -m pytest -q $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
 
 check: setup  ## lint, format, types, floors of the house
 	$(VENV)/bin/ruff check
