@@ -9,17 +9,17 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 _BASE_UNITS = 2**27  # one unit: a character made; a conversation of 1 MB takes some ten million
 _UNITS_PER_INPUT = 64  # besides, for every character and element of the conversation
-_TICK = 64  # a loop round or a call, about a microsecond of work
-_LOOK = 16  # an element of a container looked at
+_TICK = 64  # a loop round or a filter, about a microsecond of work
+_LOOK = 32  # an element of a container looked at
 _DEEPEST = 64  # containers within containers
 _MOST_BITS = 4096  # of a whole number
-_CPU_SECONDS = 10.0
+_CPU_SECONDS = 5.0
 _CLOCK_SECONDS = 0.05  # how long the processor's clock, slow to read, is left unread
-_GROUPS = (set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
+_GROUPS: tuple[type, ...] = (set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 _PERCENT_FORMAT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?")
 _DIGITS = re.compile(r"\d+")
 
@@ -54,7 +54,7 @@ class Meter:
             self._next_look = now + _CLOCK_SECONDS
 
     def tick(self, static: int = 0) -> None:
-        """One loop round or call, and the fixed text that it may write."""
+        """One loop round, filter or call, and the fixed text that it may write."""
         self.spend(_TICK + static)
 
     def admit(self, value: Any) -> Any:
@@ -182,7 +182,7 @@ def _parts(value: Any) -> Sequence[Any] | None:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     if isinstance(value, _GROUPS):
-        return list(value)
+        return [*cast(Iterable[Any], value)]
     try:
         attributes = object.__getattribute__(value, "_Namespace__attrs")  # a namespace, as Jinja stores it
     except AttributeError:

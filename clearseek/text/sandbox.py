@@ -23,9 +23,11 @@ from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
 _TICK, _ADMIT, _READ = "meter tick", "meter admit", "meter read"
 # Filters that may take time with the square of what they are given.
 _SUPERLINEAR = ("urlize", "striptags", "wordwrap", "xmlattr", "sum", "wordcount", "title", "pprint")
-_COMPARING_TESTS = ("eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">")
-_MORE_COMPARING_TESTS = ("greaterthan", "ge", ">=", "in")
+_COMPARING_TESTS = ("eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "in") + (
+    "gt", ">", "greaterthan", "ge", ">=",
+)  # fmt: skip
 _LONGEST_DATE_FORMAT = 1000
+_CALL = 128  # units of a call besides its tick
 
 
 def chat_environment() -> jinja2.Environment:
@@ -47,9 +49,10 @@ def chat_environment() -> jinja2.Environment:
         "namespace": _TemplateNamespace,
         "lipsum": _lipsum,
     }
-    environment.filters = {name: _metered(name, work) for name, work in environment.filters.items()}
-    for name in (*_COMPARING_TESTS, *_MORE_COMPARING_TESTS):
-        environment.tests[name] = _metered_test(environment.tests[name])
+    filters: dict[str, Any] = environment.filters
+    environment.filters = {name: _metered(name, work) for name, work in filters.items()}
+    tests: dict[str, Any] = environment.tests
+    environment.tests |= {name: _metered_test(tests[name]) for name in _COMPARING_TESTS}
     environment.filters |= {_TICK: _tick, _ADMIT: _admit, _READ: _read}
     return environment
 
@@ -75,7 +78,7 @@ class _MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __called: Any, *args: Any, **kwargs: Any) -> Any:
         meter = CURRENT_METER.get()
-        meter.tick()
+        meter.tick(_CALL)
         owner = getattr(__called, "__self__", None)
         if isinstance(owner, str | bytes | int | list | tuple | dict):
             name = __called.__name__
@@ -200,7 +203,7 @@ def _refuse_private(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a namespace has no attributes with underscores ({name!r})")
 
 
-def _passed(name: str, node: nodes.Expr) -> nodes.Filter:
+def _passed(name: str, node: Any) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
@@ -278,8 +281,10 @@ def _foresee_filter(meter: Meter, name: str, value: Any, given: Sequence[Any]) -
         meter.spend((1 + length) * (1 + _length_of_texts(given)))
     elif name in ("center", "batch", "slice", "round"):
         meter.spend(numbers * numbers if name == "round" else 8 * numbers)
-    elif name in ("list", "sort", "unique", "reverse", "dictsort", "groupby", "sum", "min", "max"):
-        meter.spend(8 * length if isinstance(value, str | range) else meter.size(value))
+    elif name in ("sort", "unique", "dictsort", "groupby", "min", "max"):
+        meter.spend(64 * length + meter.size(value))
+    elif name in ("list", "reverse"):
+        meter.spend(8 * length)
 
 
 def _length_of_texts(values: Iterable[Any]) -> int:

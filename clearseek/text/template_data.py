@@ -32,9 +32,12 @@ def plain_value(value: Any, place: str) -> Any:
         return {plain_value(key, place): plain_value(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(plain_value(item, place) for item in value)
-    for plain in (str, int, float):
-        if isinstance(value, plain):
-            return plain.__new__(plain, value)
+    if isinstance(value, str):  # subclasses, such as enumerations, as what they are underneath
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     raise InputError(f"{place}: a chat template takes JSON values, not {type(value).__name__}")
 
 
