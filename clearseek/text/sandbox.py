@@ -23,8 +23,8 @@ from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
 _TICK, _ADMIT, _READ = "meter tick", "meter admit", "meter read"
 # Filters that may take time with the square of what they are given.
 _SUPERLINEAR = ("urlize", "striptags", "wordwrap", "xmlattr", "sum", "wordcount", "title", "pprint")
-_COMPARING_TESTS = ("eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "in") + (
-    "gt", ">", "greaterthan", "ge", ">=",
+_COMPARING_TESTS = (
+    "eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan", "ge", ">=", "in",
 )  # fmt: skip
 _LONGEST_DATE_FORMAT = 1000
 _CALL = 128  # units of a call besides its tick
