@@ -18,6 +18,8 @@ _LOOK = 32  # an element of a container looked at
 _DEEPEST = 64  # containers within containers
 _MOST_BITS = 4096  # of a whole number
 _CPU_SECONDS = 5.0
+_SECONDS_PER_INPUT = 1e-5  # some templates look at every message for every message
+_MOST_CPU_SECONDS = 60.0
 _CLOCK_SECONDS = 0.05  # how long the processor's clock, slow to read, is left unread
 _GROUPS: tuple[type, ...] = (set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 _PERCENT_FORMAT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?")
@@ -32,15 +34,18 @@ class Meter:
     """The units left to one rendering."""
 
     def __init__(self) -> None:
-        """Start with what an empty conversation may cost, and the processor's clock now."""
+        """Start with what an empty conversation may cost, and with the processor's clock as it is."""
         self.left = _BASE_UNITS
         self._known: dict[int, int] = {}
         self._began = time.thread_time()
+        self._seconds = _CPU_SECONDS
         self._next_look = time.monotonic() + _CLOCK_SECONDS
 
     def allow_for(self, value: Any) -> None:
         """Allow for an input of the template; what it holds must live and stay as it is while it renders."""
-        self.left += _UNITS_PER_INPUT * self._learn(value)
+        units = self._learn(value)
+        self.left += _UNITS_PER_INPUT * units
+        self._seconds = min(self._seconds + _SECONDS_PER_INPUT * units, _MOST_CPU_SECONDS)
 
     def spend(self, units: int) -> None:
         """Take units; raises TemplateLimit where none are left, or where the clock has run out."""
@@ -49,8 +54,8 @@ class Meter:
             raise TemplateLimit("it makes more than a chat template may; it may loop without end")
         now = time.monotonic()
         if now > self._next_look:
-            if time.thread_time() - self._began > _CPU_SECONDS:
-                raise TemplateLimit(f"it took more than {_CPU_SECONDS:g} seconds; it may loop without end")
+            if time.thread_time() - self._began > self._seconds:
+                raise TemplateLimit(f"it took more than {self._seconds:.0f} seconds; it may loop without end")
             self._next_look = now + _CLOCK_SECONDS
 
     def tick(self, static: int = 0) -> None:
