@@ -36,12 +36,8 @@ def add_declared_tokens(
 
     `library` is the tokenizers module. Raises InputError where a token has another id than the config says.
     """
-    listed = config.get("added_tokens_decoder")
-    objects = {int(index): token for index, token in listed.items()} if isinstance(listed, dict) else {}
-    for index, token in sorted(objects.items()):
-        content = token_text(token)
-        if content is None:
-            raise InputError(f"added_tokens_decoder.{index} is not a token: it has no content")
+    for index, token in _listed_tokens(config):
+        content = token["content"]
         options = {key: bool(token.get(key, False)) for key in ("lstrip", "rstrip", "single_word", "special")}
         normalized = bool(token.get("normalized", not options["special"]))
         backend.add_tokens([library.AddedToken(content, normalized=normalized, **options)])
@@ -56,3 +52,16 @@ def add_declared_tokens(
         # one that is not in the vocabulary at all would get an id that the model has no embedding for
         if text is not None and text not in known and backend.token_to_id(text) is not None:
             backend.add_special_tokens([text])
+
+
+def _listed_tokens(config: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """The config's added tokens with their ids, in the order of the ids."""
+    listed = config.get("added_tokens_decoder") or {}
+    if not isinstance(listed, dict):
+        raise InputError("added_tokens_decoder must be a table from ids to tokens")
+    for index, token in listed.items():
+        if not index.isdecimal() or not isinstance(token, dict) or token_text(token) is None:
+            raise InputError(
+                f"added_tokens_decoder.{index} must be a token, an object with content, under its id"
+            )
+    return sorted(((int(index), token) for index, token in listed.items()), key=lambda pair: pair[0])
