@@ -4,9 +4,8 @@ Jinja's sandbox keeps a template from the interpreter, not from its time and mem
 filters, operators and whatever makes a container therefore pass by the `Meter` of the rendering.
 """
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -17,15 +16,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatt
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
+from clearseek.text.meter import CURRENT_METER, TemplateLimit
+from clearseek.text.metered_filters import ADMIT, READ, TICK, finalize, meter_operations
 
-# Names with a blank, which no template can write.
-_TICK, _ADMIT, _READ = "meter tick", "meter admit", "meter read"
-# Filters that may take time with the square of what they are given.
-_SUPERLINEAR = ("urlize", "striptags", "wordwrap", "xmlattr", "sum", "wordcount", "title", "pprint")
-_COMPARING_TESTS = (
-    "eq", "==", "equalto", "ne", "!=", "lt", "<", "lessthan", "le", "<=", "gt", ">", "greaterthan", "ge", ">=", "in",
-)  # fmt: skip
 _LONGEST_DATE_FORMAT = 1000
 _CALL = 128  # units of a call besides its tick
 
@@ -39,7 +32,7 @@ def chat_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationTag, loopcontrols],
-        finalize=_finalize,
+        finalize=finalize,
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {
@@ -49,11 +42,7 @@ def chat_environment() -> jinja2.Environment:
         "namespace": _TemplateNamespace,
         "lipsum": _lipsum,
     }
-    filters: dict[str, Any] = environment.filters
-    environment.filters = {name: _metered(name, work) for name, work in filters.items()}
-    tests: dict[str, Any] = environment.tests
-    environment.tests |= {name: _metered_test(tests[name]) for name in _COMPARING_TESTS}
-    environment.filters |= {_TICK: _tick, _ADMIT: _admit, _READ: _read}
+    meter_operations(environment.filters, environment.tests)
     return environment
 
 
@@ -124,20 +113,20 @@ class _MeterInserter(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         if node.test is not None:  # it is asked of every element before the body sees one
-            node.iter = _passed(_READ, node.iter)
+            node.iter = _passed(READ, node.iter)
         return self._with_tick(node)
 
     def _with_tick(self, node: Any) -> nodes.Node:
         static = sum(len(data.data) for data in node.find_all(nodes.TemplateData))
         self.generic_visit(node)
-        tick = _passed(_TICK, nodes.Const(static, lineno=node.lineno))
+        tick = _passed(TICK, nodes.Const(static, lineno=node.lineno))
         node.body.insert(0, nodes.ExprStmt(tick, lineno=node.lineno))
         return node
 
     visit_Macro = visit_CallBlock = visit_FilterBlock = visit_AssignBlock = visit_Block = _with_tick
 
     def _admitted(self, node: Any) -> nodes.Node:
-        return _passed(_ADMIT, self.generic_visit(node))
+        return _passed(ADMIT, self.generic_visit(node))
 
     visit_Concat = _admitted
 
@@ -214,92 +203,7 @@ def _is_constant(node: nodes.Node) -> bool:
 
 
 def _read_unless_constant(node: nodes.Expr) -> nodes.Expr:
-    return node if _is_constant(node) else _passed(_READ, node)
-
-
-@jinja2.pass_context  # what is passed the context is not computed when the template is compiled
-def _tick(context: Any, static: int) -> None:
-    CURRENT_METER.get().tick(static)
-
-
-def _admit(value: Any) -> Any:
-    return CURRENT_METER.get().admit(value)
-
-
-def _read(value: Any) -> Any:
-    return CURRENT_METER.get().read(value)
-
-
-@jinja2.pass_context
-def _finalize(context: Any, value: Any) -> Any:
-    """What a template writes."""
-    meter = CURRENT_METER.get()
-    if isinstance(value, str):
-        meter.spend(len(value))
-    else:
-        meter.spend(meter.size(value))
-    return value
-
-
-def _metered(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that pays before and after."""
-    first = 1 if hasattr(work, "jinja_pass_arg") else 0
-
-    @functools.wraps(work)
-    def metered(*args: Any, **kwargs: Any) -> Any:
-        meter = CURRENT_METER.get()
-        meter.tick()
-        if len(args) > first:
-            value = args[first]
-            if name == "join":
-                value = meter.listed(value)
-                args = (*args[:first], value, *args[first + 1 :])
-            _foresee_filter(meter, name, value, [*args[first + 1 :], *kwargs.values()])
-        return meter.admit(work(*args, **kwargs))
-
-    return metered
-
-
-def _foresee_filter(meter: Meter, name: str, value: Any, given: Sequence[Any]) -> None:
-    """Pay for what a filter will make of `value`, where that can be much more than `value`."""
-    length = len(value) if isinstance(value, str | list | tuple | dict | range) else 1
-    meter.spend(length // 64)
-    numbers = sum(abs(number) for number in given if isinstance(number, int))
-    if name in _SUPERLINEAR:
-        meter.spend((length // 4) ** 2)
-    if name == "join":
-        meter.foresee_join(given[0] if given else "", value)
-    elif name == "replace" and len(given) > 1:
-        meter.foresee_replacement(str(value), *given[:2])
-    elif name == "format":
-        meter.foresee_percent(value, tuple(given))
-    elif name == "indent":
-        meter.spend((1 + str(value).count("\n")) * (numbers + _length_of_texts(given)))
-    elif name == "tojson":
-        meter.spend(meter.size(value) * (1 + numbers + _length_of_texts(given)))
-    elif name in ("wordwrap", "xmlattr", "urlize", "truncate"):
-        meter.spend((1 + length) * (1 + _length_of_texts(given)))
-    elif name in ("center", "batch", "slice", "round"):
-        meter.spend(numbers * numbers if name == "round" else 8 * numbers)
-    elif name in ("sort", "unique", "dictsort", "groupby", "min", "max"):
-        meter.spend(64 * length + meter.size(value))
-    elif name in ("list", "reverse"):
-        meter.spend(8 * length)
-
-
-def _length_of_texts(values: Iterable[Any]) -> int:
-    """Characters of the texts among a filter's arguments, such as separators."""
-    flat = [part for value in values for part in (value if isinstance(value, list | tuple) else [value])]
-    return sum(len(value) for value in flat if isinstance(value, str))
-
-
-def _metered_test(work: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(work)
-    def metered(*args: Any) -> Any:
-        meter = CURRENT_METER.get()
-        return work(*map(meter.read, args))
-
-    return metered
+    return node if _is_constant(node) else _passed(READ, node)
 
 
 def _to_json(

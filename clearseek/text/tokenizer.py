@@ -175,6 +175,14 @@ class Tokenizer:
         """Number of token ids, special tokens included, and any ids left out below the last one."""
         return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
 
+    def require_room(self, num_embeddings: int, place: Path) -> None:
+        """Raise InputError where the model at `place` has no embedding for some token."""
+        if self.vocab_size > num_embeddings:
+            raise InputError(
+                f"{place}: the tokenizer has {self.vocab_size} tokens, the model only {num_embeddings}; "
+                "put the tokenizer that the model was trained with beside it"
+            )
+
     def has_tokens_of(self, other: "Tokenizer") -> bool:
         """Whether every id stands for the same token in both."""
         return bool(self._backend.get_vocab() == other._backend.get_vocab())
