@@ -46,7 +46,8 @@ def add_declared_tokens(
                 f"added_tokens_decoder.{index} is {content!r}, which has id {found} in tokenizer.json; "
                 "take both files from the same checkpoint"
             )
-    further = [token_text(token) for key in _FURTHER for token in config.get(key) or ()]
+    lists = (config.get(key) for key in _FURTHER)  # or tables, whose tokens are among the named ones
+    further = [token_text(token) for tokens in lists if isinstance(tokens, list) for token in tokens]
     known = {str(token.content) for token in backend.get_added_tokens_decoder().values()}
     for text in [*named.values(), *further]:
         # one that is not in the vocabulary at all would get an id that the model has no embedding for

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from clearseek.config.errors import InputError
 from clearseek.text.tokenizer import BOS, EOS, PAD, Tokenizer
@@ -203,3 +205,32 @@ def test_other_formats_are_told_how_to_be_converted(directory: Path, names: list
         (directory / name).write_bytes(b"")
     with pytest.raises(InputError, match=told):
         Tokenizer.load(directory)
+
+
+KEYS = ("content", "special", "lstrip", "0", "5", "-1", "default", "name", "template", "x_token")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 600) | st.sampled_from(["", BOS, EOS, "x", "{{ x", "{% for"]),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(KEYS), values, max_size=3),
+    max_leaves=6,
+)
+CONFIG_KEYS = (
+    "bos_token", "eos_token", "pad_token", "added_tokens_decoder", "additional_special_tokens",
+    "extra_special_tokens", "chat_template", "image_token", "eos_token_id",
+)  # fmt: skip
+
+
+@given(
+    tables=st.lists(st.dictionaries(st.sampled_from(CONFIG_KEYS), JSON, max_size=4), min_size=3, max_size=3)
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_files_declare_is_read_or_refused(directory: Path, tables: list[dict[str, Any]]) -> None:
+    names = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    for name, table in zip(names, tables, strict=True):
+        (directory / name).write_text(json.dumps(table), encoding="utf-8")
+    named = str(directory)
+    try:
+        Tokenizer.load(directory).encode_chat(USER)
+    except InputError as error:
+        named = str(error)
+    assert str(directory) in named
