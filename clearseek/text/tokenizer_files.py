@@ -81,17 +81,17 @@ def _refuse_other_formats(directory: Path) -> None:
     ranks = next(iter(sorted(directory.glob("*.tiktoken"))), None)
     code = next(iter(sorted(directory.glob("tokenization_*.py"))), None)
     if ranks is not None:
-        source = f"{code.name if code else 'its tokenizer code'}"
         raise InputError(
-            f"{ranks}: a tiktoken vocabulary without tokenizer.json; write one with transformers' "
-            f"convert_slow_tokenizer.TikTokenConverter({ranks.name!r}, pattern=..., "
-            f"extra_special_tokens=[...]).converted().save('tokenizer.json'), the pattern and the special "
-            f"tokens being those in {source}"
+            f"{ranks}: a tiktoken vocabulary without tokenizer.json; write one with transformers and tiktoken: "
+            f"TikTokenConverter({ranks.name!r}, pattern=..., extra_special_tokens=[...]).converted()"
+            ".save('tokenizer.json') of transformers.convert_slow_tokenizer, with the pattern and the special "
+            f"tokens that stand in {code.name if code else 'the code of that tokenizer'}"
         )
     if (directory / "tokenizer.model").is_file():
         raise InputError(
             f"{directory / 'tokenizer.model'}: a sentencepiece model without tokenizer.json; write one with "
-            "transformers and sentencepiece: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+            "transformers, sentencepiece and protobuf: "
+            "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
         )
     if code is not None:
         raise InputError(
