@@ -132,7 +132,7 @@ class ChatTemplate:
         context = {name: plain_value(value, name) for name, value in given.items()}
         context |= {"messages": seen, "add_generation_prompt": add_generation_prompt}
         source = self.named.get("tool_use", self.source) if tools is not None else self.source
-        rendered = self._render(source, {**self.special_tokens, **context})
+        rendered = self._render(source, context)
         return cut_continued(rendered, continued) if continue_final_message else rendered
 
     def render_problem(self, prompt: str) -> str:
@@ -161,7 +161,7 @@ class ChatTemplate:
         meter.allow_for(context)
         token = CURRENT_METER.set(meter)
         try:
-            return self._compile(source).render(context)
+            return self._compile(source).render({**self.special_tokens, **context})
         except (jinja2.TemplateError, TemplateLimit) as error:
             raise InputError(f"{self.place}: {error}") from error
         except (RecursionError, MemoryError) as error:

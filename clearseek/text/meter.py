@@ -20,7 +20,8 @@ _MOST_BITS = 4096  # of a whole number
 _CPU_SECONDS = 5.0
 _SECONDS_PER_INPUT = 1e-5  # some templates look at every message for every message
 _MOST_CPU_SECONDS = 60.0
-_CLOCK_SECONDS = 0.05  # how long the processor's clock, slow to read, is left unread
+_UNITS_PER_LOOK = 2**14  # after which the processor's clock, slow to read, is read again
+_SCALARS = frozenset((str, bytes, int, float, bool, type(None)))
 _GROUPS: tuple[type, ...] = (set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 _PERCENT_FORMAT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?")
 _DIGITS = re.compile(r"\d+")
@@ -39,36 +40,39 @@ class Meter:
         self._known: dict[int, int] = {}
         self._began = time.thread_time()
         self._seconds = _CPU_SECONDS
-        self._next_look = time.monotonic() + _CLOCK_SECONDS
+        self._next_look = self.left - _UNITS_PER_LOOK
 
     def allow_for(self, value: Any) -> None:
         """Allow for an input of the template; what it holds must live and stay as it is while it renders."""
         units = self._learn(value)
         self.left += _UNITS_PER_INPUT * units
+        self._next_look = self.left - _UNITS_PER_LOOK
         self._seconds = min(self._seconds + _SECONDS_PER_INPUT * units, _MOST_CPU_SECONDS)
 
     def spend(self, units: int) -> None:
         """Take units; raises TemplateLimit where none are left, or where the clock has run out."""
-        self.left -= abs(units)
+        self.left -= units
+        if self.left < self._next_look:
+            self._look()
+
+    def _look(self) -> None:
         if self.left < 0:
             raise TemplateLimit("it makes more than a chat template may; it may loop without end")
-        now = time.monotonic()
-        if now > self._next_look:
-            if time.thread_time() - self._began > self._seconds:
-                raise TemplateLimit(f"it took more than {self._seconds:.0f} seconds; it may loop without end")
-            self._next_look = now + _CLOCK_SECONDS
+        if time.thread_time() - self._began > self._seconds:
+            raise TemplateLimit(f"it took more than {self._seconds:.0f} seconds; it may loop without end")
+        self._next_look = max(self.left - _UNITS_PER_LOOK, 0)
 
     def tick(self, static: int = 0) -> None:
         """One loop round, filter or call, and the fixed text that it may write."""
-        self.spend(_TICK + static)
+        self.spend(_TICK + abs(static))
 
     def admit(self, value: Any) -> Any:
         """Pay for a value that the template made and hand it on; an iterator pays as it is read."""
         if isinstance(value, str | bytes):
             self.spend(len(value))
-        elif isinstance(value, Iterator):
-            return self._paid(value)
-        elif not isinstance(value, int | float) and value is not None:
+        elif type(value) not in _SCALARS:
+            if isinstance(value, Iterator):
+                return self._paid(value)
             self.size(value)
         return value
 
@@ -76,7 +80,7 @@ class Meter:
         """Pay for comparing or searching a value, and hand it on."""
         if isinstance(value, str | bytes):
             self.spend(1 + len(value) // 64)
-        elif not isinstance(value, int | float) and value is not None:
+        elif type(value) not in _SCALARS:
             self.spend(self.size(value))
         return value
 
@@ -101,10 +105,14 @@ class Meter:
         return total
 
     def _learn(self, value: Any) -> int:
+        """Remember the size of every container in an input, so that it is never counted again."""
         parts = _parts(value)
         if parts is None:
-            return len(value) + 1 if isinstance(value, str) else 1
-        self._known[id(value)] = total = 1 + sum(self._learn(part) for part in parts)
+            return 1
+        total = 1
+        for part in parts:
+            total += 1 + len(part) if type(part) is str else self._learn(part)
+        self._known[id(value)] = total
         return total
 
     def _paid(self, values: Iterable[Any]) -> Iterator[Any]:
@@ -180,10 +188,11 @@ CURRENT_METER: ContextVar[Meter] = ContextVar("current_meter")
 
 def _parts(value: Any) -> Sequence[Any] | None:
     """What a container holds, keys included; None for anything else."""
-    if isinstance(value, str | int | float | bytes) or value is None:
+    kind = type(value)
+    if kind in _SCALARS:
         return None
-    if isinstance(value, list | tuple):
-        return value
+    if kind is list or isinstance(value, list | tuple):
+        return cast(Sequence[Any], value)
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     if isinstance(value, _GROUPS):

@@ -193,7 +193,7 @@ def test_a_base_model_is_saved_with_the_template_that_it_was_trained_in(
     ("names", "told"),
     [
         (["tokenizer.model"], r"tokenizer\.model: a sentencepiece model .* AutoTokenizer\.from_pretrained"),
-        (["qwen.tiktoken", "tokenization_qwen.py"], r"qwen\.tiktoken: .* those in tokenization_qwen\.py"),
+        (["qwen.tiktoken", "tokenization_qwen.py"], r"qwen\.tiktoken: .*stand in tokenization_qwen\.py"),
         (["hy.tiktoken"], r"hy\.tiktoken: .*TikTokenConverter\('hy\.tiktoken'"),
         (["tokenization_own.py"], r"tokenization_own\.py: the tokenizer is code"),
         ([], r"tokenizer\.json: no such file"),
