@@ -119,21 +119,42 @@ class ChatTemplate:
 
         `thinking` is passed as `thinking` and `enable_thinking`, the names that templates ask for (in ours:
         the generation prompt opens a thought, else closes it); None leaves it to the template. `tools` are
-        JSON schemas, `variables` what else the template knows, such as `reasoning_effort`.
+        JSON schemas, `variables` what else the template knows, such as `reasoning_effort`; a template does
+        not notice what it doesn't read, see `names_read`.
         `continue_final_message` leaves the last message open. Raises InputError where the template does not
         take these messages, or takes more time or memory than a template may.
         """
         if continue_final_message and add_generation_prompt:
             raise InputError("continue_final_message takes add_generation_prompt=False: one or the other")
-        seen = plain_messages(messages)
-        continued = mark_continued(seen) if continue_final_message else ""
         switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
         given = {"tools": tools, "documents": documents, **switches, **variables}
-        context = {name: plain_value(value, name) for name, value in given.items()}
+        try:
+            seen = plain_messages(messages)
+            context = {name: plain_value(value, name) for name, value in given.items()}
+        except RecursionError:
+            raise InputError("the conversation nests values too deep for a chat template") from None
+        continued = mark_continued(seen) if continue_final_message else ""
         context |= {"messages": seen, "add_generation_prompt": add_generation_prompt}
         source = self.named.get("tool_use", self.source) if tools is not None else self.source
         rendered = self._render(source, context)
         return cut_continued(rendered, continued) if continue_final_message else rendered
+
+    @cached_property
+    def names_read(self) -> frozenset[str]:
+        """Names that the templates read and don't set themselves: what may be given to `render`, and globals.
+
+        Raises InputError where a template is broken.
+        """
+        from jinja2 import TemplateError, meta
+
+        from clearseek.text.sandbox import chat_environment
+
+        environment = chat_environment()
+        try:
+            parsed = [environment.parse(source) for source in (self.source, *self.named.values())]
+        except (TemplateError, RecursionError, ValueError) as error:
+            raise InputError(f"{self.place}: {error}") from error
+        return frozenset(name for tree in parsed for name in meta.find_undeclared_variables(tree))
 
     def render_problem(self, prompt: str) -> str:
         """One user message and the opened answer, as text: what a problem looks like to the model."""

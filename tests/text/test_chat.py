@@ -174,3 +174,19 @@ def test_a_last_message_is_left_open(source: str, expected: str) -> None:
 def test_a_template_may_mark_what_was_said() -> None:
     source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}.{% endfor %}"
     assert ChatTemplate(source, None, "").render([user("q"), assistant("a")]) == "q.a."
+
+
+def test_what_a_template_reads_is_known() -> None:
+    assert {"messages", "add_generation_prompt", "thinking"} <= CHAT.names_read
+    assert "tools" not in CHAT.names_read
+    assert "tools" in ChatTemplate("", None, "", named={"tool_use": "{{ tools }}"}).names_read
+    with pytest.raises(InputError, match="chat template: "):
+        _ = ChatTemplate("{% for %}", None, "").names_read
+
+
+def test_values_that_nest_without_end_are_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(InputError, match="nests values too deep"):
+        CHAT.render([{"role": "user", "content": "q", "more": nested}])
