@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed-$(call fingerprint,constraints.txt)
 PEERS_STAMP := $(PEERS)/.installed-$(call fingerprint,constraints-peers.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-peers check format peers bench clean
+.PHONY: help setup train test test-slow test-peers check format peers published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -44,6 +44,14 @@ format: setup  ## put the source in its form
 
 peers: $(PEERS_STAMP)  ## make .venv-peers: clearseek beside transformers and TRL, for comparisons
 
+PUBLISHED := llama_cpp_python-0.3.36
+published: setup  ## fetch published chat templates and vocabularies into .published/, for the tests that read them
+	@rm -rf .published && mkdir -p .published
+	@$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest .published \
+	    $(subst _,-,$(subst -,==,$(PUBLISHED)))
+	@tar -xzf .published/$(PUBLISHED).tar.gz -C .published --strip-components=4 $(PUBLISHED)/vendor/llama.cpp/models
+	@rm .published/$(PUBLISHED).tar.gz
+
 bench: bench-pretrain bench-rl  ## every benchmark beside its peers, one JSON object each
 
 bench-rl: peers  ## CPU-seconds of reinforcement learning beside TRL's
@@ -53,7 +61,7 @@ bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
 clean:  ## remove environments, caches and builds; runs/ stays
-	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find clearseek tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1) environment, $(2) what pip installs, $(3) stamp

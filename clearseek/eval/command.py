@@ -55,6 +55,7 @@ def evaluate_path(
     if recipe is None:
         longest = max(len(encode_problem(tokenizer, problem)) for problem in asked)
         budget = min(_MOST_TOKENS, max(decoder.config.max_position_embeddings - longest, 1))
+    tokenizer.require_room(decoder.config.vocab_size, directory)
     engine = Engine(decoder, tokenizer.eos_id, choice.dtype)
     sampling = Sampling(temperature, base.top_p, budget)
     groups = _answers(engine, tokenizer, asked, samples, sampling, seed, progress)

@@ -4,17 +4,20 @@ Templates are Jinja sources as published models carry them, rendered in a sandbo
 them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clearseek.config.errors import InputError
+from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
+from clearseek.text.template_data import cut_continued, mark_continued, plain_messages, plain_value
 from clearseek.text.thoughts import ThoughtParser
 
 if TYPE_CHECKING:
     import jinja2
+
+_LONGEST_TEMPLATE = 500_000  # characters; the longest published one has 17 thousand
 
 # DeepSeek-V3.1's format. System messages stand right after the beginning; thoughts of earlier turns are
 # dropped.
@@ -76,34 +79,82 @@ PLAIN_TEMPLATE = """\
 
 
 class ChatTemplate:
-    """A Jinja chat template with the begin and end tokens it may name."""
+    """A Jinja chat template, others that the model has besides it, and the special tokens they may name."""
 
-    def __init__(self, source: str, bos_token: str, eos_token: str, place: str = "chat template") -> None:
-        """`source` is compiled at first use; rendering then raises InputError, with `place`, where it is broken."""
+    def __init__(
+        self,
+        source: str,
+        bos_token: str | None,
+        eos_token: str,
+        place: str = "chat template",
+        special_tokens: Mapping[str, str] = MappingProxyType({}),
+        named: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`source` is compiled at first use; rendering then raises InputError, with `place`, where it is broken.
+
+        `special_tokens` are further ones by the names that templates use, such as `pad_token`; `named` are
+        further templates, of which `tool_use` is taken where tools are given.
+        """
         self.source = source
         self.place = place
         self.bos_token = bos_token
         self.eos_token = eos_token
+        named_here = {"eos_token": eos_token} | ({} if bos_token is None else {"bos_token": bos_token})
+        self.special_tokens = {**special_tokens, **named_here}
+        self.named = dict(named)
+        self._compiled: dict[str, jinja2.Template] = {}
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, thinking: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        thinking: bool | None = True,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
+        **variables: Any,
     ) -> str:
-        """The conversation as text; `thinking`: the generation prompt opens a thought, else closes it."""
-        import jinja2
+        """The conversation as text, as transformers' `apply_chat_template` renders it.
 
+        `thinking` is passed as `thinking` and `enable_thinking`, the names that templates ask for (in ours:
+        the generation prompt opens a thought, else closes it); None leaves it to the template. `tools` are
+        JSON schemas, `variables` what else the template knows, such as `reasoning_effort`; a template does
+        not notice what it doesn't read, see `names_read`.
+        `continue_final_message` leaves the last message open. Raises InputError where the template does not
+        take these messages, or takes more time or memory than a template may.
+        """
+        if continue_final_message and add_generation_prompt:
+            raise InputError("continue_final_message takes add_generation_prompt=False: one or the other")
+        switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
+        given = {"tools": tools, "documents": documents, **switches, **variables}
         try:
-            return self._compiled.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                thinking=thinking,
-                enable_thinking=thinking,  # the name that Qwen's templates use
-                bos_token=self.bos_token,
-                eos_token=self.eos_token,
-            )
-        except jinja2.TemplateError as error:
-            raise InputError(f"{self.place}: {error.message}") from error
-        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise InputError(f"{self.place}: it can't render these messages ({error})") from error
+            seen = plain_messages(messages)
+            context = {name: plain_value(value, name) for name, value in given.items()}
+        except RecursionError:
+            raise InputError("the conversation nests values too deep for a chat template") from None
+        continued = mark_continued(seen) if continue_final_message else ""
+        context |= {"messages": seen, "add_generation_prompt": add_generation_prompt}
+        source = self.named.get("tool_use", self.source) if tools is not None else self.source
+        rendered = self._render(source, context)
+        return cut_continued(rendered, continued) if continue_final_message else rendered
+
+    @cached_property
+    def names_read(self) -> frozenset[str]:
+        """Names that the templates read and don't set themselves: what may be given to `render`, and globals.
+
+        Raises InputError where a template is broken.
+        """
+        from jinja2 import TemplateError, meta
+
+        from clearseek.text.sandbox import chat_environment
+
+        environment = chat_environment()
+        try:
+            parsed = [environment.parse(source) for source in (self.source, *self.named.values())]
+        except (TemplateError, RecursionError, ValueError) as error:
+            raise InputError(f"{self.place}: {error}") from error
+        return frozenset(name for tree in parsed for name in meta.find_undeclared_variables(tree))
 
     def render_problem(self, prompt: str) -> str:
         """One user message and the opened answer, as text: what a problem looks like to the model."""
@@ -123,39 +174,29 @@ class ChatTemplate:
             return thought, None
         return thought, "".join(part for kind, part in events if kind == "answer").strip()
 
-    @cached_property
-    def _compiled(self) -> "jinja2.Template":
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    def _render(self, source: str, context: Mapping[str, Any]) -> str:
+        """`source` with these variables, on a meter; whatever goes wrong in it becomes an InputError."""
+        import jinja2
 
-        extensions: list[str | type[Extension]] = [loopcontrols]
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=extensions
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
-        return environment.from_string(self.source)
+        meter = Meter()
+        meter.allow_for(context)
+        token = CURRENT_METER.set(meter)
+        try:
+            return self._compile(source).render({**self.special_tokens, **context})
+        except (jinja2.TemplateError, TemplateLimit) as error:
+            raise InputError(f"{self.place}: {error}") from error
+        except (RecursionError, MemoryError) as error:
+            raise InputError(f"{self.place}: it nests or recurses too deep to be rendered") from error
+        except Exception as error:
+            raise InputError(f"{self.place}: it can't render these messages ({error})") from error
+        finally:
+            CURRENT_METER.reset(token)
 
+    def _compile(self, source: str) -> "jinja2.Template":
+        if source not in self._compiled:
+            from clearseek.text.sandbox import chat_environment
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own tojson escapes HTML; a prompt must not."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
+            if len(source) > _LONGEST_TEMPLATE:
+                raise TemplateLimit(f"it is longer than {_LONGEST_TEMPLATE} characters")
+            self._compiled[source] = chat_environment().from_string(source)
+        return self._compiled[source]

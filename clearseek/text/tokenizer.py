@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearseek.config.errors import InputError, RunError
-from clearseek.text.chat import DEEPSEEK_TEMPLATE, ChatTemplate
+from clearseek.text.chat import DEEPSEEK_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
 from clearseek.text.injection import PlainTextEncoder
-from clearseek.text.tokenizer_files import read_tokenizer_directory, write_tokenizer_directory
+from clearseek.text.special_tokens import add_declared_tokens
+from clearseek.text.tokenizer_files import (
+    TEMPLATE_FILE,
+    made_files,
+    read_tokenizer_directory,
+    write_tokenizer_directory,
+)
 
 if TYPE_CHECKING:
     import tokenizers
@@ -58,11 +64,19 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: "tokenizers.Tokenizer", chat: ChatTemplate, config: Mapping[str, Any]
+        self,
+        backend: "tokenizers.Tokenizer",
+        chat: ChatTemplate,
+        config: Mapping[str, Any],
+        published: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Wrap `backend`; `config` is a tokenizer_config.json's content, bos/eos/pad as strings or null."""
+        """Wrap `backend`; `config` is a tokenizer_config.json's content, bos/eos/pad as strings or null.
+
+        `published` are the files that the tokenizer came in, by name, which saving writes as they were.
+        """
         self._backend = backend
         self._config = dict(config)
+        self._published = published
         self.chat = chat
         self.bos_id = self._optional_id(config.get("bos_token"))
         eos_id = self._optional_id(config.get("eos_token"))
@@ -109,7 +123,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> "Tokenizer":
-        """Open a Hugging Face directory's tokenizer; InputError names the file that is missing or broken."""
+        """Open a Hugging Face directory's tokenizer; InputError names the file that is missing or broken.
+
+        Its special tokens may be strings or objects, in any of the files that have held them; without an
+        eos_token the end is the one that the model's generation_config.json or config.json names.
+        """
         files = read_tokenizer_directory(directory)
         try:
             backend = _library().Tokenizer.from_str(files.tokenizer_json)
@@ -118,23 +136,52 @@ class Tokenizer:
                 f"{directory / 'tokenizer.json'}: not a tokenizer file ({_one_line(error)})"
             ) from error
         try:
-            return cls(backend, files.chat, files.config)
+            add_declared_tokens(backend, _library(), files.config, files.named)
+            ends = (backend.id_to_token(index) for index in files.end_ids)
+            end = files.named.get("eos_token") or next(filter(None, ends), None)
+            config = {
+                **files.config,
+                **dict.fromkeys(("bos_token", "pad_token")),
+                **files.named,
+                "eos_token": end,
+            }
+            place = f"{directory}: chat template"
+            further = {name: text for name, text in files.templates.items() if name != "default"}
+            chat = ChatTemplate(
+                files.templates["default"], config["bos_token"], end or "", place, files.named, further
+            )
+            return cls(backend, chat, config, files.published)
         except InputError as error:
             raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from None
 
     def save(self, directory: Path) -> None:
-        """Write the directory that transformers' AutoTokenizer opens; raises RunError where it can't."""
+        """Write the directory that transformers' AutoTokenizer opens; raises RunError where it can't.
+
+        One that was loaded is written byte for byte as it was; a base model's gets the template it was
+        used with besides.
+        """
+        files = self._published or made_files(
+            self._backend.to_str(pretty=True), self._config, self.chat.source
+        )
+        if self.chat.source == PLAIN_TEMPLATE:
+            files = {**files, TEMPLATE_FILE: PLAIN_TEMPLATE.encode("utf-8")}
         try:
-            write_tokenizer_directory(
-                directory, self._backend.to_str(pretty=True), self._config, self.chat.source
-            )
+            write_tokenizer_directory(directory, files)
         except OSError as error:
             raise RunError(f"{directory}: the tokenizer could not be written ({error.strerror})") from error
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Number of token ids, special tokens included."""
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
+        """Number of token ids, special tokens included, and any ids left out below the last one."""
+        return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    def require_room(self, num_embeddings: int, place: Path) -> None:
+        """Raise InputError where the model at `place` has no embedding for some token."""
+        if self.vocab_size > num_embeddings:
+            raise InputError(
+                f"{place}: the tokenizer has {self.vocab_size} tokens, the model only {num_embeddings}; "
+                "put the tokenizer that the model was trained with beside it"
+            )
 
     def has_tokens_of(self, other: "Tokenizer") -> bool:
         """Whether every id stands for the same token in both."""
@@ -145,6 +192,7 @@ class Tokenizer:
         """sha256 (hex) over the vocabulary, the merges, the special tokens and the chat template."""
         content = {"tokenizer": json.loads(self._backend.to_str()), "chat": self.chat.source}
         content |= {name: self._config.get(name) for name in ("bos_token", "eos_token", "pad_token")}
+        content |= {"templates": self.chat.named} if self.chat.named else {}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -174,16 +222,36 @@ class Tokenizer:
         return (np.concatenate(pieces) if pieces else np.zeros(0, np.int32)), offsets
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, thinking: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        thinking: bool | None = True,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool = False,
+        **variables: Any,
     ) -> list[int]:
-        """Token ids of a conversation. Special tokens come from the template alone, never from a message.
+        """Token ids of a conversation as `ChatTemplate.render` writes it, which says what the arguments are.
 
-        An assistant message's own first `<think>` and `</think>` stay tags, for the template to drop or to
-        keep.
+        Special tokens come from the template alone, never from a message, a tool or a variable. An assistant
+        message's own first `<think>` and `</think>` stay tags, for the template to drop or to keep.
         """
-        guarded, mark = self._plain.guard(messages, (THINK_START, THINK_END))
-        rendered = self.chat.render(guarded, add_generation_prompt, thinking)
-        return self._plain.encode_guarded(rendered, mark, self.encode, self.encode_plain)
+
+        def render(messages: Sequence[Mapping[str, Any]], inputs: Mapping[str, Any]) -> str:
+            switches: dict[str, Any] = {
+                "thinking": thinking,
+                "continue_final_message": continue_final_message,
+            }
+            return self.chat.render(messages, add_generation_prompt, **switches, **inputs)
+
+        inputs = {"tools": tools, "documents": documents, **variables}
+        exact = render(messages, inputs)
+        guarded = self._plain.guard(messages, inputs, (THINK_START, THINK_END))
+        if guarded is None:
+            return self.encode(exact)
+        rendered = render(guarded.messages, guarded.inputs)
+        return self._plain.encode_guarded(rendered, exact, guarded, self.encode, self.encode_plain)
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """The text of `ids`. `skip_special` leaves out special tokens; thought tags are text and stay."""

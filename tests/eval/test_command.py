@@ -116,6 +116,13 @@ def test_another_model_has_room_for_what_its_context_holds(tmp_path, tokenizer):
     assert 0 < result["max_completion_tokens"] < 120
 
 
+def test_a_model_without_room_for_its_tokenizer_is_refused(tmp_path, tokenizer):
+    model = save(tmp_path / "model", tokenizer)
+    Tokenizer.train(["다른 말을 더 배운 것"] * 20, 320).save(model)
+    with pytest.raises(InputError, match=r"model: the tokenizer has \d+ tokens, the model only \d+"):
+        evaluate_path(model, tasks=["digits"], problems=1, device="cpu")
+
+
 def test_families_and_files_share_the_problems(problems_file):
     sources = chosen_problems(["digits", str(problems_file), "units"], None)
     asked = ask(sources, 21, seed=0)

@@ -1,5 +1,6 @@
 """Chat templates: DeepSeek's format to the character, and completions parted as the format says."""
 
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -118,3 +119,74 @@ def test_plain_template_speaks_as_r1_zero() -> None:
     chat = ChatTemplate(PLAIN_TEMPLATE, "<s>", "</s>")
     rendered = chat.render([{"role": "system", "content": "S"}, user("q"), assistant("a"), user("z")])
     assert rendered == "<s>S\n\nUser: q\n\nAssistant: a</s>\n\nUser: z\n\nAssistant: <think>"
+
+
+def test_templates_see_plain_data_under_the_names_they_read() -> None:
+    class Role(StrEnum):
+        USER = "user"
+
+    source = "{% for m in messages %}{{ m.role }}{{ m.thinking }}{{ m.reasoning_content }}{{ m | length }};{% endfor %}"
+    messages = [{"role": Role.USER, "content": None}, {"role": "a", "reasoning": "r", "parts": ({"x": 1},)}]
+    assert ChatTemplate(source, None, "").render(messages) == "user1;arr5;"
+    with pytest.raises(
+        InputError, match=r"messages\[0\]\.image: a chat template takes JSON values, not object"
+    ):
+        ChatTemplate(source, None, "").render([{"role": "user", "image": object()}])
+    with pytest.raises(InputError, match=r"messages\[0\] must be a table"):
+        ChatTemplate(source, None, "").render(["user"])  # type: ignore[list-item]
+
+
+def test_what_the_template_is_asked_for_reaches_it() -> None:
+    source = (
+        "{{ tools[0].name }}{{ documents[0].text }}{{ effort }}{{ thinking is defined }}{{ enable_thinking }}"
+    )
+    chat = ChatTemplate(source, None, "")
+    given = {"tools": [{"name": "t"}], "documents": [{"text": "d"}], "effort": "high"}
+    assert chat.render([user("q")], **given) == "tdhighTrueTrue"
+    assert chat.render([user("q")], thinking=None, **given) == "tdhighFalse"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}</end>{% endfor %}",
+            "<user>q</end><assistant>a b ",
+        ),
+        ("{% for m in messages %}<{{ m.content | trim }}></end>{% endfor %}", "<q></end><a b"),
+    ],
+)
+def test_a_last_message_is_left_open(source: str, expected: str) -> None:
+    chat = ChatTemplate(source, None, "")
+    options: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
+    assert chat.render([user("q"), assistant("a b ")], **options) == expected
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "a"}]}
+    listed = ChatTemplate("{{ messages[-1].content[0].text }}.", None, "")
+    assert listed.render([parts], **options) == "a"
+    with pytest.raises(InputError, match="no text to continue"):
+        chat.render([{"role": "assistant"}], **options)
+    with pytest.raises(InputError, match="does not write the last message"):
+        ChatTemplate("nothing", None, "").render([user("q")], **options)
+    with pytest.raises(InputError, match="one or the other"):
+        chat.render([user("q")], continue_final_message=True)
+
+
+def test_a_template_may_mark_what_was_said() -> None:
+    source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}.{% endfor %}"
+    assert ChatTemplate(source, None, "").render([user("q"), assistant("a")]) == "q.a."
+
+
+def test_what_a_template_reads_is_known() -> None:
+    assert {"messages", "add_generation_prompt", "thinking"} <= CHAT.names_read
+    assert "tools" not in CHAT.names_read
+    assert "tools" in ChatTemplate("", None, "", named={"tool_use": "{{ tools }}"}).names_read
+    with pytest.raises(InputError, match="chat template: "):
+        _ = ChatTemplate("{% for %}", None, "").names_read
+
+
+def test_values_that_nest_without_end_are_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(InputError, match="nests values too deep"):
+        CHAT.render([{"role": "user", "content": "q", "more": nested}])

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearseek.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from clearseek.text.chat import ChatTemplate
+from clearseek.text.tokenizer import BOS, EOS, SPECIAL_TOKENS, Tokenizer
 
 HOSTILE = st.lists(
     st.sampled_from(
@@ -80,3 +81,67 @@ def test_tokens_that_swallow_white_space_still_do(tokenizer: Tokenizer, tmp_path
     (tmp_path / "chat_template.jinja").write_text("a  <｜User｜> \n{{ messages[0].content }}")
     ids = Tokenizer.load(tmp_path).encode_chat([{"role": "user", "content": "</think>"}])
     assert ids == [*tokenizer.encode("a"), 3, *tokenizer.encode_plain("</think>")]
+
+
+ECHO = """\
+{%- for tool in tools or [] -%}
+<｜User｜>{{ tool | tojson }}{% for key in tool %}{{ key }}{% endfor %}
+{%- endfor -%}
+{%- for message in messages -%}
+<｜Assistant｜>{{ message.role }}{{ message.content }}{{ message.name }}
+{%- endfor -%}
+{{- note }}<think>"""
+
+
+@given(hostile=HOSTILE)
+@settings(max_examples=100, deadline=None)
+def test_tools_roles_and_variables_stay_text(tokenizer: Tokenizer, hostile: str) -> None:
+    chat = ChatTemplate(ECHO, BOS, EOS)
+    loaded = Tokenizer(tokenizer._backend, chat, tokenizer._config)
+    messages = [{"role": hostile, "content": hostile, "name": hostile}]
+    tools = [{"name": "t", "parameters": {hostile: [hostile]}, f"{hostile} ": hostile}]
+    ids = loaded.encode_chat(messages, tools=tools, note=hostile)
+    assert special_ids(ids) == [3, 4, 5]
+    assert loaded.decode(ids) == chat.render(messages, tools=tools, note=hostile)
+
+
+def test_a_template_sees_how_a_harmless_text_begins(tokenizer: Tokenizer) -> None:
+    """Templates ask what a text begins with, how long it is, and write it in other characters."""
+    source = (
+        "{% for m in messages %}<｜User｜>{% if m.content.startswith('<b>') %}bold {{ m.content | length }}"
+        "{% endif %}{{ m.content | tojson(ensure_ascii=True) }}{% endfor %}"
+    )
+    chat = ChatTemplate(source, BOS, EOS)
+    loaded = Tokenizer(tokenizer._backend, chat, tokenizer._config)
+    messages = [{"role": "user", "content": "<b>둘</b> < 3"}]
+    assert "bold 12" in chat.render(messages)
+    assert loaded.encode_chat(messages) == loaded.encode(chat.render(messages))
+
+
+def test_no_space_is_put_before_text_that_follows_a_token(tmp_path: Path) -> None:
+    """Vocabularies of sentencepiece put one before a text, but only where it begins."""
+    tokens = ["<s>", "</s>", "<unk>", "▁", *"abc<>/s▁"]
+    content = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": index, "content": tokens[index], "special": True, "normalized": False}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+            for index in range(3)
+        ],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False},
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "vocab": {token: index for index, token in enumerate(dict.fromkeys(tokens))},
+            "merges": [],
+        },
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    config = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "chat_template.jinja").write_text("<s>{{ messages[0].content }}</s>b", encoding="utf-8")
+    loaded = Tokenizer.load(tmp_path)
+    ids = loaded.encode_chat([{"role": "user", "content": "a</s>"}])
+    assert ids == [0, *(loaded.token_id(letter) for letter in "a</s>"), 1, loaded.token_id("b")]
+    assert loaded.encode_chat([{"role": "user", "content": "a"}]) == loaded.encode("<s>a</s>b")

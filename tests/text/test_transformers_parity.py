@@ -1,12 +1,14 @@
 """What we write, transformers opens: the same ids and the same rendered conversations."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clearseek.text.chat import ChatTemplate
-from clearseek.text.tokenizer import Tokenizer
+from clearseek.text.tokenizer import BOS, EOS, PAD, Tokenizer
+from clearseek.text.tokenizer import USER as USER_TAG
 
 transformers = pytest.importorskip("transformers")
 
@@ -79,3 +81,67 @@ def test_what_transformers_writes_we_read(tokenizer: Tokenizer, theirs: Any, tmp
     assert again.chat.source == tokenizer.chat.source
     assert again.encode_chat([SYSTEM, USER]) == tokenizer.encode_chat([SYSTEM, USER])
     assert (again.bos_id, again.eos_id, again.pad_id) == (0, 1, 2)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("config", "token_map"),
+    [
+        ({"bos_token": {"__type": "AddedToken", "content": BOS, "special": True}, "eos_token": EOS}, {}),
+        ({"eos_token": PAD}, {"bos_token": BOS, "eos_token": {"content": EOS, "lstrip": False}}),
+        (
+            {"eos_token": EOS, "added_tokens_decoder": {"1": {"content": EOS, "special": True}}},
+            {"bos_token": BOS},
+        ),
+        ({"eos_token": EOS, "image_token": PAD, "extra_special_tokens": {"audio_token": USER_TAG}}, {}),
+    ],
+)
+def test_special_tokens_have_the_names_that_transformers_gives_them(
+    tokenizer: Tokenizer, tmp_path: Path, config: dict[str, Any], token_map: dict[str, Any]
+) -> None:
+    tokenizer.save(tmp_path)
+    write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **config})
+    if token_map:
+        write_json(tmp_path / "special_tokens_map.json", token_map)
+    named = "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ audio_token }}"
+    (tmp_path / "chat_template.jinja").write_text(named, encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = Tokenizer.load(tmp_path)
+    assert ours.chat.render([USER]) == theirs.apply_chat_template([USER], tokenize=False)
+    assert (ours.bos_id, ours.eos_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    text = f"a{BOS}<think>{USER_TAG}b{PAD}"
+    assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("where", ["config", "files"])
+@pytest.mark.parametrize("tools", [None, [], [{"name": "t"}]])
+def test_named_templates_are_chosen_alike(
+    tokenizer: Tokenizer, tmp_path: Path, where: str, tools: list[dict[str, Any]] | None
+) -> None:
+    tokenizer.save(tmp_path)
+    if where == "config":
+        (tmp_path / "chat_template.jinja").unlink()
+        listed = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T{{ tools }}"}]
+        content = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        write_json(tmp_path / "tokenizer_config.json", {**content, "chat_template": listed})
+    else:
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("T{{ tools }}")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    options: dict[str, Any] = {"add_generation_prompt": True, "tools": tools, "thinking": True}
+    expected = theirs.apply_chat_template([USER], tokenize=False, **options)
+    assert Tokenizer.load(tmp_path).chat.render([USER], **options) == expected
+
+
+@pytest.mark.parametrize("content", ["17 이다. ", "<think>t</think>17", [{"type": "text", "text": "a "}]])
+@pytest.mark.parametrize("tail", ["", " | trim"])
+def test_a_continued_message_ends_alike(theirs: Any, content: Any, tail: str) -> None:
+    written = f"(m.content if m.content is string else m.content[0].text){tail}"
+    source = f"{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {written} }}}}</end>{{% endfor %}}"
+    messages = [USER, {"role": "assistant", "content": content}]
+    options: dict[str, Any] = {"add_generation_prompt": False, "continue_final_message": True}
+    expected = theirs.apply_chat_template(messages, chat_template=source, tokenize=False, **options)
+    assert ChatTemplate(source, BOS, EOS).render(messages, **options) == expected
