@@ -1,0 +1,157 @@
+"""Adapters beside PEFT's: the same logits merged, the same gradients of A and B, opened both ways.
+
+Run where peft and transformers are (`make peers`); skipped elsewhere.
+"""
+
+import json
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from clearseek.config.lora import Lora
+from clearseek.config.model import ModelConfig
+from clearseek.model.checkpoint import save_model
+from clearseek.model.lora import Adapter
+from clearseek.model.peft_format import read_adapter, write_adapter
+from tests.model.tiny import CONFIGS, LATENT, some_tokens, tiny_model
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+TOLERANCE = 1e-4
+LENGTH = 12
+ATTENTION = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
+ALL_EXPERTS = ModelConfig(**LATENT | {"num_dense_layers": 0, "num_shared_experts": 0})
+# every family by a shape and what PEFT can adapt of it: see peft_format.py on dense layers beside experts
+CASES = {
+    "llama": (CONFIGS["llama"], ["all-linear"]),
+    "llama, keys alone": (CONFIGS["llama"], ["k_proj", "up_proj"]),
+    "qwen3": (CONFIGS["qwen3"], ["all-linear"]),
+    "deepseek_v3 attention": (CONFIGS["deepseek_v3"], ATTENTION[1:]),
+    "deepseek_v3 attention without query latent": (
+        CONFIGS["deepseek_v3 without query latent"],
+        [ATTENTION[0], *ATTENTION[3:]],
+    ),
+}
+
+
+def adapter_over(config, targets, rslora=False):
+    """One whose B is not zero."""
+    settings = Lora(rank=4, alpha=6.0, targets=targets, rslora=rslora)
+    adapter = Adapter.fresh(config, settings, lambda name: sum(map(ord, name)), "targets")
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, b in adapter.factors.values():
+            b.copy_(0.3 * torch.randn(b.shape, generator=generator))
+    return adapter
+
+
+def saved(model, adapter, folder):
+    save_model(model, folder / "base", bos_id=0, eos_id=1, pad_id=2)
+    write_adapter(adapter, folder / "adapter", "base", adapter.state_dict())
+
+
+def their_base(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder / "base", dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    )
+
+
+def theirs(folder, trainable=False):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns of factors that it found no place for
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")  # no shared experts
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")  # it does use them
+        return peft.PeftModel.from_pretrained(their_base(folder), folder / "adapter", is_trainable=trainable)
+
+
+def our_logits(model, adapter, tokens):
+    states = functional_call(model, adapter.merged(model), (tokens, torch.ones_like(tokens)), {"depth": 0})
+    return model.logits(states.states)
+
+
+@pytest.mark.parametrize("rslora", [False, True], ids=["by rank", "by its root"])
+@pytest.mark.parametrize("name", CASES)
+def test_peft_opens_ours_with_the_same_logits_and_gradients(name, rslora, tmp_path):
+    config, targets = CASES[name]
+    model, adapter = tiny_model(config), adapter_over(config, targets, rslora)
+    saved(model, adapter, tmp_path)
+    other = theirs(tmp_path, trainable=True)
+    tokens = some_tokens(config, rows=2, length=LENGTH)
+
+    ours, expected = our_logits(model, adapter, tokens), other(tokens).logits
+    assert (ours - expected).abs().max().item() <= TOLERANCE
+    assert (ours - model.logits(model(tokens, torch.ones_like(tokens), depth=0).states)).abs().max() > 0.1
+
+    for logits in (ours, expected):
+        F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    found = dict(adapter.named_parameters())
+    checked = 0
+    for key, parameter in other.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        mine = found[key.removeprefix("base_model.model.").replace(".default", "")].grad
+        scale = parameter.grad.abs().max().item() + 1e-3
+        assert (mine - parameter.grad).abs().max().item() / scale <= TOLERANCE, key
+        checked += 1
+    assert checked == len(found)
+
+
+def test_peft_opens_adapted_experts(tmp_path):
+    """Experts by their single names, which PEFT stacks as it opens them."""
+    model = tiny_model(ALL_EXPERTS)
+    adapter = adapter_over(ALL_EXPERTS, ["all-linear"])
+    saved(model, adapter, tmp_path)
+    other = theirs(tmp_path)
+    tokens = some_tokens(ALL_EXPERTS, rows=2, length=LENGTH)
+    with torch.no_grad():
+        difference = (our_logits(model, adapter, tokens) - other(tokens).logits).abs().max().item()
+    print(f"max difference {difference:.1e}")
+    assert difference <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_peft_saves_opens_here(name, tmp_path):
+    """Its own target_modules (names spelt out), its own layout, merged: the same logits."""
+    config, targets = CASES[name]
+    model = tiny_model(config)
+    save_model(model, tmp_path / "base", bos_id=0, eos_id=1, pad_id=2)
+    names = targets[0] if targets == ["all-linear"] else targets
+    settings = peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=names, init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(0)
+    other = peft.get_peft_model(their_base(tmp_path), settings)
+    other.save_pretrained(tmp_path / "adapter")
+
+    adapter = read_adapter(tmp_path / "adapter", config)
+    tokens = some_tokens(config, rows=2, length=LENGTH)
+    with torch.no_grad():
+        expected = other(tokens).logits
+        merged = adapter.merged_model(model)
+        found = merged.logits(merged(tokens, torch.ones_like(tokens), depth=0).states)
+        other.merge_and_unload().save_pretrained(tmp_path / "merged")
+    assert (found - expected).abs().max().item() <= TOLERANCE
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 3
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        assert (found - whole(tokens).logits).abs().max().item() <= TOLERANCE
+
+
+def test_an_expression_names_what_it_names_there(tmp_path):
+    config = CONFIGS["llama"]
+    save_model(tiny_model(config), tmp_path / "base", bos_id=0, eos_id=1, pad_id=2)
+    settings = peft.LoraConfig(r=2, target_modules=r".*\.[12]\..*(q_proj|down_proj)", task_type="CAUSAL_LM")
+    peft.get_peft_model(their_base(tmp_path), settings).save_pretrained(tmp_path / "adapter")
+    adapter = read_adapter(tmp_path / "adapter", config)
+    assert sorted(adapter.modules) == [
+        "model.layers.1.mlp.down_proj",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.2.mlp.down_proj",
+        "model.layers.2.self_attn.q_proj",
+    ]
