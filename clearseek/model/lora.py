@@ -102,6 +102,13 @@ class Adapter:
             parameter.data = parameter.data.to(device)
         return self
 
+    def frozen(self) -> "Adapter":
+        """A copy that learns no more."""
+        copied = Adapter(self.settings, self.modules, {n: (a.detach().clone(), b.detach().clone()) for n, (a, b) in self.factors.items()})
+        for _, parameter in copied.named_parameters():
+            parameter.requires_grad_(False)
+        return copied
+
     @property
     def num_parameters(self) -> int:
         """Elements of all factors."""

@@ -54,6 +54,12 @@ def read_settings(directory: Path, config: ModelConfig) -> Lora:
     return Lora(rank=rank, alpha=float(alpha), targets=targets, rslora=bool(table.get("use_rslora")))
 
 
+def dropout_of(directory: Path) -> float:
+    """The dropout that an adapter was trained with; it says nothing about what the factors compute."""
+    path = directory / ADAPTER_CONFIG_FILE
+    return float(read_json(path).get("lora_dropout") or 0.0) if path.is_file() else 0.0
+
+
 def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
     """The adapter in a directory, for a model of `config`, on the CPU in fp32.
 
@@ -74,8 +80,8 @@ def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
     return Adapter(settings, modules, factors)
 
 
-def write_adapter(adapter: Adapter, directory: Path, base: str, factors: dict[str, Tensor]) -> None:
-    """Write the adapter, its `factors` gathered, as PEFT opens it over `base`, a name for people. Raises OSError."""
+def write_adapter(adapter: Adapter, directory: Path, base: str) -> None:
+    """Write an adapter as PEFT opens it over `base`, a name for people. Raises OSError."""
     settings = adapter.settings
     directory.mkdir(parents=True, exist_ok=True)
     table = {
@@ -96,7 +102,7 @@ def write_adapter(adapter: Adapter, directory: Path, base: str, factors: dict[st
     }
     text = json.dumps(table, indent=2, ensure_ascii=False, sort_keys=True)
     (directory / ADAPTER_CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    tensors = {f"{_PREFIX}{name}": tensor for name, tensor in factors.items()}
+    tensors = {f"{_PREFIX}{name}": tensor for name, tensor in adapter.state_dict().items()}
     save_tensors(directory / ADAPTER_FILE, tensors, {"format": "pt"})
 
 

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from clearseek.config.lora import Lora
 from clearseek.config.model import ModelConfig
 from clearseek.model.checkpoint import save_model
-from clearseek.model.lora import Adapter
 from clearseek.model.peft_format import read_adapter, write_adapter
+from tests.model.adapted import adapter_over
 from tests.model.tiny import CONFIGS, LATENT, some_tokens, tiny_model
 
 transformers = pytest.importorskip("transformers")
@@ -38,20 +37,9 @@ CASES = {
 }
 
 
-def adapter_over(config, targets, rslora=False):
-    """One whose B is not zero."""
-    settings = Lora(rank=4, alpha=6.0, targets=targets, rslora=rslora)
-    adapter = Adapter.fresh(config, settings, lambda name: sum(map(ord, name)), "targets")
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for _, b in adapter.factors.values():
-            b.copy_(0.3 * torch.randn(b.shape, generator=generator))
-    return adapter
-
-
 def saved(model, adapter, folder):
     save_model(model, folder / "base", bos_id=0, eos_id=1, pad_id=2)
-    write_adapter(adapter, folder / "adapter", "base", adapter.state_dict())
+    write_adapter(adapter, folder / "adapter", "base")
 
 
 def their_base(folder):
