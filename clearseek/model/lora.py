@@ -45,7 +45,9 @@ def linear_modules(config: ModelConfig) -> dict[str, Module]:
         state = Decoder(config).state_dict()
     found = {}
     for piece in pieces_of(config):
-        inside = piece.kind == "own" and piece.ours.startswith("layers.") and piece.published.endswith(_WEIGHT)
+        inside = (
+            piece.kind == "own" and piece.ours.startswith("layers.") and piece.published.endswith(_WEIGHT)
+        )
         if inside and not piece.ours.endswith("router.weight"):
             shape = tuple(piece.of(state[piece.ours]).shape)
             if len(shape) == 2:
@@ -104,7 +106,11 @@ class Adapter:
 
     def frozen(self) -> "Adapter":
         """A copy that learns no more."""
-        copied = Adapter(self.settings, self.modules, {n: (a.detach().clone(), b.detach().clone()) for n, (a, b) in self.factors.items()})
+        copied = Adapter(
+            self.settings,
+            self.modules,
+            {n: (a.detach().clone(), b.detach().clone()) for n, (a, b) in self.factors.items()},
+        )
         for _, parameter in copied.named_parameters():
             parameter.requires_grad_(False)
         return copied

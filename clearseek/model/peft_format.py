@@ -1,7 +1,7 @@
 """Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors, read and written.
 
-Factors of experts go by the names of single experts, as they are published. PEFT reads them so too, but where it meets a
-model that has dense layers beside experts it looks for gate_proj, up_proj and down_proj in the experts only.
+Factors of experts go by the names of single experts, as they are published. PEFT reads them so too, but in a model that
+has dense layers beside experts it looks for gate_proj, up_proj and down_proj in the experts only.
 """
 
 import json
@@ -23,9 +23,10 @@ ADAPTER_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # what says nothing about what the factors compute: where they come from, how they were begun, tools' own notes
 _NOTES = frozenset(
-    ("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "loftq_config", "lora_dropout")
-    + ("megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type")
-)
+    ("auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "loftq_config",
+     "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+     "task_type")
+)  # fmt: skip
 _READ = frozenset(("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "bias"))
 _NAMED_AT_MOST = 3  # tensors that an error lists
 
@@ -76,7 +77,9 @@ def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
     factors = {name: _factors(stored, name, module, settings.rank, path) for name, module in modules.items()}
     if stored:
         shown = ", ".join(sorted(stored)[:_NAMED_AT_MOST]) + (", …" if len(stored) > _NAMED_AT_MOST else "")
-        raise InputError(f"{path}: {len(stored)} tensors left over that target_modules does not name ({shown})")
+        raise InputError(
+            f"{path}: {len(stored)} tensors left over that target_modules does not name ({shown})"
+        )
     return Adapter(settings, modules, factors)
 
 
@@ -122,7 +125,9 @@ def _refuse_what_we_lack(table: dict[str, Any], path: Path) -> None:
         raise InputError(f"{path}: bias = {table['bias']!r} is not supported; only 'none' is")
     for key, value in table.items():
         if key not in _READ | _NOTES and value not in (None, False, [], {}, ""):
-            raise InputError(f"{path}: {key} = {value!r} is not supported; merge this adapter with PEFT instead")
+            raise InputError(
+                f"{path}: {key} = {value!r} is not supported; merge this adapter with PEFT instead"
+            )
 
 
 def _targets(value: Any, config: ModelConfig, path: Path) -> list[str]:
@@ -135,7 +140,9 @@ def _targets(value: Any, config: ModelConfig, path: Path) -> list[str]:
     elif isinstance(value, str):
         found = [name for name in modules if _expression(value, path).fullmatch(name)]
     else:
-        raise InputError(f"{path}: target_modules is {value!r}; it has to be names in a list, or an expression")
+        raise InputError(
+            f"{path}: target_modules is {value!r}; it has to be names in a list, or an expression"
+        )
     if not found:
         raise InputError(f"{path}: target_modules {value!r} names no linear map of this {config.family}")
     return found

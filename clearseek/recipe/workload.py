@@ -48,9 +48,9 @@ class Work:
     training_flops: float = 0
     sampling_flops: float = 0
     resident_tokens: float = 0  # of the data that the stage holds in memory
+    notes: list[str] = field(default_factory=list)
     adapter_parameters: int = 0  # of a low-rank adapter, which learns in the model's stead
     adapted_parameters: int = 0  # of the weights that it adapts
-    notes: list[str] = field(default_factory=list)
 
     @property
     def total_parameters(self) -> int:

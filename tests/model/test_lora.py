@@ -97,7 +97,9 @@ def test_targets_name_modules_whole_or_from_a_dot_on():
     experts = targeted(config, ["experts.3.gate_proj"])
     assert list(experts) == [f"model.layers.{n}.mlp.experts.3.gate_proj" for n in (1, 2)]
     assert len(targeted(config, ["shared_experts.up_proj"])) == 2
-    with pytest.raises(InputError, match=r"targets: 'k_proj' names no linear map of this deepseek_v3; did you"):
+    with pytest.raises(
+        InputError, match=r"targets: 'k_proj' names no linear map of this deepseek_v3; did you"
+    ):
         targeted(config, ["o_proj", "k_proj"])
     with pytest.raises(InputError, match="names no linear map"):
         targeted(config, ["proj"])

@@ -54,7 +54,9 @@ def theirs(folder, trainable=False):
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", message="Initializing zero-element tensors")  # no shared experts
-        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")  # it does use them
+        warnings.filterwarnings(
+            "ignore", message="The following (rank|alpha)_pattern keys"
+        )  # it does use them
         return peft.PeftModel.from_pretrained(their_base(folder), folder / "adapter", is_trainable=trainable)
 
 

@@ -53,8 +53,11 @@ def test_only_the_factors_learn(name):
         step_on(learner, some_rows(seed=step), 3)
     assert all(torch.equal(tensor, base[key]) for key, tensor in learner.model.state_dict().items())
     assert all(parameter.grad is None for parameter in learner.model.parameters())
-    moved = [key for key, tensor in learner.adapter.state_dict().items() if not torch.equal(tensor, factors[key])]
-    assert moved == list(factors)
+    resting = [
+        key for key, tensor in learner.adapter.state_dict().items() if torch.equal(tensor, factors[key])
+    ]
+    assert all(".experts." in key for key in resting), "only experts that no token chose stay"
+    assert len(resting) < len(factors)
     held = sum(tensor.numel() for key, tensor in learner.optimizer.state().items() if "exp_avg" in key)
     assert held == 2 * learner.adapter.num_parameters
 
