@@ -29,6 +29,7 @@ from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, s
 from clearseek.model.decoder import Decoder
 from clearseek.model.peft_format import ADAPTER_FILE
 from clearseek.text.documents import TextDocument
+from clearseek.text.kept_files import leave_generation_config, leave_tokenizer
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.adapters import ADAPTER_DIRECTORY, begin_adapter, leave_adapter
 from clearseek.train.context import StageContext
@@ -56,6 +57,8 @@ class Start:
     model: Decoder
     tokenizer: Tokenizer
     parents: list[dict[str, str]]
+    tokenizer_directory: Path
+    generation_directory: Path | None = None  # whose generation_config.json still holds
 
 
 def checkpoint_path(run_dir: Path, stage: str) -> Path:
@@ -72,11 +75,10 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
         directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
         tokenizer = Tokenizer.load(directory)
         model = new_model(recipe, stage.start, tokenizer, device)
-        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")])
+        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")], directory)
     directory = _model_directory(recipe, run_dir, name, stage.start)
-    tokenizer = Tokenizer.load(
-        find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
-    )
+    read_from = find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
+    tokenizer = Tokenizer.load(read_from)
     own = Tokenizer.load(directory) if (directory / "tokenizer.json").is_file() else tokenizer
     if not tokenizer.has_tokens_of(own):
         raise InputError(
@@ -89,7 +91,8 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} "
             f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
-    return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "model*.safetensors")])
+    parents = [_parent(recipe, run_dir, directory, "model*.safetensors")]
+    return Start(model, tokenizer, parents, read_from, directory if read_from == directory else None)
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -217,7 +220,9 @@ def _save(start: Start, directory: Path) -> None:
     save_model(
         start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
     )
-    tokenizer.save(directory)
+    leave_tokenizer(tokenizer, start.tokenizer_directory, directory)
+    if start.generation_directory is not None:
+        leave_generation_config(start.generation_directory, directory)
 
 
 def _examine_trained(

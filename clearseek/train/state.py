@@ -61,7 +61,7 @@ def save_resume_point(
     optimizer: Optimizer,
     others: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write `folder/step-000100/` and drop the oldest; `model` is what learns. Raises RunError when the disk is full."""
+    """Write `folder/step-000100/` and drop the oldest; `model` is what learns. Raises RunError if the disk is full."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     tensors |= {f"other.{name}": tensor for name, tensor in (others or {}).items()}
