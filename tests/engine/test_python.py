@@ -1,8 +1,10 @@
 """`clearseek.load`, `.logits`, `.generate`, `clearseek.save`: from Python, as the manual says it."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,6 +240,17 @@ def test_prompts_and_settings_out_of_range_are_refused(model, prompts, settings,
 
 
 # Saving
+
+
+def test_the_manual_s_example_runs(base, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)\n```", text, flags=re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "library").symlink_to(base)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example[1].replace("temperature=0", "temperature=0, max_tokens=8"), "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out
+    assert load_model(tmp_path / "library-model").config.family == "qwen3"
 
 
 def test_what_is_saved_is_the_base_with_its_files_as_they_were(base, tokenizer, tmp_path):
