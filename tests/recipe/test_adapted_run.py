@@ -21,6 +21,7 @@ from clearseek.train.optimizer import Optimizer
 from tests.recipe.adapted_run import ADAPTED, STAGES
 from tests.recipe.moments import MOMENTS
 from tests.recipe.tiny_run import contents, kill_at, run_in_child, write_recipe
+from tests.train.ranks import on_ranks
 
 MOMENTS_OF_ADAPTERS = {
     "in a step of an adapter": kill_at(Optimizer, "step", 4),
@@ -51,6 +52,29 @@ def test_a_killed_run_resumes_to_the_same_bytes(recipe, straight, tmp_path, mome
     found = contents(out)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_two_ranks_do_what_one_process_does(recipe, straight, tmp_path):
+    """Each holds the frozen model whole; the first steps agree to 1e-6, and rank 0 writes one run."""
+    on_ranks(2, _run, tmp_path, recipe, tmp_path / "run", timeout_seconds=110.0)
+    one, two = read(straight / "ledger.jsonl"), read(tmp_path / "run" / "ledger.jsonl")
+    assert [(r["kind"], r.get("stage"), r.get("step")) for r in one] == [
+        (r["kind"], r.get("stage"), r.get("step")) for r in two
+    ]
+    first = [next(r for r in records if r["kind"] == "step") for records in (one, two)]
+    for field in ("loss", "grad_norm", "balance_loss"):
+        assert first[1][field] == pytest.approx(first[0][field], rel=1e-6)
+    config = load_model(straight / "checkpoints" / "sft").config
+    ours, theirs = (
+        read_adapter(run / "checkpoints" / "pretrain" / "adapter", config)
+        for run in (straight, tmp_path / "run")
+    )
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def _run(recipe, out):
+    run_recipe(recipe, out=out, device="cpu")
 
 
 @pytest.mark.parametrize(("earlier", "later"), [("pretrain", "sft"), ("sft", "rl"), ("rl", "distill")])

@@ -8,12 +8,14 @@ import torch
 from clearseek.config.errors import InputError
 from clearseek.config.load import parse_recipe
 from clearseek.config.lora import Lora
+from clearseek.config.recipe import Optimizer
 from clearseek.engine.engine import Engine
 from clearseek.model.kernels import library
+from clearseek.model.lora import Adapter
 from clearseek.train.learner import Learner, micro_batches
 from clearseek.train.parallel import is_spread, whole_tensors
 from clearseek.train.state import ResumePoint, latest_resume_point, save_resume_point
-from tests.model.adapted import adapter_over
+from tests.model.adapted import adapter_over, key_of
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, tiny_model
 from tests.train.ranks import on_ranks
@@ -60,6 +62,18 @@ def test_only_the_factors_learn(name):
     assert len(resting) < len(factors)
     held = sum(tensor.numel() for key, tensor in learner.optimizer.state().items() if "exp_avg" in key)
     assert held == 2 * learner.adapter.num_parameters
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_adapter_learns(name):
+    """Rows that come again and again are learnt by heart, from an adapter that changes nothing at first."""
+    config = CONFIGS[name]
+    adapter = Adapter.fresh(config, Lora(rank=8), key_of, "targets")
+    stage = stage_of(config, mtp_loss_weight=0.0, balance_loss_weight=0.0, lora=Lora())
+    stage = stage.model_copy(update={"optimizer": Optimizer(learning_rate=0.02)})
+    learner = Learner(tiny_model(config), stage, torch.float32, False, adapter)
+    losses = [step_on(learner, some_rows(4), 4)[1].loss for _ in range(60)]
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_the_gradient_is_that_of_full_training_seen_through_the_factors():
