@@ -12,17 +12,17 @@ import torch.nn.functional as F
 
 import clearseek
 from clearseek.config.errors import InputError
-from clearseek.config.model import ModelConfig
 from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.peft_format import write_adapter
 from clearseek.text.tokenizer import Tokenizer
 from tests.model.adapted import adapter_over
-from tests.model.tiny import CONFIGS, some_tokens, tiny_model
+from tests.model.every_family import every_family, small
+from tests.model.tiny import some_tokens, tiny_model
 
 PHRASES = ("Let me check: 12 + 5 = 17.", "먼저 12 + 5 = 17 입니다.", "首先计算 12 + 5 = 17，正确。") * 20
 QUESTION = "12 + 5?"
-FAMILIES = sorted({config.family for config in CONFIGS.values()})
+FAMILIES = list(every_family())
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,8 @@ def tokenizer():
 
 def save(directory, tokenizer, family="qwen3", context=128, std=0.2):
     """A base as someone might publish it, with files that we would not write ourselves."""
-    config = CONFIGS[next(name for name in CONFIGS if CONFIGS[name].family == family)]
-    shape = config.model_dump() | {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": context}
-    model = tiny_model(ModelConfig.model_validate(shape), std=std)
+    config = small(family, vocab_size=tokenizer.vocab_size, max_position_embeddings=context)
+    model = tiny_model(config, std=std)
     save_model(model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
     tokenizer.save(directory)
     return model

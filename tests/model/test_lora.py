@@ -12,19 +12,23 @@ from clearseek.model.lora import Adapter, linear_modules, targeted
 from clearseek.model.peft_format import ADAPTER_CONFIG_FILE, ADAPTER_FILE, read_adapter, write_adapter
 from clearseek.model.stored import load_tensors, save_tensors
 from tests.model.adapted import adapter_over, key_of
+from tests.model.every_family import every_family
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
 EVERY = ["all-linear"]
 
 
+SHAPES = CONFIGS | every_family()
+
+
 def test_every_family_is_here():
-    assert {config.family for config in CONFIGS.values()} == set(FAMILIES)
+    assert {config.family for config in SHAPES.values()} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_merging_adds_the_scaled_product_to_each_published_tensor(name):
     """T1: tensor by tensor, W + alpha / rank · B A; what is not named stays, bit for bit."""
-    model, adapter = tiny_model(CONFIGS[name]), adapter_over(CONFIGS[name], EVERY)
+    model, adapter = tiny_model(SHAPES[name]), adapter_over(SHAPES[name], EVERY)
     before, after = model.state_dict(), adapter.merged_model(model).state_dict()
     for piece in pieces_of(model.config):
         expected = piece.of(before[piece.ours])
@@ -33,23 +37,25 @@ def test_merging_adds_the_scaled_product_to_each_published_tensor(name):
             a, b = adapter.factors[module]
             expected = expected + 6.0 / 4 * (b @ a)
         torch.testing.assert_close(piece.of(after[piece.ours]), expected, rtol=1e-6, atol=1e-6)
-    model_of_place = tiny_model(CONFIGS[name])
-    adapter.merge_into(model_of_place)
-    assert all(torch.equal(tensor, after[key]) for key, tensor in model_of_place.state_dict().items())
+    adapter.merge_into(model)
+    assert all(torch.equal(tensor, after[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_linear_map_of_the_layers_is_found_and_nothing_else(name):
-    """What is left of the layers' matrices are the routers."""
-    config = CONFIGS[name]
+    """What is left of the layers' matrices are the routers, and experts that are published stacked."""
+    config = SHAPES[name]
     modules, model = linear_modules(config), tiny_model(config)
-    covered = sum(module.shape[0] * module.shape[1] for module in modules.values())
-    matrices = {
-        key: parameter.numel()
-        for key, parameter in model.named_parameters()
-        if key.startswith("layers.") and parameter.ndim > 1 and not key.endswith("router.weight")
-    }
-    assert covered == sum(matrices.values())
+    covered = {key: 0 for key, _ in model.named_parameters()}
+    for module in modules.values():
+        covered[module.piece.ours] += module.shape[0] * module.shape[1]
+    stacked = {piece.ours for piece in pieces_of(config) if not piece.published.endswith((".weight", "bias"))}
+    for key, parameter in model.named_parameters():
+        is_map = key.startswith("layers.") and parameter.ndim > 1 and not key.endswith("router.weight")
+        if is_map and not (key in stacked and parameter.ndim > 2):
+            assert covered[key] == parameter.numel(), key
+        elif parameter.ndim > 1:
+            assert not covered[key], key
     assert not any("embed" in module or "lm_head" in module or "gate.weight" in module for module in modules)
 
 
@@ -105,11 +111,11 @@ def test_targets_name_modules_whole_or_from_a_dot_on():
         targeted(config, ["proj"])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_an_adapter_comes_back_as_it_was_written(name, tmp_path):
-    adapter = adapter_over(CONFIGS[name], EVERY, rslora=True)
+    adapter = adapter_over(SHAPES[name], EVERY, rslora=True)
     write_adapter(adapter, tmp_path, "base")
-    back = read_adapter(tmp_path, CONFIGS[name])
+    back = read_adapter(tmp_path, SHAPES[name])
     assert back.settings.scale == adapter.settings.scale
     expected, found = adapter.state_dict(), back.state_dict()
     assert found.keys() == expected.keys()

@@ -1,20 +1,19 @@
 """Every stage on a base of every family: it runs, and what it leaves is published as the base was.
 
-A family joins by having a shape in `tests.model.tiny.CONFIGS`.
+A family joins by having a shape: see `tests.model.every_family`.
 """
 
 import json
 
 import pytest
 
-from clearseek.config.model import ModelConfig
 from clearseek.ledger.log import read
 from clearseek.model.checkpoint import load_model, save_model
-from clearseek.model.families import FAMILIES
 from clearseek.model.peft_format import read_adapter
 from clearseek.recipe.run import run_recipe
 from clearseek.text.tokenizer import Tokenizer
-from tests.model.tiny import CONFIGS, tiny_model
+from tests.model.every_family import every_family, small
+from tests.model.tiny import tiny_model
 from tests.recipe.tiny_run import write_recipe
 
 TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -90,9 +89,7 @@ def tokenizer():
 
 def publish(directory, tokenizer, family):
     """A base of a family, with files about it that its publisher wrote his own way."""
-    config = next(config for config in CONFIGS.values() if config.family == family)
-    shape = config.model_dump() | {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": 256}
-    model = tiny_model(ModelConfig.model_validate(shape), std=0.02)
+    model = tiny_model(small(family, vocab_size=tokenizer.vocab_size, max_position_embeddings=256), std=0.02)
     save_model(model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
     tokenizer.save(directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -105,7 +102,7 @@ def publish(directory, tokenizer, family):
 
 
 @pytest.mark.parametrize("lora", ["", 'lora = { rank = 2, targets = ["all-linear"] }'], ids=["full", "lora"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", every_family())
 def test_every_stage_works_on_a_base_and_leaves_its_files_as_they_were(tmp_path, tokenizer, family, lora):
     base = publish(tmp_path / "base", tokenizer, family)
     problems, examples = tmp_path / "problems.jsonl", tmp_path / "examples.jsonl"

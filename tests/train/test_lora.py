@@ -16,17 +16,19 @@ from clearseek.train.learner import Learner, micro_batches
 from clearseek.train.parallel import is_spread, whole_tensors
 from clearseek.train.state import ResumePoint, latest_resume_point, save_resume_point
 from tests.model.adapted import adapter_over, key_of
+from tests.model.every_family import every_family
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, tiny_model
 from tests.train.ranks import on_ranks
 from tests.train.small import CPU, relative_difference, some_rows, stage_of, step_on
 
-FAMILIES = ["deepseek_v3", "deepseek_v3 many experts", "qwen3", "llama"]
+SHAPES = CONFIGS | every_family()
+FAMILIES = ["deepseek_v3 many experts", *every_family()]
 LIMIT = 1e-6
 
 
 def adapted_learner(name, config=None, dtype=torch.float32, **changes):
-    config = config or CONFIGS[name]
+    config = config or SHAPES[name]
     adapter = adapter_over(config, ["all-linear"], std=0.05)
     stage = stage_of(config, mtp_loss_weight=0.0, lora=Lora(), **changes)
     return Learner(tiny_model(config, std=0.05), stage, dtype, False, adapter)
@@ -67,7 +69,7 @@ def test_only_the_factors_learn(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_adapter_learns(name):
     """Rows that come again and again are learnt by heart, from an adapter that changes nothing at first."""
-    config = CONFIGS[name]
+    config = SHAPES[name]
     adapter = Adapter.fresh(config, Lora(rank=8), key_of, "targets")
     stage = stage_of(config, mtp_loss_weight=0.0, balance_loss_weight=0.0, lora=Lora())
     stage = stage.model_copy(update={"optimizer": Optimizer(learning_rate=0.02)})
