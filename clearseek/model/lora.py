@@ -26,6 +26,7 @@ from clearseek.model.families import pieces_of
 from clearseek.model.families.pieces import Piece
 
 _WEIGHT = ".weight"
+_INDEXER = ".indexer."  # DeepSeek-V3.2's, which only chooses what is attended to: no gradient reaches it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,15 @@ def linear_modules(config: ModelConfig) -> dict[str, Module]:
 
 
 def targeted(config: ModelConfig, targets: list[str], place: str = "targets") -> dict[str, Module]:
-    """The modules that targets name; InputError, beginning with `place`, for one that names none."""
+    """The modules that targets name; InputError, beginning with `place`, for one that names none.
+
+    `all-linear` leaves out those that no gradient reaches.
+    """
     modules = linear_modules(config)
+    learning = [name for name, module in modules.items() if _INDEXER not in module.piece.ours]
     chosen: set[str] = set()
     for target in targets:
-        named = modules if target == ALL_LINEAR else [name for name in modules if is_named(name, target)]
+        named = learning if target == ALL_LINEAR else [name for name in modules if is_named(name, target)]
         if not named:
             known = sorted({name.rpartition(".")[2] for name in modules} | {ALL_LINEAR})
             listed = "" if "known" in (hint := nearest(target, known)) else f" (known: {', '.join(known)})"
@@ -88,11 +93,14 @@ class Adapter:
     def fresh(cls, config: ModelConfig, settings: Lora, key: Callable[[str], int], place: str) -> "Adapter":
         """One that changes nothing yet; `key` addresses the random numbers of a module by its name.
 
-        Raises InputError, beginning with `place`, for targets that name nothing.
+        Raises InputError, beginning with `place`, for targets that name nothing, or what can't learn.
         """
         assert settings.targets is not None
         assert settings.rank is not None
         modules = targeted(config, settings.targets, place)
+        for name, module in modules.items():
+            if _INDEXER in module.piece.ours:
+                raise InputError(f"{place}: {name} only chooses what is attended to, no gradient reaches it")
         factors = {
             name: first_factors(module.shape, settings.rank, key(name)) for name, module in modules.items()
         }

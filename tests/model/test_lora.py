@@ -51,10 +51,12 @@ def test_every_linear_map_of_the_layers_is_found_and_nothing_else(name):
         covered[module.piece.ours] += module.shape[0] * module.shape[1]
     stacked = {piece.ours for piece in pieces_of(config) if not piece.published.endswith((".weight", "bias"))}
     for key, parameter in model.named_parameters():
-        is_map = key.startswith("layers.") and parameter.ndim > 1 and not key.endswith("router.weight")
-        if is_map and not (key in stacked and parameter.ndim > 2):
+        is_map = (
+            key.startswith("layers.") and parameter.ndim > 1 and not key.endswith(("router.weight", "bias"))
+        )
+        if is_map and not (key in stacked and parameter.ndim > 2) and ".indexer." not in key:
             assert covered[key] == parameter.numel(), key
-        elif parameter.ndim > 1:
+        elif parameter.ndim > 1 and ".indexer." not in key:
             assert not covered[key], key
     assert not any("embed" in module or "lm_head" in module or "gate.weight" in module for module in modules)
 
@@ -135,6 +137,14 @@ def test_adapted_weights_reach_every_form_of_a_pass():
         caches = merged.prefill(tokens, torch.float32)
         decoded = merged.decode(tokens[:, -1], torch.tensor([8, 8]), caches, torch.float32)
     torch.testing.assert_close(decoded, plain[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif("deepseek_v32" not in SHAPES, reason="no family with an indexer is here")
+def test_what_no_gradient_reaches_is_no_target():
+    config = SHAPES["deepseek_v32"]
+    assert not any("indexer" in name for name in targeted(config, EVERY))
+    with pytest.raises(InputError, match="only chooses what is attended to"):
+        Adapter.fresh(config, Lora(targets=["q_b_proj", "wk"]), key_of, "targets")
 
 
 @pytest.fixture

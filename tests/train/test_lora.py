@@ -75,7 +75,7 @@ def test_an_adapter_learns(name):
     stage = stage.model_copy(update={"optimizer": Optimizer(learning_rate=0.02)})
     learner = Learner(tiny_model(config), stage, torch.float32, False, adapter)
     losses = [step_on(learner, some_rows(4), 4)[1].loss for _ in range(60)]
-    assert losses[-1] < 0.3 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_gradient_is_that_of_full_training_seen_through_the_factors():
