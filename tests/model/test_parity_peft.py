@@ -13,8 +13,10 @@ from torch.func import functional_call
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.checkpoint import save_model
+from clearseek.model.lora import linear_modules
 from clearseek.model.peft_format import read_adapter, write_adapter
 from tests.model.adapted import adapter_over
+from tests.model.every_family import every_family
 from tests.model.tiny import CONFIGS, LATENT, some_tokens, tiny_model
 
 transformers = pytest.importorskip("transformers")
@@ -22,18 +24,29 @@ peft = pytest.importorskip("peft")
 
 TOLERANCE = 1e-4
 LENGTH = 12
-ATTENTION = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 ALL_EXPERTS = ModelConfig(**LATENT | {"num_dense_layers": 0, "num_shared_experts": 0})
-# every family by a shape and what PEFT can adapt of it: see peft_format.py on dense layers beside experts
+
+
+def adaptable(config):
+    """What PEFT adapts of a family: everything, but where there are experts attention alone (see peft_format.py)."""
+    if not config.num_routed_experts:
+        return ["all-linear"]
+    inside = (name for name in linear_modules(config) if ".self_attn." in name and "indexer" not in name)
+    return sorted({name.rpartition(".")[2] for name in inside})
+
+
 CASES = {
-    "llama": (CONFIGS["llama"], ["all-linear"]),
     "llama, keys alone": (CONFIGS["llama"], ["k_proj", "up_proj"]),
-    "qwen3": (CONFIGS["qwen3"], ["all-linear"]),
-    "deepseek_v3 attention": (CONFIGS["deepseek_v3"], ATTENTION[1:]),
-    "deepseek_v3 attention without query latent": (
+    "deepseek_v3 dense": (CONFIGS["deepseek_v3 dense"], ["q_b_proj", "kv_b_proj"]),
+    "deepseek_v3 without query latent": (
         CONFIGS["deepseek_v3 without query latent"],
-        [ATTENTION[0], *ATTENTION[3:]],
+        adaptable(CONFIGS["deepseek_v3 without query latent"]),
     ),
+    **{
+        name: (config, adaptable(config))
+        for name, config in every_family().items()
+        if name in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    },
 }
 
 
