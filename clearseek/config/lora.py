@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from clearseek.config.model import Table
 
 ALL_LINEAR = "all-linear"
+MAX_RANK = 2**16
 _OWN = {"rank": 16, "alpha": 32.0, "targets": [ALL_LINEAR], "rslora": False}
 
 
@@ -21,7 +22,7 @@ class Lora(Table):
     adapter: str | None = Field(
         default=None, description="directory of an adapter in PEFT's format, whose settings are then taken"
     )
-    rank: int | None = Field(default=None, ge=1, le=2**16, description="of the product; default 16")
+    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="of the product; default 16")
     alpha: float | None = Field(default=None, gt=0, description="default 32")
     targets: list[str] | None = Field(default=None, min_length=1, description="default: all-linear")
     rslora: bool | None = Field(

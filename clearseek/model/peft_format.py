@@ -5,17 +5,16 @@ has dense layers beside experts it looks for gate_proj, up_proj and down_proj in
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from clearseek.config.errors import InputError
-from clearseek.config.lora import ALL_LINEAR, Lora
+from clearseek.config.lora import ALL_LINEAR, MAX_RANK, Lora
 from clearseek.config.model import ModelConfig
 from clearseek.model.lora import Adapter, Module, is_named, linear_modules, targeted
-from clearseek.model.stored import load_tensors, read_json, save_tensors
+from clearseek.model.stored import load_tensors, open_tensors, read_json, save_tensors
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -28,6 +27,7 @@ _NOTES = frozenset(
      "task_type")
 )  # fmt: skip
 _READ = frozenset(("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "bias"))
+_LARGEST_ALPHA = 1e9
 _NAMED_AT_MOST = 3  # tensors that an error lists
 
 
@@ -47,18 +47,25 @@ def read_settings(directory: Path, config: ModelConfig) -> Lora:
     table = read_json(path)
     _refuse_what_we_lack(table, path)
     rank, alpha = table.get("r"), table.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise InputError(f"{path}: r is {rank!r}; it has to be a number from 1 on")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or alpha <= 0:
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise InputError(f"{path}: r is {rank!r}; it has to be a number from 1 to {MAX_RANK}")
+    if not _is_number(alpha) or not 0 < alpha <= _LARGEST_ALPHA:
         raise InputError(f"{path}: lora_alpha is {alpha!r}; it has to be a number above 0")
-    targets = _targets(table.get("target_modules"), config, path)
+    targets = _targets(table.get("target_modules"), config, directory)
     return Lora(rank=rank, alpha=float(alpha), targets=targets, rslora=bool(table.get("use_rslora")))
 
 
 def dropout_of(directory: Path) -> float:
     """The dropout that an adapter was trained with; it says nothing about what the factors compute."""
     path = directory / ADAPTER_CONFIG_FILE
-    return float(read_json(path).get("lora_dropout") or 0.0) if path.is_file() else 0.0
+    dropout: Any = (read_json(path).get("lora_dropout") if path.is_file() else None) or 0.0
+    if not _is_number(dropout) or not 0 <= dropout <= 1:
+        raise InputError(f"{path}: lora_dropout is {dropout!r}; it has to be a number from 0 to 1")
+    return float(dropout)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
@@ -70,9 +77,7 @@ def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
     assert settings.targets is not None
     assert settings.rank is not None
     modules = targeted(config, settings.targets, f"{directory / ADAPTER_CONFIG_FILE}: target_modules")
-    path = directory / ADAPTER_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; an adapter's factors are read from safetensors only")
+    path = _factors_file(directory)
     stored, _ = load_tensors(path)
     factors = {name: _factors(stored, name, module, settings.rank, path) for name, module in modules.items()}
     if stored:
@@ -130,15 +135,21 @@ def _refuse_what_we_lack(table: dict[str, Any], path: Path) -> None:
             )
 
 
-def _targets(value: Any, config: ModelConfig, path: Path) -> list[str]:
-    """target_modules as our targets: the names that are here, or what a regular expression matches."""
+def _targets(value: Any, config: ModelConfig, directory: Path) -> list[str]:
+    """target_modules as our targets: the names that are here.
+
+    An expression is not evaluated, as a stranger's may never end: the factors say which modules it named.
+    """
+    path = directory / ADAPTER_CONFIG_FILE
     if value == ALL_LINEAR:
         return [ALL_LINEAR]
     modules = linear_modules(config)
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         found = [name for name in value if any(is_named(module, name) for module in modules)]
     elif isinstance(value, str):
-        found = [name for name in modules if _expression(value, path).fullmatch(name)]
+        with open_tensors(_factors_file(directory)) as file:
+            stored = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in file.keys()}  # noqa: SIM118
+        found = [name for name in modules if name in stored]
     else:
         raise InputError(
             f"{path}: target_modules is {value!r}; it has to be names in a list, or an expression"
@@ -148,11 +159,11 @@ def _targets(value: Any, config: ModelConfig, path: Path) -> list[str]:
     return found
 
 
-def _expression(text: str, path: Path) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InputError(f"{path}: target_modules is {text!r}, which is no expression ({error})") from None
+def _factors_file(directory: Path) -> Path:
+    path = directory / ADAPTER_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; an adapter's factors are read from safetensors only")
+    return path
 
 
 def _factors(
