@@ -46,7 +46,8 @@ def read_settings(directory: Path, config: ModelConfig) -> Lora:
         raise InputError(f"{path}: no such file; give the directory of an adapter in PEFT's format")
     table = read_json(path)
     _refuse_what_we_lack(table, path)
-    rank, alpha = table.get("r"), table.get("lora_alpha")
+    rank: Any = table.get("r")
+    alpha: Any = table.get("lora_alpha")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise InputError(f"{path}: r is {rank!r}; it has to be a number from 1 to {MAX_RANK}")
     if not _is_number(alpha) or not 0 < alpha <= _LARGEST_ALPHA:
