@@ -1,6 +1,8 @@
 """An adapter in every stage that trains: what is left, law 3, going on with one, and the plan."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from clearseek.config.errors import InputError
 from clearseek.config.load import parse_recipe, read_toml
+from clearseek.config.lora import Lora
 from clearseek.config.toml import to_toml
 from clearseek.ledger.log import read
 from clearseek.model.checkpoint import load_model
@@ -191,3 +194,17 @@ def test_dropout_is_not_left_out_in_silence(recipe, straight, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_dropout": 0.1}))
     with pytest.raises(InputError, match=r"trained with lora_dropout = 0.1; there is no dropout here"):
         run_recipe(recipe, [f'sft.lora={{ adapter = "{folder}" }}'], out=tmp_path / "run", device="cpu")
+
+
+def test_the_manual_s_tables_are_recipes():
+    """docs/adapters.md: what it shows is read, and the defaults are those that it names."""
+    text = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    whole, later = re.findall(r"```toml\n(.*?)\n```", text, flags=re.DOTALL)
+    stage = parse_recipe(tomllib.loads('name = "x"\n' + whole), "docs/adapters.md").stages["sft"]
+    assert stage.lora.targets == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    again = whole[: whole.index("start")] + later + "\ndata = [{ path = 'x' }]"
+    lora = parse_recipe(tomllib.loads('name = "x"\n' + again), "docs/adapters.md").stages["sft"].lora
+    assert lora.adapter == "runs/mine/checkpoints/sft/adapter"
+    for key in Lora.model_fields:
+        assert f"| `{key}` |" in text
+    assert (Lora().rank, Lora().alpha, Lora().rslora, Lora().targets) == (16, 32.0, False, ["all-linear"])
