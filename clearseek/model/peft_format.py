@@ -14,7 +14,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.lora import ALL_LINEAR, MAX_RANK, Lora
 from clearseek.config.model import ModelConfig
 from clearseek.model.lora import Adapter, Module, is_named, linear_modules, targeted
-from clearseek.model.stored import load_tensors, open_tensors, read_json, save_tensors
+from clearseek.model.stored import load_tensors, read_json, save_tensors
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -148,8 +148,8 @@ def _targets(value: Any, config: ModelConfig, directory: Path) -> list[str]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         found = [name for name in value if any(is_named(module, name) for module in modules)]
     elif isinstance(value, str):
-        with open_tensors(_factors_file(directory)) as file:
-            stored = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in file.keys()}  # noqa: SIM118
+        tensors, _ = load_tensors(_factors_file(directory))
+        stored = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in tensors}
         found = [name for name in modules if name in stored]
     else:
         raise InputError(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from clearseek.text.chat import PLAIN_TEMPLATE
 from clearseek.text.tokenizer import Tokenizer
-from clearseek.text.tokenizer_files import read_tokenizer_directory
 
 GENERATION_FILE = "generation_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -25,12 +24,12 @@ def leave_tokenizer(tokenizer: Tokenizer, source: Path | None, directory: Path) 
     tokenizer.save(directory)
     if source is None:
         return
-    if _has_template(source):
-        (directory / TEMPLATE_FILE).unlink()
+    if tokenizer.chat.source != PLAIN_TEMPLATE:
+        (directory / TEMPLATE_FILE).unlink(missing_ok=True)
     for name in TOKENIZER_FILES:
         _copy(source / name, directory / name)
     if (source / _TEMPLATES).is_dir():
-        shutil.copytree(source / _TEMPLATES, directory / _TEMPLATES)
+        shutil.copytree(source / _TEMPLATES, directory / _TEMPLATES, dirs_exist_ok=True)
 
 
 def leave_generation_config(source: Path, directory: Path) -> None:
@@ -41,8 +40,3 @@ def leave_generation_config(source: Path, directory: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     if source.is_file():
         shutil.copyfile(source, target)
-
-
-def _has_template(source: Path) -> bool:
-    """Whether the directory brings a chat template of its own, in whatever file."""
-    return read_tokenizer_directory(source).chat.source != PLAIN_TEMPLATE
