@@ -66,7 +66,7 @@ def test_only_the_factors_learn(name):
     assert held == 2 * learner.adapter.num_parameters
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3"])
 def test_an_adapter_learns(name):
     """Rows that come again and again are learnt by heart, from an adapter that changes nothing at first."""
     config = SHAPES[name]
@@ -74,7 +74,7 @@ def test_an_adapter_learns(name):
     stage = stage_of(config, mtp_loss_weight=0.0, balance_loss_weight=0.0, lora=Lora())
     stage = stage.model_copy(update={"optimizer": Optimizer(learning_rate=0.02)})
     learner = Learner(tiny_model(config), stage, torch.float32, False, adapter)
-    losses = [step_on(learner, some_rows(4), 4)[1].loss for _ in range(60)]
+    losses = [step_on(learner, some_rows(4), 4)[1].loss for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
 
 
