@@ -5,7 +5,7 @@ ARGS ?=
 
 VENV := .venv
 PEERS := .venv-peers
-PEER_PACKAGES := accelerate datasets hypothesis pytest pytest-timeout transformers trl==1.16.0
+PEER_PACKAGES := accelerate datasets hypothesis peft pytest pytest-timeout transformers trl==1.16.0
 # An environment is right while this fingerprint of what went into it stands; so nothing is installed twice.
 fingerprint = $(shell { echo "$(CURDIR)"; cat pyproject.toml $(1); } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(call fingerprint,constraints.txt)

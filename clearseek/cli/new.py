@@ -9,6 +9,7 @@ Example:
   clearseek new mine --base runs/r1-mini --data problems.jsonl
   clearseek run mine.toml
   clearseek chat runs/mine
+  clearseek new small --base Qwen3-0.6B --data problems.jsonl --lora
 
 \b
 problems.jsonl holds one problem a line:
@@ -34,10 +35,11 @@ Exit codes: 0 written, 1 failed, 2 the model, the data or an option is wrong."""
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write.  [default: NAME.toml]"
 )
-def command(name: str, base: str, data: str, out: Path | None) -> None:
+@click.option("--lora", is_flag=True, help="Train a low-rank adapter instead of every weight.")
+def command(name: str, base: str, data: str, out: Path | None, lora: bool) -> None:
     """Write a recipe for your own model and problems."""
     from clearseek.recipe.new import new_recipe
 
-    path = new_recipe(name, base=Path(base), data=Path(data), out=out)
+    path = new_recipe(name, base=Path(base), data=Path(data), out=out, lora=lora)
     click.echo(path)
     click.echo(f"next: clearseek run {path} --dry-run, then clearseek run {path}", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from clearseek.config.errors import InputError
+from clearseek.config.lora import Lora
 from clearseek.config.model import ModelConfig
 from clearseek.config.recipe import (
     STAGE_KINDS,
@@ -24,6 +25,7 @@ from clearseek.config.recipe import (
 
 _NESTED: dict[str, type[BaseModel]] = {
     "optimizer": Optimizer,
+    "lora": Lora,
     "schedule": Schedule,
     "evaluation": Evaluation,
     "problems": Problems,

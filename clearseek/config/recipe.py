@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from clearseek.config.lora import Lora
 from clearseek.config.model import NewModel, Table
 
 Language = Literal["en", "ko", "zh"]
@@ -144,6 +145,7 @@ class TrainStage(StageBase):
     micro_batch_rows: int = Field(default=32, ge=1, description="rows of one forward pass on one process")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    lora: Lora | None = Field(default=None, description="train a low-rank adapter; default: every weight")
     mtp_loss_weight: float = Field(default=0.0, ge=0, description="λ of multi-token prediction")
     mtp_every: int = Field(
         default=1, ge=1, description="train multi-token prediction at every N-th step only"
@@ -155,6 +157,27 @@ class TrainStage(StageBase):
     evaluate_every: int = Field(
         default=0, ge=0, description="steps between evaluations on the way; 0: only at the end"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _routers_stay(cls, values: Any) -> Any:
+        """An adapter belongs to the base as it is: not even the routers' selection bias moves."""
+        if isinstance(values, dict) and values.get("lora") is not None:
+            return {"bias_update_rate": 0.0, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _adapter_alone_learns(self) -> Self:
+        if self.lora is None:
+            return self
+        if self.optimizer.name != "adamw":
+            raise ValueError(
+                "an adapter (lora) learns with adamw: muon's update is of whole matrices, not of their factors"
+            )
+        for key in ("bias_update_rate", "mtp_loss_weight"):
+            if getattr(self, key):
+                raise ValueError(f"{key} has to be 0 where an adapter (lora) learns: the base stays as it is")
+        return self
 
 
 class SupervisedStage(TrainStage):

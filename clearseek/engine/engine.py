@@ -59,11 +59,16 @@ def next_logits(model: Decoder, fused: FusedDecoder | None, slots: Slots) -> Ten
 
 
 class Engine:
-    """Holds a copy of a model's weights in the compute dtype and samples from it."""
+    """Holds a copy of a model's weights in the compute dtype and samples from it.
 
-    def __init__(self, model: Decoder, eos_id: int, dtype: torch.dtype, num_slots: int = 256) -> None:
+    Without `copies` it samples from the model itself, for as long as its weights do not change.
+    """
+
+    def __init__(
+        self, model: Decoder, eos_id: int, dtype: torch.dtype, num_slots: int = 256, copies: bool = True
+    ) -> None:
         self.eos_id, self.dtype, self.num_slots = eos_id, dtype, num_slots
-        self.model = inference_copy(model, dtype)
+        self.model = inference_copy(model, dtype) if copies else model
         self.fused = FusedDecoder.of(self.model, dtype)
         self.weights_version = 0
 

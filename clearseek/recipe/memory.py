@@ -52,7 +52,9 @@ def memory_of(recipe: Recipe, work: Work, compute_bytes: int = 2, devices: int =
     if work.config is None:
         return Memory(total=PROCESS_BYTES)
     parameters = float(num_parameters(work.config, with_mtp=True))
-    weights = _FP32 * parameters
+    adapter, adapted = work.adapter_parameters, work.adapted_parameters
+    # an adapted weight is merged for every pass, and the backward pass needs it so
+    weights = _FP32 * (parameters + adapter) + compute_bytes * adapted
     engine_weights, cache = compute_bytes * parameters, _engine_cache(recipe, work, compute_bytes)
     if not isinstance(stage, TrainStage):
         spread = (engine_weights + cache) / devices
@@ -60,14 +62,17 @@ def memory_of(recipe: Recipe, work: Work, compute_bytes: int = 2, devices: int =
         return Memory(
             weights, engine_weights=engine_weights, engine_cache=cache, total=total, at_least=spread
         )
-    gradients, optimizer = _FP32 * parameters, _optimizer_bytes(work.config, stage, parameters)
-    reference = weights if isinstance(stage, RlStage) and stage.kl_weight else 0.0
+    learning = float(adapter) or parameters
+    gradients, optimizer = _FP32 * learning, _optimizer_bytes(work.config, stage, learning)
+    reference = _FP32 * learning if isinstance(stage, RlStage) and stage.kl_weight else 0.0
     activations = activation_bytes(work.config, stage, compute_bytes)
     data = _BYTES_PER_DATA_TOKEN * work.resident_tokens if devices == 1 else 0.0
     samples_while_training = isinstance(stage, RlStage) or bool(stage.evaluate_every)
     sampling = engine_weights + cache if stage.evaluate or isinstance(stage, RlStage) else 0.0
-    state = (weights + gradients + optimizer + reference) / devices
+    state = (weights + gradients + optimizer + reference) / (1 if adapter else devices)
+    merged = _FP32 * adapted if samples_while_training else 0.0  # the weights that the engine takes over
     busy = activations + engine_weights if samples_while_training else activations
+    sampling += merged
     total = state + max(busy, sampling) + data + PROCESS_BYTES
     recomputed = _recomputed_activations(work.config, stage, compute_bytes)
     return Memory(

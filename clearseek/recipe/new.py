@@ -31,6 +31,9 @@ _BY_SIZE = (
 )
 _LEAST_COMPLETION = 16  # tokens; a context that leaves less is too small for the problems
 _MEMORY_SHARE = 0.6  # of the machine that a training step may take
+_ADAPTER_RATE = (
+    10  # times the rate of full training, which adapters bear (Schulman et al. 2025, LoRA Without Regret)
+)
 _PASSES = 2  # over the training problems
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -50,6 +53,7 @@ class _Choices:
     steps: int
     num_training: int
     num_held_out: int
+    lora: bool
 
     @property
     def passes(self) -> float:
@@ -60,6 +64,7 @@ class _Choices:
         """The recipe as commented TOML."""
         every, count = max(self.steps // 5, 1), min(self.num_held_out, 300)
         base, data = _quoted(self.base), _quoted(self.data)
+        rate = self.learning_rate * (_ADAPTER_RATE if self.lora else 1)
         return f"""\
 # Reinforcement learning of your own model on your own problems, as `clearseek new` wrote it.
 #   clearseek run {self.name}.toml --dry-run    says what it would take
@@ -100,8 +105,15 @@ sequence_length = {self.sequence_length}
 micro_batch_rows = {self.micro_batch_rows}
 evaluate_every = {every}
 checkpoint_every = {every}
-optimizer = {{ name = "adamw", learning_rate = {self.learning_rate:g} }}
+optimizer = {{ name = "adamw", learning_rate = {rate:g} }}
 schedule = {{ kind = "constant", warmup = 0.05 }}
+{_LORA if self.lora else ""}"""
+
+
+_LORA = """\
+# a low-rank adapter learns, the base stays as it is; left merged, and alone in PEFT's format in checkpoints/rl/adapter.
+# targets are published names such as "q_proj"; "all-linear" stands for every linear map of the layers
+lora = { rank = 16, alpha = 32.0, targets = ["all-linear"] }
 """
 
 
@@ -110,11 +122,12 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def new_recipe(name: str, base: Path, data: Path, out: Path | None = None) -> Path:
+def new_recipe(name: str, base: Path, data: Path, out: Path | None = None, lora: bool = False) -> Path:
     """Write a recipe that trains the model at `base` on the problems in `data`; returns where it lies.
 
-    `base` is a run, a checkpoint or a Hugging Face directory, `data` JSON lines. Raises InputError for the
-    first thing that is wrong with either, for prompts that don't fit the model, and where the file exists.
+    `base` is a run, a checkpoint or a Hugging Face directory, `data` JSON lines; with `lora` a low-rank adapter learns
+    instead of every weight. Raises InputError for the first thing that is wrong with either, for prompts that don't
+    fit the model, and where the file exists.
     """
     if not _NAME.match(name):
         raise InputError(
@@ -130,7 +143,7 @@ def new_recipe(name: str, base: Path, data: Path, out: Path | None = None) -> Pa
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
             f"{config.vocab_size}; put the tokenizer that the model was trained with beside it"
         )
-    choices = _choose(name, Path(base), Path(data), config, tokenizer, load_problems(Path(data)))
+    choices = _choose(name, Path(base), Path(data), config, tokenizer, load_problems(Path(data)), lora)
     text = choices.text()
     parse_recipe(tomllib.loads(text), str(path))
     try:
@@ -141,7 +154,13 @@ def new_recipe(name: str, base: Path, data: Path, out: Path | None = None) -> Pa
 
 
 def _choose(
-    name: str, base: Path, data: Path, config: ModelConfig, tokenizer: Tokenizer, problems: list[Problem]
+    name: str,
+    base: Path,
+    data: Path,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    problems: list[Problem],
+    lora: bool,
 ) -> _Choices:
     num_held_out = sum(problem.held_out for problem in problems)
     num_training = len(problems) - num_held_out
@@ -164,7 +183,7 @@ def _choose(
     counts = (problems_per_step, steps, num_training, num_held_out)
     place = (name, base.as_posix(), data.as_posix())
     for rows in (32, 16, 8, 4, 2, 1):
-        choices = _Choices(*place, *shared, rows, *counts)
+        choices = _Choices(*place, *shared, rows, *counts, lora)
         if rows == 1 or _fits(choices):
             break
     return choices

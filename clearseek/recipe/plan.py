@@ -113,7 +113,11 @@ class Plan:
         return {
             "name": work.name,
             "kind": work.kind,
-            "parameters": {"total": work.total_parameters, "active": work.active_parameters},
+            "parameters": {
+                "total": work.total_parameters,
+                "active": work.active_parameters,
+                "trained": work.num_trained,
+            },
             "tokens": {"trained": work.trained_tokens, "sampled": work.sampled_tokens},
             "flops": {"training": work.training_flops, "sampling": work.sampling_flops},
             "memory": stage.memory.to_dict(),
@@ -146,7 +150,7 @@ class Plan:
         return [
             work.name,
             work.kind,
-            f"{_count(work.total_parameters)} ({_count(work.active_parameters)} active)",
+            _parameters(work),
             _count(work.trained_tokens),
             _count(work.sampled_tokens),
             f"{work.training_flops + work.sampling_flops:.2e}",
@@ -228,6 +232,12 @@ def _table(rows: list[list[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _parameters(work: Work) -> str:
+    """`671.0B (37.0B active)`, and how many of an adapter learn."""
+    learning = f", {_count(work.adapter_parameters)} trained" if work.adapter_parameters else ""
+    return f"{_count(work.total_parameters)} ({_count(work.active_parameters)} active{learning})"
 
 
 def _times(count: int) -> str:

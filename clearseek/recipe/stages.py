@@ -27,8 +27,11 @@ from clearseek.eval.examine import Examination, Examiner
 from clearseek.ledger.process import cpu_seconds, peak_memory_bytes
 from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, save_model, write_directory
 from clearseek.model.decoder import Decoder
+from clearseek.model.peft_format import ADAPTER_FILE
 from clearseek.text.documents import TextDocument
+from clearseek.text.kept_files import leave_generation_config, leave_tokenizer
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.adapters import ADAPTER_DIRECTORY, begin_adapter, leave_adapter
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, open_documents
 from clearseek.train.flops import num_parameters
@@ -54,6 +57,8 @@ class Start:
     model: Decoder
     tokenizer: Tokenizer
     parents: list[dict[str, str]]
+    tokenizer_directory: Path
+    generation_directory: Path | None = None  # whose generation_config.json still holds
 
 
 def checkpoint_path(run_dir: Path, stage: str) -> Path:
@@ -70,11 +75,10 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
         directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
         tokenizer = Tokenizer.load(directory)
         model = new_model(recipe, stage.start, tokenizer, device)
-        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")])
+        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")], directory)
     directory = _model_directory(recipe, run_dir, name, stage.start)
-    tokenizer = Tokenizer.load(
-        find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
-    )
+    read_from = find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
+    tokenizer = Tokenizer.load(read_from)
     own = Tokenizer.load(directory) if (directory / "tokenizer.json").is_file() else tokenizer
     if not tokenizer.has_tokens_of(own):
         raise InputError(
@@ -87,7 +91,8 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} "
             f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
-    return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "model*.safetensors")])
+    parents = [_parent(recipe, run_dir, directory, "model*.safetensors")]
+    return Start(model, tokenizer, parents, read_from, directory if read_from == directory else None)
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -142,6 +147,14 @@ def _parent(recipe: Recipe, run_dir: Path, directory: Path, pattern: str) -> dic
     return {"stage" if is_stage else "path": directory.name, "sha256": whole}
 
 
+def _adapter_parent(stage: TrainStage) -> list[dict[str, str]]:
+    """The adapter that a stage goes on with, if any, by the hash of its factors."""
+    if stage.lora is None or stage.lora.adapter is None:
+        return []
+    directory = Path(stage.lora.adapter)
+    return [{"path": directory.name, "sha256": file_sha256(directory / ADAPTER_FILE)}]
+
+
 def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     """Run one stage from its start, or from its latest resume point, to its `stage_finished` record."""
     stage = context.recipe.stages[context.stage]
@@ -153,6 +166,9 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         _finished(context, [checkpoint / "tokenizer.json"], {})
         return
     start = find_start(context.recipe, context.run_dir, context.stage, context.device)
+    if isinstance(stage, TrainStage):
+        context.adapter = begin_adapter(context, stage, start.model.config)
+        start.parents += _adapter_parent(stage)
     _started(context, stage, start.parents, start.model.config)
     totals: dict[str, float] = {}
     if isinstance(stage, RejectStage):
@@ -166,10 +182,14 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         _finished(context, [], totals)
         return
     totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
-    start.model = gathered(start.model)
-    _write(context, lambda directory: _save(start, directory))
+    if context.adapter is None:
+        start.model = gathered(start.model)
+    else:
+        context.adapter.merge_into(start.model)
+    _write(context, lambda directory: _leave(context, stage, start, directory))
     _examine_trained(context, stage, start, examiner)
-    _finished(context, [checkpoint / "model.safetensors"], totals)
+    left = on_first("what the stage left", lambda: _files_left(checkpoint))
+    _finished(context, left, totals)
 
 
 def _write(context: StageContext, fill: Callable[[Path], None]) -> None:
@@ -182,12 +202,27 @@ def _write(context: StageContext, fill: Callable[[Path], None]) -> None:
     on_first(f"the checkpoint of stage {context.stage}", write)
 
 
+def _leave(context: StageContext, stage: TrainStage, start: Start, directory: Path) -> None:
+    """The model with its tokenizer, and the adapter that it has taken in."""
+    _save(start, directory)
+    if context.adapter is not None:
+        leave_adapter(context.adapter, directory, stage.start)
+
+
+def _files_left(checkpoint: Path) -> list[Path]:
+    """The weights of a checkpoint, in one file or in shards, and its adapter's."""
+    adapter = checkpoint / ADAPTER_DIRECTORY / ADAPTER_FILE
+    return [*sorted(checkpoint.glob("model*.safetensors")), *([adapter] if adapter.is_file() else [])]
+
+
 def _save(start: Start, directory: Path) -> None:
     tokenizer = start.tokenizer
     save_model(
         start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
     )
-    tokenizer.save(directory)
+    leave_tokenizer(tokenizer, start.tokenizer_directory, directory)
+    if start.generation_directory is not None:
+        leave_generation_config(start.generation_directory, directory)
 
 
 def _examine_trained(
@@ -244,6 +279,8 @@ def _started(
     parameters = None
     if config is not None:
         parameters = {"total": num_parameters(config), "active": num_parameters(config, active=True)}
+        if context.adapter is not None:
+            parameters["trained"] = context.adapter.num_parameters
     context.record(
         "stage_started",
         kind_of_stage=stage.kind,

@@ -5,7 +5,7 @@ recipe gives, always on the large side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clearseek.config.errors import InputError
@@ -26,6 +26,7 @@ from clearseek.config.recipe import (
 from clearseek.model.checkpoint import load_config, resolve_model
 from clearseek.recipe.stages import sized_for
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.adapters import trained_parameters
 from clearseek.train.flops import forward_flops, num_parameters, training_flops
 from clearseek.train.supervised import steps_for_tokens
 
@@ -48,11 +49,20 @@ class Work:
     sampling_flops: float = 0
     resident_tokens: float = 0  # of the data that the stage holds in memory
     notes: list[str] = field(default_factory=list)
+    adapter_parameters: int = 0  # of a low-rank adapter, which learns in the model's stead
+    adapted_parameters: int = 0  # of the weights that it adapts
 
     @property
     def total_parameters(self) -> int:
         """All weights, without multi-token modules."""
         return num_parameters(self.config) if self.config else 0
+
+    @property
+    def num_trained(self) -> int:
+        """Weights that learn: an adapter's alone, all with multi-token modules, or none where nothing is trained."""
+        if self.config is None or not self.trained_tokens:
+            return 0
+        return self.adapter_parameters or num_parameters(self.config, with_mtp=True)
 
     @property
     def active_parameters(self) -> int:
@@ -65,7 +75,16 @@ class Work:
 
 
 def work_of(recipe: Recipe, name: str) -> Work:
-    """What a stage has to compute; InputError where its start or its tokenizer is not there."""
+    """What a stage has to compute; InputError where its start, its tokenizer or its adapter's targets are not there."""
+    work = _work_of(recipe, name)
+    lora = getattr(recipe.stages[name], "lora", None)
+    if lora is None or work.config is None:
+        return work
+    trained, adapted = trained_parameters(work.config, lora, f"stages.{name}.lora")
+    return replace(work, adapter_parameters=trained, adapted_parameters=adapted)
+
+
+def _work_of(recipe: Recipe, name: str) -> Work:
     stage = recipe.stages[name]
     if isinstance(stage, TokenizerStage):
         return Work(name, stage.kind)

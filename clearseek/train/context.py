@@ -17,6 +17,7 @@ from clearseek.model.compiling import pays
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import can_compile
 from clearseek.model.kernels.library import fits
+from clearseek.model.lora import Adapter
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.flops import training_flops
@@ -45,6 +46,7 @@ class StageContext:
     compile: bool | Literal["auto"]
     examine: Examine
     examined_prompts: frozenset[str] = frozenset()  # held out: no training document may hold one
+    adapter: Adapter | None = None  # what learns in the model's stead
     cpu_seconds_before: float = field(default_factory=cpu_seconds)  # of this process when the stage began
 
     @property

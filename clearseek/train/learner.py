@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import SupervisedStage, TrainStage
@@ -22,9 +23,18 @@ from clearseek.model.decoder import Decoder, Hidden
 from clearseek.model.experts import Router
 from clearseek.model.kernels.library import why_not_fit
 from clearseek.model.log_probs import target_log_probs
+from clearseek.model.lora import Adapter
 from clearseek.text.packing import Rows
 from clearseek.train.optimizer import Optimizer, clip_gradients
-from clearseek.train.parallel import all_sum, reduce_gradients, shard, waiting_for, world
+from clearseek.train.parallel import (
+    all_sum,
+    gathered,
+    reduce_gradients,
+    shard,
+    sum_gradients,
+    waiting_for,
+    world,
+)
 
 
 @dataclass
@@ -112,11 +122,19 @@ def micro_batches(rows: Rows, size: int, device: torch.device, fill: bool = Fals
 class Learner:
     """A model in training: its optimiser and its compiled forward pass.
 
+    With an `adapter` the model is frozen and whole on every rank, and the adapter's factors learn.
     `why_not_int8`: what keeps its linear layers from multiplying in int8; None: they do.
     """
 
-    def __init__(self, model: Decoder, stage: TrainStage, dtype: torch.dtype, compile: bool) -> None:
-        self.model, self.stage, self.dtype = model, stage, dtype
+    def __init__(
+        self,
+        model: Decoder,
+        stage: TrainStage,
+        dtype: torch.dtype,
+        compile: bool,
+        adapter: Adapter | None = None,
+    ) -> None:
+        self.model, self.stage, self.dtype, self.adapter = model, stage, dtype, adapter
         self.is_compiled = compile
         wants_int8 = isinstance(stage, SupervisedStage) and stage.linear_dtype == "int8"
         self.why_not_int8 = (
@@ -124,10 +142,22 @@ class Learner:
         )
         model.learn_in_int8(self.why_not_int8 is None)
         keep_freed_memory()
-        shard(model)
-        self.optimizer = Optimizer(model.named_parameters(), stage.optimizer)
+        if adapter is None:
+            shard(model)
+        else:
+            model.requires_grad_(False)
+        self.optimizer = Optimizer(self.trained.named_parameters(), stage.optimizer)
         if compile:
             compile_layers(model)
+
+    @property
+    def trained(self) -> Decoder | Adapter:
+        """What learns, and what a resume point keeps."""
+        return self.model if self.adapter is None else self.adapter
+
+    def whole_model(self) -> Decoder:
+        """A plain model with the weights of now, on every rank, to sample from or to save."""
+        return gathered(self.model) if self.adapter is None else self.adapter.merged_model(self.model)
 
     @property
     def mtp_depth(self) -> int:
@@ -137,8 +167,9 @@ class Learner:
     def log_probs(self, batch: MicroBatch, depth: int = 0, temperature: float = 1.0) -> tuple[Tensor, Hidden]:
         """Log-probability of every target that counts, [B, T], 0 elsewhere, and the pass it came from."""
         with waiting_for("the other ranks' parts of the weights"):
-            inputs = batch.tokens[:, :-1], batch.input_segments
-            hidden = self.model(*inputs, self.dtype, depth, batch.input_parents)
+            inputs = batch.tokens[:, :-1], batch.input_segments, self.dtype, depth, batch.input_parents
+            weights = {} if self.adapter is None else self.adapter.merged(self.model, self.dtype)
+            hidden = functional_call(self.model, weights, inputs) if weights else self.model(*inputs)
         return self._counted_log_probs(
             hidden.states, batch.targets, batch.target_weights, temperature
         ), hidden
@@ -182,6 +213,8 @@ class Learner:
                 weighted.backward()
                 totals += torch.stack([part.detach().cpu() for part in parts])
                 loads.append([load.tokens_per_expert for load in hidden.loads])
+            if self.adapter is not None:
+                sum_gradients(self.optimizer.parameters)
         grad_norm = clip_gradients(self.optimizer.parameters, stage.optimizer.gradient_clip)
         if not np.isfinite(grad_norm):
             raise RunError(f"gradient norm is {grad_norm}; lower the learning rate or look at the data")
@@ -224,7 +257,7 @@ def _over_ranks(totals: Tensor, counts: list[Tensor]) -> tuple[Tensor, list[Tens
 
 @torch.no_grad()
 def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float) -> float:
-    """Move each router's bias towards its underused experts, once per step, and keep its mean at zero.
+    """Move each router's bias towards its underused experts, once per step, and keep its mean at zero; rate 0: not.
 
     Routers of families that have no such bias stay without.
 
@@ -235,7 +268,7 @@ def update_selection_bias(model: Decoder, counts: Sequence[Tensor], rate: float)
     for router, tokens in zip(model.routers(), counts, strict=False):
         assert isinstance(router, Router)
         mean = tokens.mean()
-        if router.selection_bias is not None:
+        if rate and router.selection_bias is not None:
             bias = router.selection_bias + rate * torch.sign(mean - tokens)
             router.selection_bias.copy_(bias - bias.mean())
         worst = max(worst, float(tokens.max() / mean.clamp(min=1.0)))

@@ -2,7 +2,8 @@
 
 Every rank derives the same global batch and takes its share of the rows. Losses are divided by counts of
 the whole batch, so that a gradient is the plain SUM of what the ranks computed. A process started alone is
-a world of one, which exchanges nothing. Left out on purpose: expert, tensor and pipeline parallelism.
+a world of one, which exchanges nothing. Left out on purpose: expert, tensor and pipeline parallelism, and parting a
+frozen model: under an adapter every rank holds all of it.
 """
 
 import os
@@ -200,6 +201,17 @@ def reduce_gradients(model: Decoder, now: bool) -> None:
     """Whether the next backward pass exchanges gradients, or lets them add up for a later one that does."""
     if is_spread(model):
         model.set_requires_gradient_sync(now)  # type: ignore[operator]
+
+
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Add up the ranks' gradients of parameters that are whole on every rank, in one exchange."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world().size == 1 or not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, dist.ReduceOp.SUM)
+    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def is_spread(model: Decoder) -> bool:

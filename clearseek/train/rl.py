@@ -29,7 +29,7 @@ from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
 from clearseek.train.flops import forward_flops, training_flops
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
-from clearseek.train.parallel import gathered, on_first, roll_out_together, world
+from clearseek.train.parallel import on_first, roll_out_together, world
 from clearseek.train.policy_batch import pack_groups
 from clearseek.train.policy_objective import Measures, policy_objective
 from clearseek.train.schedule import rate_at
@@ -63,9 +63,13 @@ class PolicyTrainer:
         self.context, self.stage, self.model, self.tokenizer = context, stage, model, tokenizer
         tokens = stage.steps * stage.problems_per_step * stage.group_size * stage.max_completion_tokens
         self.learner = Learner(
-            model, stage, context.dtype, context.compile_for(model, tokens, stage.sequence_length)
+            model,
+            stage,
+            context.dtype,
+            context.compile_for(model, tokens, stage.sequence_length),
+            context.adapter,
         )
-        self.engine = Engine(gathered(model), tokenizer.eos_id, context.dtype)
+        self.engine = Engine(self.learner.whole_model(), tokenizer.eos_id, context.dtype)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
         self.reference = self._freeze() if stage.kl_weight else None
@@ -74,8 +78,10 @@ class PolicyTrainer:
         self.totals: dict[str, float] = {"tokens": 0, "flops": 0.0}
 
     def _freeze(self) -> Learner:
-        """A copy of the policy that the KL term holds on to."""
-        frozen = copy.deepcopy(gathered(self.model)).requires_grad_(False)
+        """A copy of the policy that the KL term holds on to; of an adapted one, of its adapter alone."""
+        if self.learner.adapter is not None:
+            return Learner(self.model, self.stage, self.context.dtype, False, self.learner.adapter.frozen())
+        frozen = copy.deepcopy(self.learner.whole_model()).requires_grad_(False)
         return Learner(frozen, self.stage, self.context.dtype, self.learner.is_compiled)
 
     def _supervised_rows(self) -> Rows | None:
@@ -107,7 +113,7 @@ class PolicyTrainer:
             )
             done = step + 1
             if stage.evaluate_every and done % stage.evaluate_every == 0 and done < stage.steps:
-                context.examine(self.model, self.tokenizer, done)
+                context.examine(self.learner.whole_model(), self.tokenizer, done)
             if done % stage.checkpoint_every == 0 and done < stage.steps:
                 self._save(done)
         return self.totals
@@ -118,7 +124,7 @@ class PolicyTrainer:
         kept: list[Group] = []
         dropped: list[Group] = []
         if step:
-            self.engine.load_weights(gathered(self.model))
+            self.engine.load_weights(self.learner.whole_model())
         for refill in range(stage.max_refill_rounds + 1):
             missing = stage.problems_per_step - len(kept)
             turn = step * (stage.max_refill_rounds + 1) + refill
@@ -222,7 +228,7 @@ class PolicyTrainer:
 
     def _refresh_reference(self, step: int) -> None:
         if self.reference is not None and (step + 1) % self.stage.reference_refresh_steps == 0:
-            load_model_state(self.reference.model, self.model.state_dict())
+            load_model_state(self.reference.trained, self.learner.trained.state_dict())
 
     def _supervised_batches(self, step: int) -> list[MicroBatch]:
         if self.supervised_rows is None:
@@ -250,20 +256,22 @@ class PolicyTrainer:
         if point is None:
             return 0
         point.check(self.context.stage, self._fingerprint())
-        others = point.restore(self.model, self.learner.optimizer)
+        others = point.restore(self.learner.trained, self.learner.optimizer)
         if self.reference is not None:
-            load_model_state(self.reference.model, others)
+            load_model_state(self.reference.trained, others)
         self.pool = Pool(set(point.extra["retired"]), point.extra["solved"])
         self.totals = point.totals
         self.context.rewind(point)
-        self.engine.load_weights(gathered(self.model))
+        self.engine.load_weights(self.learner.whole_model())
         return point.step
 
     def _save(self, step: int) -> None:
         extra = {"retired": sorted(self.pool.retired), "solved": self.pool.solved}
         point = self.context.resume_point(step, self._fingerprint(), self.totals, extra)
-        others = None if self.reference is None else self.reference.model.state_dict()
-        save_resume_point(self.context.partial_dir, point, self.model, self.learner.optimizer, others)
+        others = None if self.reference is None else self.reference.trained.state_dict()
+        save_resume_point(
+            self.context.partial_dir, point, self.learner.trained, self.learner.optimizer, others
+        )
         self.context.timings.append("step", self.context.stage, step, tokens=self.totals["tokens"])
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from clearseek.config.errors import RunError
 from clearseek.model.checkpoint import load_tensors, save_tensors, write_directory
 from clearseek.model.decoder import Decoder
+from clearseek.model.lora import Adapter
 from clearseek.model.stored import open_tensors
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import copy_into, on_first, whole_tensors
@@ -44,7 +45,7 @@ class ResumePoint:
                 "another --out"
             )
 
-    def restore(self, model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
+    def restore(self, model: Decoder | Adapter, optimizer: Optimizer) -> dict[str, Tensor]:
         """Load weights and optimiser state in place; returns the other tensors that were saved."""
         assert self.directory is not None
         tensors, _ = load_tensors(self.directory / "state.safetensors")
@@ -56,11 +57,11 @@ class ResumePoint:
 def save_resume_point(
     folder: Path,
     point: ResumePoint,
-    model: Decoder,
+    model: Decoder | Adapter,
     optimizer: Optimizer,
     others: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write `folder/step-000100/` and drop the oldest ones. Raises RunError when the disk is full."""
+    """Write `folder/step-000100/` and drop the oldest; `model` is what learns. Raises RunError if the disk is full."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     tensors |= {f"other.{name}": tensor for name, tensor in (others or {}).items()}
@@ -101,8 +102,8 @@ def _latest(folder: Path) -> ResumePoint | None:
         raise RunError(f"{newest}: not a whole resume point ({error}){older}") from None
 
 
-def load_model_state(model: Decoder, state: dict[str, Tensor]) -> None:
-    """Copy tensors into a model of the same shape."""
+def load_model_state(model: Decoder | Adapter, state: dict[str, Tensor]) -> None:
+    """Copy tensors into a model, or an adapter, of the same shape."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             copy_into(tensor, state[name])

@@ -57,7 +57,7 @@ def train_on_rows(
     """
     length = stage.sequence_length
     compiled = context.compile_for(model, total_steps * batch_rows * length, length)
-    learner = Learner(model, stage, context.dtype, compiled)
+    learner = Learner(model, stage, context.dtype, compiled, context.adapter)
     if stage.linear_dtype == "int8" and learner.why_not_int8:
         dtype = str(context.dtype).removeprefix("torch.")
         context.progress.note(
@@ -69,7 +69,7 @@ def train_on_rows(
     point = latest_resume_point(context.partial_dir)
     if point is not None:
         point.check(context.stage, rows.fingerprint)
-        point.restore(model, learner.optimizer)
+        point.restore(learner.trained, learner.optimizer)
         context.rewind(point)
         first, totals = point.step, dict(point.totals)
     for step in range(first, total_steps):
@@ -89,11 +89,11 @@ def train_on_rows(
             done, total_steps, loss=result.loss, tokens_per_second=batch_rows * length / seconds
         )
         if stage.evaluate_every and done % stage.evaluate_every == 0 and done < total_steps:
-            context.examine(model, tokenizer, done)
+            context.examine(learner.whole_model(), tokenizer, done)
         if done % stage.checkpoint_every == 0 and done < total_steps:
             context.timings.append("step", context.stage, done, tokens=totals["tokens"])
             saved = context.resume_point(done, rows.fingerprint, totals)
-            save_resume_point(context.partial_dir, saved, model, learner.optimizer)
+            save_resume_point(context.partial_dir, saved, learner.trained, learner.optimizer)
     return totals
 
 

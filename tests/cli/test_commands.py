@@ -203,7 +203,10 @@ def test_new_prints_the_path_and_the_next_step(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == "mine.toml\n"
     assert "clearseek run mine.toml" in err
-    assert calls == [("mine", {"base": Path("runs/a"), "data": Path("p.jsonl"), "out": None})]
+    settings = {"base": Path("runs/a"), "data": Path("p.jsonl"), "out": None, "lora": False}
+    assert calls == [("mine", settings)]
+    assert main(["new", "mine", "--base", "runs/a", "--data", "p.jsonl", "--lora"]) == 0
+    assert calls[1] == ("mine", settings | {"lora": True})
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from clearseek.config.errors import InputError
 from clearseek.config.load import load_recipe
+from clearseek.config.lora import Lora
 from clearseek.ledger.log import read
 from clearseek.recipe.new import new_recipe
 from clearseek.recipe.plan import plan_recipe
@@ -43,6 +44,19 @@ def test_what_it_writes_can_be_planned_and_run(tmp_path, base, data, monkeypatch
     assert result.run_dir == Path("runs/mine")
     stages = [r["stage"] for r in read(result.run_dir / "ledger.jsonl") if r["kind"] == "stage_finished"]
     assert stages == ["before", "rl"]
+
+
+def test_an_adapter_learns_where_it_is_asked_for(tmp_path, base, data):
+    full = load_recipe(new_recipe("mine", base=base, data=data, out=tmp_path / "full.toml")).stages["rl"]
+    path = new_recipe("mine", base=base, data=data, out=tmp_path / "lora.toml", lora=True)
+    stage = load_recipe(path).stages["rl"]
+    assert full.lora is None
+    assert stage.lora == Lora(rank=16, alpha=32.0, targets=["all-linear"])
+    assert stage.optimizer.learning_rate == pytest.approx(10 * full.optimizer.learning_rate)
+    small = ["rl.steps=1", "rl.problems_per_step=2", "rl.group_size=2", "rl.max_completion_tokens=8"]
+    small += ["evaluation.count=2", "evaluation.max_completion_tokens=8", "compile=false"]
+    run = run_recipe(str(path), small, out=tmp_path / "run", device="cpu").run_dir
+    assert (run / "checkpoints" / "rl" / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_the_defaults_fit_model_and_problems(tmp_path, base, data):

@@ -1,10 +1,13 @@
-"""What a stage starts from, as the ledger names it."""
+"""What a stage starts from and what it leaves, as the ledger names it."""
 
 import pytest
 import torch
 
 from clearseek.config.load import parse_recipe
+from clearseek.config.toml import to_toml
+from clearseek.ledger.log import read
 from clearseek.model.checkpoint import file_sha256, load_model, save_state
+from clearseek.recipe.run import run_recipe
 from clearseek.recipe.stages import find_start
 from tests.recipe.bases import make_base
 
@@ -36,3 +39,16 @@ def test_weights_in_several_files_are_hashed_too(tmp_path, base):
     model.embedding.weight.data += 1
     save_state(model.config, model.state_dict(), base, token_ids={}, shard_bytes=20_000)
     assert parents(tmp_path, base) != [sharded]
+
+
+def test_weights_left_in_several_files_are_all_named(tmp_path, base, monkeypatch):
+    monkeypatch.setitem(save_state.__kwdefaults__, "shard_bytes", 20_000)
+    rows = [{"problems": {"tasks": ["digits"], "levels": [1]}, "count": 4}]
+    stage = {"kind": "sft", "start": str(base), "data": rows, "evaluate": False, "sequence_length": 256}
+    path = tmp_path / "r.toml"
+    path.write_text(to_toml({"name": "r", "dtype": "float32", "compile": False, "stages": {"s": stage}}))
+    run = run_recipe(str(path), out=tmp_path / "run", device="cpu").run_dir
+    (finished,) = [record for record in read(run / "ledger.jsonl") if record["kind"] == "stage_finished"]
+    left = sorted(file.name for file in (run / "checkpoints" / "s").glob("model-*.safetensors"))
+    assert len(left) > 1
+    assert [output["name"] for output in finished["outputs"]] == left

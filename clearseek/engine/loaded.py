@@ -1,0 +1,217 @@
+"""A model as Python sees it: scores, answers, the torch module. `published` opens and saves it.
+
+It stands on this floor because it answers through the engine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import InputError
+from clearseek.config.model import ModelConfig
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Completion, FinishReason, Request, Sampling
+from clearseek.engine.session import end_ids
+from clearseek.engine.streams import stream_key
+from clearseek.model.decoder import Decoder
+from clearseek.text.thoughts import ThoughtParser
+from clearseek.text.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[Message] | Sequence[int]  # a question, a conversation, or token ids as they are
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. `text` is all that was generated; after token ids of one's own it has no parts.
+
+    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`.
+    """
+
+    text: str
+    thought: str
+    answer: str | None  # None: the thought never closed
+    tokens: list[int]
+    log_probs: list[float]
+    finish_reason: FinishReason
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Model:
+    """A decoder with its tokenizer. `decoder` is the torch module, to train or to look into as one likes."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
+        """`directory` is where both were read; activations are computed in `dtype`."""
+        self.decoder, self.tokenizer, self.directory, self.dtype = decoder, tokenizer, directory, dtype
+        self._ends = end_ids(directory, tokenizer)
+        self._engine: tuple[list[int], Engine] | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its sizes and switches."""
+        return self.decoder.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.embedding.weight.device
+
+    @property
+    def num_parameters(self) -> int:
+        """All weights, of multi-token modules too; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.decoder.parameters())
+
+    def logits(self, token_ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
+        """Scores of every next token: ids [B, T] → [B, T, V] in fp32. Gradients reach the weights where they are on.
+
+        Raises InputError for another shape, for ids beyond the vocabulary, and for more than the context holds.
+        """
+        tokens = self._checked(torch.as_tensor(token_ids, device=self.device))
+        hidden = self.decoder(tokens, torch.ones_like(tokens), self.dtype, 0)
+        return self.decoder.logits(hidden.states)
+
+    @overload
+    def generate(
+        self,
+        prompts: Prompt,
+        *,
+        max_tokens: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        seed: int = ...,
+        thinking: bool = ...,
+    ) -> Answer: ...
+    @overload
+    def generate(
+        self,
+        prompts: list[str] | list[list[Message]] | list[list[int]],
+        *,
+        max_tokens: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        seed: int = ...,
+        thinking: bool = ...,
+    ) -> list[Answer]: ...
+    def generate(
+        self,
+        prompts: Any,
+        *,
+        max_tokens: int = 512,
+        temperature: float = 0.6,
+        top_p: float = 0.95,
+        seed: int = 0,
+        thinking: bool = True,
+    ) -> Answer | list[Answer]:
+        """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
+
+        At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
+        depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
+        Raises InputError for settings out of range and for prompts that are empty or fill the context.
+        """
+        _check_settings(max_tokens, temperature, top_p)
+        is_one = _is_one(prompts)
+        asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
+        room = [self._room(ids, max_tokens) for ids, _ in asked]
+        requests = [
+            Request(tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most))
+            for (ids, _), most in zip(asked, room, strict=True)
+        ]
+        groups = self._current_engine().generate(requests)
+        answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]
+        return answers[0] if is_one else answers
+
+    def _encode(self, prompt: Prompt, thinking: bool) -> tuple[list[int], ThoughtParser | None]:
+        """Token ids of a prompt, and what parts its answer; token ids of one's own say nothing of that."""
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        if len(prompt) and not isinstance(prompt[0], Mapping):
+            ids = [int(token) for token in prompt if not isinstance(token, Mapping)]
+            return self._checked(torch.tensor([ids])).tolist()[0], None
+        messages: Sequence[Message] = [message for message in prompt if isinstance(message, Mapping)]
+        if not messages:
+            raise InputError("a prompt is empty; give a question, messages, or at least one token id")
+        opened = self.tokenizer.chat.render(messages, thinking=thinking).rstrip().endswith("<think>")
+        return self.tokenizer.encode_chat(messages, thinking=thinking), ThoughtParser(opened)
+
+    def _room(self, prompt: Sequence[int], max_tokens: int) -> int:
+        context = self.config.max_position_embeddings
+        if len(prompt) >= context:
+            raise InputError(
+                f"a prompt of {len(prompt)} tokens fills the model's context of {context} tokens"
+            )
+        return min(max_tokens, context - len(prompt))
+
+    def _checked(self, tokens: Tensor) -> Tensor:
+        """Token ids [B, T] that the model knows, and no more than it can place; else InputError."""
+        context, vocabulary = self.config.max_position_embeddings, self.config.vocab_size
+        if tokens.ndim != 2 or not tokens.numel() or tokens.is_floating_point():
+            shape = f"{list(tokens.shape)} of {str(tokens.dtype).removeprefix('torch.')}"
+            raise InputError(f"token ids have to be integers [B, T], got {shape}")
+        if tokens.shape[1] > context:
+            raise InputError(f"{tokens.shape[1]} tokens are more than the model's context of {context}")
+        if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+            raise InputError(
+                f"token ids have to be from 0 to {vocabulary - 1}, got {tokens.min()} to {tokens.max()}"
+            )
+        return tokens.long()
+
+    def _current_engine(self) -> Engine:
+        """An engine over the weights as they are; made again when one has changed."""
+        versions = [tensor._version for tensor in self.decoder.state_dict().values()]
+        if self._engine is None or self._engine[0] != versions:
+            engine = Engine(self.decoder, self.tokenizer.eos_id, self.dtype, copies=False)
+            self._engine = versions, engine
+        return self._engine[1]
+
+    def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
+        """A completion as text, cut at the first token that ends an answer."""
+        tokens, reason = completion.tokens, completion.finish_reason
+        last = next((place for place, token in enumerate(tokens) if token in self._ends), None)
+        said = tokens if last is None else tokens[:last]
+        kept = len(tokens) if last is None else last + 1
+        text = self.tokenizer.decode(said)
+        thought, answer = ("", text) if parser is None else _parts(parser, text)
+        return Answer(
+            text,
+            thought,
+            answer,
+            tokens[:kept],
+            completion.log_probs[:kept],
+            reason if last is None else "stop",
+        )
+
+
+def _parts(parser: ThoughtParser, text: str) -> tuple[str, str | None]:
+    events = parser.feed(text) + parser.close()
+    parts = {name: "".join(piece for kind, piece in events if kind == name) for name in ("thought", "answer")}
+    return parts["thought"], None if parser.inside_thought else parts["answer"].strip()
+
+
+def _is_one(prompts: Any) -> bool:
+    """Whether this is a single prompt; the first thing in it tells."""
+    if isinstance(prompts, str):
+        return True
+    if isinstance(prompts, Tensor):
+        return prompts.ndim < 2
+    if not isinstance(prompts, Sequence):
+        raise InputError(
+            f"prompts are a text, messages, token ids, or a list of them; got {type(prompts).__name__}"
+        )
+    return bool(len(prompts)) and isinstance(prompts[0], Mapping | Integral)
+
+
+def _check_settings(max_tokens: int, temperature: float, top_p: float) -> None:
+    for name, value, right, wanted in (
+        ("max_tokens", max_tokens, max_tokens >= 1, "at least 1"),
+        ("temperature", temperature, 0 <= temperature < float("inf"), "0 or above"),
+        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+    ):
+        if not right:
+            raise InputError(f"{name} is {value}; it has to be {wanted}")
