@@ -1,0 +1,110 @@
+"""A published config as the keys of a GGUF file, and back.
+
+What a row of `architectures` can't say is here: latent attention, which llama.cpp sees as one key head, stretched
+rotary frequencies, and what other implementations would take for granted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clearseek.config.errors import InputError
+from clearseek.model.gguf.architectures import ARCHITECTURES, architecture_of
+from clearseek.model.gguf.header import GgufFile
+from clearseek.model.gguf.rope import read_rope, rope_keys
+
+_GATING = {"softmax": 1, "sigmoid": 2}
+_FLAGS = frozenset({"norm_topk_prob"})
+
+
+def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
+    """GGUF's keys, without the architecture in front, of a config.json's content.
+
+    Raises InputError where llama.cpp would compute something else.
+    """
+    architecture = architecture_of(published["model_type"])
+    keys = {
+        key: published[name]
+        for name, key in architecture.keys.items()
+        if published.get(name) is not None and (name not in _FLAGS or published[name])
+    }
+    if "kv_lora_rank" in published:
+        keys |= _latent_keys(published)
+    else:
+        size = published.get("head_dim") or published["hidden_size"] // published["num_attention_heads"]
+        keys |= {"attention.key_length": size, "attention.value_length": size, "rope.dimension_count": size}
+    return keys | rope_keys(published)
+
+
+def published_config(file: GgufFile) -> dict[str, Any]:
+    """A config.json's content from the metadata of a GGUF file; raises InputError for an unknown architecture."""
+    family = _family(file)
+    prefix = f"{file.architecture}."
+    keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
+    published = {
+        name: keys[key] for name, key in ARCHITECTURES[family].keys.items() if keys.get(key) is not None
+    }
+    published.setdefault("vocab_size", len(file.metadata.get("tokenizer.ggml.tokens", ())))
+    if "kv_lora_rank" in published:
+        published |= _read_latent(file, keys)
+    elif "head_dim" not in published and "num_attention_heads" in published:
+        published["head_dim"] = published.get("hidden_size", 0) // published["num_attention_heads"]
+    return {
+        "model_type": family,
+        **published,
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        **read_rope(file, keys),
+    }
+
+
+def _family(file: GgufFile) -> str:
+    """The family that a file's architecture is; llama.cpp has one name for several."""
+    name = file.architecture
+    if name == "llama":
+        return "mixtral" if file.metadata.get("llama.expert_count") else "llama"
+    if name == "deepseek2":
+        is_v3 = file.metadata.get("deepseek2.expert_gating_func") == _GATING["sigmoid"]
+        has_experts = file.metadata.get("deepseek2.expert_count")
+        return "deepseek_v3" if is_v3 or not has_experts else "deepseek_v2"
+    for family, architecture in ARCHITECTURES.items():
+        if architecture.name == name:
+            return family
+    known = ", ".join(sorted({architecture.name for architecture in ARCHITECTURES.values()}))
+    raise InputError(f"{file.path}: architecture {name!r} is not supported; known ones: {known}")
+
+
+def _latent_keys(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Latent attention as llama.cpp computes it: one key head that is the latent and the rotary key together."""
+    rope, rank = published["qk_rope_head_dim"], published["kv_lora_rank"]
+    keys = {
+        "attention.head_count_kv": 1,
+        "attention.key_length": rank + rope,
+        "attention.value_length": rank,
+        "attention.key_length_mla": published["qk_nope_head_dim"] + rope,
+        "leading_dense_block_count": min(published["first_k_dense_replace"], published["num_hidden_layers"]),
+    }
+    if not published.get("n_routed_experts"):  # none may be grouped or chosen, yet their width has to be said
+        return keys | {
+            "expert_feed_forward_length": published["intermediate_size"],
+            "expert_used_count": 0,
+            "expert_group_count": 0,
+            "expert_group_used_count": 0,
+        }
+    if published.get("n_group", 1) == published.get("topk_group", 1):  # all may be chosen from: there are none
+        keys |= {"expert_group_count": 1, "expert_group_used_count": 1}
+    return keys | {"expert_gating_func": _GATING[published["scoring_func"]]}
+
+
+def _read_latent(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:
+    rope, both = keys.get("rope.dimension_count"), keys.get("attention.key_length_mla")
+    if not isinstance(rope, int) or not isinstance(both, int) or both <= rope:
+        raise InputError(
+            f"{file.path}: attention.key_length_mla ({both}) must be above rope.dimension_count ({rope}); files from "
+            "before latent attention was absorbed are not supported, convert the model again"
+        )
+    latent: dict[str, Any] = {
+        "qk_nope_head_dim": both - rope,
+        "q_lora_rank": keys.get("attention.q_lora_rank"),
+    }
+    if not keys.get("expert_count"):
+        latent["n_routed_experts"] = 0
+    return latent
