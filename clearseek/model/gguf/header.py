@@ -18,7 +18,19 @@ from clearseek.config.errors import InputError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8"}
+_SCALARS = {
+    0: "u1",
+    1: "i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    7: "?",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4
 
@@ -83,9 +95,10 @@ def is_gguf(path: Path) -> bool:
 def read_header(path: Path) -> GgufFile:
     """Metadata and tensors of a GGUF file; raises InputError for one that is torn, of another version, or lies."""
     try:
-        data = memoryview(np.memmap(path, np.uint8, "r"))
+        mapped: Any = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: can't be read as a GGUF file ({error})") from error
+    data = memoryview(mapped)
     cursor = _Cursor(path, data)
     if bytes(cursor.take(4)) != _MAGIC:
         raise InputError(f"{path}: is not a GGUF file; its first bytes are not GGUF")
@@ -99,7 +112,7 @@ def read_header(path: Path) -> GgufFile:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise InputError(f"{path}: general.alignment = {alignment!r} has to be a power of two")
     start = -(-cursor.place // alignment) * alignment
-    tensors = _unique(path, ((name, _placed(path, start, name, *rest)) for name, *rest in infos))
+    tensors = _unique(path, ((info[0], _placed(path, start, *info)) for info in infos))
     _check_places(path, tensors, len(data))
     return GgufFile(path, metadata, tensors)
 
@@ -167,19 +180,25 @@ class _Cursor:
         name = self.string()
         dimensions = self.number("<I")
         if dimensions > _MOST_DIMENSIONS:
-            raise InputError(f"{self.path}: {name} has {dimensions} dimensions; at most {_MOST_DIMENSIONS} are known")
+            raise InputError(
+                f"{self.path}: {name} has {dimensions} dimensions; at most {_MOST_DIMENSIONS} are known"
+            )
         shape = tuple(self.number("<Q") for _ in range(dimensions))[::-1]
         return name, shape, self.number("<I"), self.number("<Q")
 
 
-def _placed(path: Path, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int) -> StoredTensor:
+def _placed(
+    path: Path, start: int, name: str, shape: tuple[int, ...], kind: int, offset: int
+) -> StoredTensor:
     if kind not in TYPES:
         raise InputError(
             f"{path}: {name} is stored in type {kind}; known ones: {', '.join(entry[0] for entry in TYPES.values())}"
         )
     type_name, block, block_bytes = TYPES[kind]
     if shape and shape[-1] % block:
-        raise InputError(f"{path}: rows of {name} ({shape[-1]}) are not whole blocks of {type_name} ({block})")
+        raise InputError(
+            f"{path}: rows of {name} ({shape[-1]}) are not whole blocks of {type_name} ({block})"
+        )
     return StoredTensor(name, shape, type_name, start + offset, math.prod(shape) // block * block_bytes)
 
 

@@ -89,7 +89,9 @@ def _latent_keys(published: Mapping[str, Any]) -> dict[str, Any]:
             "expert_group_count": 0,
             "expert_group_used_count": 0,
         }
-    if published.get("n_group", 1) == published.get("topk_group", 1):  # all may be chosen from: there are none
+    if published.get("n_group", 1) == published.get(
+        "topk_group", 1
+    ):  # all may be chosen from: there are none
         keys |= {"expert_group_count": 1, "expert_group_used_count": 1}
     return keys | {"expert_gating_func": _GATING[published["scoring_func"]]}
 

@@ -28,7 +28,9 @@ def rope_keys(published: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "linear":
         return {**keys, "rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind != "yarn":
-        raise InputError(f"rope type {kind!r} can't be written as GGUF; known ones: default, linear, llama3, yarn")
+        raise InputError(
+            f"rope type {kind!r} can't be written as GGUF; known ones: default, linear, llama3, yarn"
+        )
     keys |= {
         "rope.scaling.type": "yarn",
         "rope.scaling.factor": float(rope["factor"]),
@@ -58,7 +60,9 @@ def read_rope(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "none":
         return {"rope_theta": theta, "rope_scaling": None}
     if kind not in ("linear", "yarn"):
-        raise InputError(f"{file.path}: rope.scaling.type {kind!r} is not supported; known ones: none, linear, yarn")
+        raise InputError(
+            f"{file.path}: rope.scaling.type {kind!r} is not supported; known ones: none, linear, yarn"
+        )
     scaling: dict[str, Any] = {"rope_type": kind, "type": kind, "factor": float(keys["rope.scaling.factor"])}
     if kind == "yarn":
         scaling |= _read_yarn(keys, scaling["factor"])

@@ -162,9 +162,13 @@ def _tokenizer_json(file: GgufFile) -> dict[str, Any]:
     metadata = file.metadata
     kind, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2":
-        raise InputError(f"{file.path}: tokenizer.ggml.model {kind!r} is not supported; only gpt2, byte-level BPE, is")
+        raise InputError(
+            f"{file.path}: tokenizer.ggml.model {kind!r} is not supported; only gpt2, byte-level BPE, is"
+        )
     if split not in SPLITS:
-        raise InputError(f"{file.path}: tokenizer.ggml.pre {split!r} is not supported; known ones: {', '.join(SPLITS)}")
+        raise InputError(
+            f"{file.path}: tokenizer.ggml.pre {split!r} is not supported; known ones: {', '.join(SPLITS)}"
+        )
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     merges = [merge.split(" ", 1) for merge in metadata.get("tokenizer.ggml.merges", [])]

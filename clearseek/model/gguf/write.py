@@ -44,7 +44,7 @@ def write_gguf(
     dtype: str,
     name: str,
     vocabulary: Mapping[str, Any],
-    license: str | None = None,
+    licence: str | None = None,
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Write `model` to `path` with its matrices in `dtype` (a key of DTYPES) and `vocabulary`'s keys as they are.
@@ -61,8 +61,8 @@ def write_gguf(
         writer = gguf.GGUFWriter(partial, architecture)
         writer.add_type("model")
         writer.add_name(name)
-        if license:
-            writer.add_license(license)
+        if licence:
+            writer.add_license(licence)
         writer.add_file_type(DTYPES[dtype][1])
         if dtype.startswith("q"):
             writer.add_quantization_version(_QUANTIZATION_VERSION)
@@ -145,7 +145,10 @@ def _widened(planned: list[_Planned], wanted: str) -> list[str]:
     """A line for each type that rows which are no whole blocks took instead."""
     others: dict[str, list[str]] = {}
     for tensor in planned:
-        if tensor.type_name not in (wanted, "F32") and tensor.name not in ("output.weight", "token_embd.weight"):
+        if tensor.type_name not in (wanted, "F32") and tensor.name not in (
+            "output.weight",
+            "token_embd.weight",
+        ):
             others.setdefault(tensor.type_name, []).append(tensor.name)
     return [
         f"{len(names)} tensors are {type_name}, as their rows are not whole blocks of {wanted} ({names[0]}, …)"
