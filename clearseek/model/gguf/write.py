@@ -119,9 +119,9 @@ def _write_tensors(writer: Any, planned: list[_Planned], each: Callable[[int, in
 def _encoded(tensor: _Planned) -> np.ndarray:
     """The tensor as it is stored; InputError where its weights don't fit, such as 70,000 into F16."""
     weights = tensor.weights()
-    stored = encode(weights, tensor.type_name)
     if not np.isfinite(weights).all():
         raise InputError(f"{tensor.name} holds nan or inf; a model like that can't be exported")
+    stored = encode(weights, tensor.type_name)
     if tensor.type_name == "F16" and not np.isfinite(stored).all():
         raise InputError(f"{tensor.name} has weights beyond float16's 65504; use --dtype bf16 or f32")
     return stored
