@@ -14,7 +14,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.ledger.machine import memory_bytes
 from clearseek.model.checkpoint import load_config
 from clearseek.model.decoder import Decoder
-from clearseek.model.families import FAMILIES, pieces_of
+from clearseek.model.families import config_to_published, pieces_of
 from clearseek.model.gguf.header import GgufFile, is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config
 from clearseek.model.licence import licence_of
@@ -123,7 +123,7 @@ def _describe(
         path=str(path),
         format=kind,
         family=config.family,
-        architecture=FAMILIES[config.family].ARCHITECTURE,
+        architecture=config_to_published(config)["architectures"][0],
         parameters=total,
         active_parameters=active,
         mtp_parameters=mtp,

@@ -14,6 +14,8 @@ from clearseek.model.gguf.rope import read_rope, rope_keys
 
 _GATING = {"softmax": 1, "sigmoid": 2}
 _FLAGS = frozenset({"norm_topk_prob"})
+# without experts these are there to be zero, or to please llama.cpp
+_OF_EXPERTS = frozenset({"n_group", "topk_group", "num_experts_per_tok", "moe_intermediate_size"})
 
 
 def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,10 +40,13 @@ def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
 def published_config(file: GgufFile) -> dict[str, Any]:
     """A config.json's content from the metadata of a GGUF file; raises InputError for an unknown architecture."""
     family = _family(file)
+    has_experts = bool(file.metadata.get(f"{file.architecture}.expert_count"))
     prefix = f"{file.architecture}."
     keys = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
     published = {
-        name: keys[key] for name, key in ARCHITECTURES[family].keys.items() if keys.get(key) is not None
+        name: keys[key]
+        for name, key in ARCHITECTURES[family].keys.items()
+        if keys.get(key) is not None and (has_experts or name not in _OF_EXPERTS)
     }
     published.setdefault("vocab_size", len(file.metadata.get("tokenizer.ggml.tokens", ())))
     if "kv_lora_rank" in published:
