@@ -5,7 +5,8 @@ row is in `metadata`; tensors are in `tensors`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.model.families import FAMILIES
@@ -41,39 +42,76 @@ _LATENT = {
     "routed_scaling_factor": "expert_weights_scale",
     "norm_topk_prob": "expert_weights_norm",
 }
+# Qwen 2 has them always, and no key says so
+_QWEN2_BIASES = {"": "blk.0.attn_q.bias"}
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A family as llama.cpp knows it.
 
-    `keys` maps published config keys to GGUF's, without the architecture in front. `turns_pairs`: rotary turns
-    neighbours there and halves in what is published, so that queries' and keys' rows change places.
+    `keys` maps published config keys to GGUF's, without the architecture in front. `granted` are published
+    settings that it takes for granted, so that others are refused. `turns_pairs`: rotary turns neighbours there and
+    halves in what is published, so that queries' and keys' rows change places. `biases` are the maps whose biases
+    it reads, by the published key that says there are any. `has_windows`: it knows sliding windows.
     """
 
     name: str
     keys: Mapping[str, str]
+    granted: Mapping[str, Any] = field(default_factory=dict)
     turns_pairs: bool = False
+    biases: Mapping[str, str] = field(default_factory=dict)
+    has_windows: bool = False
 
 
 ARCHITECTURES = {
-    "llama": Architecture("llama", _GROUPED, turns_pairs=True),
+    "llama": Architecture(
+        "llama",
+        _GROUPED,
+        turns_pairs=True,
+        biases={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
+    ),
     "mistral": Architecture("llama", _GROUPED, turns_pairs=True),
     "mixtral": Architecture(
         "llama",
         {**_GROUPED, "num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         turns_pairs=True,
     ),
-    "qwen2": Architecture("qwen2", _GROUPED),
+    "qwen2": Architecture("qwen2", _GROUPED, biases=_QWEN2_BIASES),
     "qwen2_moe": Architecture(
         "qwen2moe",
         {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
+        granted={"norm_topk_prob": False},
+        biases=_QWEN2_BIASES,
     ),
     "qwen3": Architecture("qwen3", _GROUPED),
-    "qwen3_moe": Architecture("qwen3moe", {**_GROUPED, **_EXPERTS}),
+    "qwen3_moe": Architecture("qwen3moe", {**_GROUPED, **_EXPERTS}, granted={"norm_topk_prob": True}),
     "deepseek_v2": Architecture("deepseek2", _LATENT),
     "deepseek_v3": Architecture("deepseek2", _LATENT),
     "ernie4_5": Architecture("ernie4_5", _GROUPED),
+    "ernie4_5_moe": Architecture(
+        "ernie4_5-moe",
+        {
+            **_GROUPED,
+            "moe_num_experts": "expert_count",
+            "moe_k": "expert_used_count",
+            "moe_intermediate_size": "expert_feed_forward_length",
+            "moe_num_shared_experts": "expert_shared_count",
+            "moe_layer_interval": "interleave_moe_layer_step",
+            "moe_layer_start_index": "leading_dense_block_count",
+        },
+    ),
+    "hunyuan_v1_dense": Architecture("hunyuan-dense", _GROUPED),
+    "hunyuan_v1_moe": Architecture(
+        "hunyuan-moe",
+        {
+            **_GROUPED,
+            "num_experts": "expert_count",
+            "moe_topk": "expert_used_count",
+            "num_shared_expert": "expert_shared_count",
+        },
+    ),
+    "PanguEmbedded": Architecture("pangu-embedded", _GROUPED, biases={"bias": "blk.0.attn_q.bias"}),
 }
 
 

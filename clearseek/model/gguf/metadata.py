@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearseek.config.errors import InputError
-from clearseek.model.gguf.architectures import ARCHITECTURES, architecture_of
+from clearseek.model.gguf.architectures import ARCHITECTURES, Architecture, architecture_of
 from clearseek.model.gguf.header import GgufFile
-from clearseek.model.gguf.rope import read_rope, rope_keys
+from clearseek.model.gguf.rope import head_size, read_rope, rope_keys
 
 _GATING = {"softmax": 1, "sigmoid": 2}
 _FLAGS = frozenset({"norm_topk_prob"})
@@ -24,6 +24,7 @@ def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError where llama.cpp would compute something else.
     """
     architecture = architecture_of(published["model_type"])
+    _check_granted(published, architecture)
     keys = {
         key: published[name]
         for name, key in architecture.keys.items()
@@ -32,9 +33,36 @@ def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
     if "kv_lora_rank" in published:
         keys |= _latent_keys(published)
     else:
-        size = published.get("head_dim") or published["hidden_size"] // published["num_attention_heads"]
+        size = head_size(published)
         keys |= {"attention.key_length": size, "attention.value_length": size, "rope.dimension_count": size}
+    if published.get("model_type") == "hunyuan_v1_moe":
+        width = published["intermediate_size"]
+        keys |= {"expert_feed_forward_length": width, "expert_shared_feed_forward_length": width}
+    keys["context_length"] = min(keys["context_length"], window_of(published) or keys["context_length"])
     return keys | rope_keys(published)
+
+
+def window_of(published: Mapping[str, Any]) -> int | None:
+    """The sliding window that llama.cpp leaves out: within it both compute the same."""
+    is_switched_off = published.get("use_sliding_window") is False
+    window = None if is_switched_off else published.get("sliding_window")
+    return None if architecture_of(published["model_type"]).has_windows else window
+
+
+def _check_granted(published: Mapping[str, Any], architecture: Architecture) -> None:
+    """Raise InputError for a setting that llama.cpp would not follow."""
+    for name, setting in architecture.granted.items():
+        if bool(published.get(name)) != setting:
+            raise InputError(
+                f"{name} = {published.get(name)!r} can't be written as GGUF: llama.cpp's {architecture.name} takes "
+                f"{setting} for granted. Use --to hf"
+            )
+    groups = published.get("n_group", 1), published.get("topk_group", 1)
+    if published.get("topk_method") == "group_limited_greedy" and groups[0] != groups[1]:
+        raise InputError(
+            "topk_method = 'group_limited_greedy' can't be written as GGUF: llama.cpp scores a group of experts by its "
+            "two best, not by its best. Use --to hf"
+        )
 
 
 def published_config(file: GgufFile) -> dict[str, Any]:
@@ -53,12 +81,25 @@ def published_config(file: GgufFile) -> dict[str, Any]:
         published |= _read_latent(file, keys)
     elif "head_dim" not in published and "num_attention_heads" in published:
         published["head_dim"] = published.get("hidden_size", 0) // published["num_attention_heads"]
+    architecture = ARCHITECTURES[family]
+    biases = {key: tensor in file.tensors for key, tensor in architecture.biases.items() if key}
     return {
         "model_type": family,
-        **published,
+        **architecture.granted,
+        **biases,
+        **_of_family(family, published),
         "tie_word_embeddings": "output.weight" not in file.tensors,
         **read_rope(file, keys),
     }
+
+
+def _of_family(family: str, published: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a family that have no key in GGUF, since llama.cpp knows them otherwise."""
+    if family == "ernie4_5_moe":
+        return {**published, "moe_layer_end_index": published.get("num_hidden_layers", 0) - 1}
+    if family == "hunyuan_v1_moe":
+        return {**published, "use_mixed_mlp_moe": True}
+    return published
 
 
 def _family(file: GgufFile) -> str:

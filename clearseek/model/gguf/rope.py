@@ -25,6 +25,9 @@ def rope_keys(published: Mapping[str, Any]) -> dict[str, Any]:
     keys: dict[str, Any] = {"rope.freq_base": float(rope["rope_theta"])}
     if kind in ("default", "llama3"):
         return keys
+    if kind == "dynamic" and rope.get("alpha"):  # Hunyuan's fixed stretch of the base
+        size = head_size(published)
+        return {"rope.freq_base": keys["rope.freq_base"] * float(rope["alpha"]) ** (size / (size - 2))}
     if kind == "linear":
         return {**keys, "rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind != "yarn":
@@ -47,8 +50,13 @@ def rope_frequencies(published: Mapping[str, Any]) -> np.ndarray | None:
     rope = _rope_of(published)
     if rope.get("rope_type") != "llama3":
         return None
-    size = published.get("head_dim") or published["hidden_size"] // published["num_attention_heads"]
-    return _divisors(size, rope)
+    return _divisors(head_size(published), rope)
+
+
+def head_size(published: Mapping[str, Any]) -> int:
+    """The size of a query head of grouped-query attention."""
+    size: int = published.get("head_dim") or published["hidden_size"] // published["num_attention_heads"]
+    return size
 
 
 def read_rope(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:

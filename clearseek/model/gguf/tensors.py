@@ -52,6 +52,7 @@ def entries_of(config: ModelConfig) -> Iterator[Entry]:
         for published, layout in _layouts(config, piece.published):
             is_stacked = _EXPERT.search(published) is not None
             name = _gguf_name(names, published)
+            _check_bias(config, published, name)
             entry = found.setdefault(name, Entry(name, layout, [], is_stacked))
             entry.pieces.append(piece)
     yield from found.values()
@@ -73,6 +74,15 @@ def shape_of(config: ModelConfig, entry: Entry, tensor: Tensor) -> tuple[int, ..
     """The shape that GGUF gives an entry, whose published tensors are shaped like `tensor`."""
     shape = tensor.shape if entry.layout == "pairs" else view_of(config, entry.layout, tensor).shape
     return (len(entry.pieces), *shape) if entry.is_stacked else tuple(shape)
+
+
+def _check_bias(config: ModelConfig, published: str, name: str) -> None:
+    """Raise InputError for a bias that llama.cpp would not find a place for."""
+    architecture = architecture_of(config.family)
+    if name.endswith(".bias") and "exp_probs_b" not in name and not architecture.biases:
+        raise InputError(
+            f"{published} can't be written as GGUF: llama.cpp's {architecture.name} has no biases. Use --to hf"
+        )
 
 
 def _layouts(config: ModelConfig, published: str) -> list[tuple[str, Layout]]:

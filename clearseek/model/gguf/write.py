@@ -18,13 +18,14 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.families import config_to_published
 from clearseek.model.gguf.architectures import architecture_of
 from clearseek.model.gguf.library import gguf_library
-from clearseek.model.gguf.metadata import config_keys
+from clearseek.model.gguf.metadata import config_keys, window_of
 from clearseek.model.gguf.rope import ROPE_FREQUENCIES, rope_frequencies
 from clearseek.model.gguf.storage import DTYPES, encode, num_bytes, stored_type, type_number
 from clearseek.model.gguf.tensors import Entry, entries_of, shape_of, view_of
 
 _FLOATS = frozenset({"attention.layer_norm_rms_epsilon", "expert_weights_scale"})
 _QUANTIZATION_VERSION = 2
+_WITHOUT_QUERY_LATENT = (26, 27)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def write_gguf(
         for key, value in vocabulary.items():
             _add(writer, key, value)
         _write_tensors(writer, planned, each)
-    return [*_widened(planned, DTYPES[dtype][0]), *_left_out(config)]
+    return [*_widened(planned, DTYPES[dtype][0]), *_left_out(config, published)]
 
 
 def _plan(model: Decoder, published: Mapping[str, Any], wanted: str) -> Iterator[_Planned]:
@@ -156,10 +157,18 @@ def _widened(planned: list[_Planned], wanted: str) -> list[str]:
     ]
 
 
-def _left_out(config: ModelConfig) -> list[str]:
-    if not config.num_mtp_layers:
-        return []
-    return ["multi-token prediction is left out: llama.cpp does not read it"]
+def _left_out(config: ModelConfig, published: Mapping[str, Any]) -> list[str]:
+    """A line for each thing that llama.cpp does not read or does otherwise."""
+    notes = []
+    if config.num_mtp_layers:
+        notes.append("multi-token prediction is left out: llama.cpp does not read it")
+    if window := window_of(published):
+        notes.append(f"llama.cpp has no sliding window here; the context is cut to its {window:,} tokens")
+    if config.is_latent and config.q_lora_rank is None and config.num_layers not in _WITHOUT_QUERY_LATENT:
+        notes.append(
+            "llama.cpp reads latent attention without a query latent in models of 26 or 27 layers only"
+        )
+    return notes
 
 
 @contextmanager
