@@ -111,7 +111,12 @@ ARCHITECTURES = {
             "num_shared_expert": "expert_shared_count",
         },
     ),
-    "PanguEmbedded": Architecture("pangu-embedded", _GROUPED, biases={"bias": "blk.0.attn_q.bias"}),
+    "PanguEmbedded": Architecture(
+        "pangu-embedded",
+        _GROUPED,
+        granted={"bias": True, "mlp_bias": False},
+        biases={"bias": "blk.0.attn_q.bias"},
+    ),
 }
 
 

@@ -35,11 +35,26 @@ def config_keys(published: Mapping[str, Any]) -> dict[str, Any]:
     else:
         size = head_size(published)
         keys |= {"attention.key_length": size, "attention.value_length": size, "rope.dimension_count": size}
-    if published.get("model_type") == "hunyuan_v1_moe":
-        width = published["intermediate_size"]
-        keys |= {"expert_feed_forward_length": width, "expert_shared_feed_forward_length": width}
+    keys |= _family_keys(published)
     keys["context_length"] = min(keys["context_length"], window_of(published) or keys["context_length"])
     return keys | rope_keys(published)
+
+
+def _family_keys(published: Mapping[str, Any]) -> dict[str, Any]:
+    """What two families leave to their code: how wide experts and shared ones are, and where sparse layers end."""
+    if published["model_type"] == "hunyuan_v1_moe":
+        width = published["intermediate_size"]
+        return {"expert_feed_forward_length": width, "expert_shared_feed_forward_length": width}
+    if published["model_type"] == "ernie4_5_moe":
+        last = published["moe_layer_end_index"]
+        if published["moe_layer_interval"] != 1 or last not in (-1, published["num_hidden_layers"] - 1):
+            raise InputError(
+                "moe_layer_interval and moe_layer_end_index can't be written as GGUF: llama.cpp takes all layers from "
+                "moe_layer_start_index on for sparse. Use --to hf"
+            )
+        shared = published["moe_num_shared_experts"] * published["moe_intermediate_size"]
+        return {"expert_shared_feed_forward_length": shared}
+    return {}
 
 
 def window_of(published: Mapping[str, Any]) -> int | None:
