@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*\n", re.DOTALL)
-_FIELD = r"^{name}:[ \t]*['\"]?([^'\"\n#]+?)['\"]?[ \t]*$"
+_FIELD = r"^{name}:[ \t]*['\"]?([^'\"\n#]+?)['\"]?[ \t]*(?:#.*)?$"
 _READ_AT_MOST = 20_000  # characters
 # words that a licence's text has near its beginning, and its SPDX name
 _TEXTS = {

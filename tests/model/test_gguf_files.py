@@ -154,7 +154,7 @@ def test_llama_3s_divisors_are_those_of_transformers():
 
 
 def test_a_family_that_llama_cpp_lacks_is_refused():
-    with pytest.raises(InputError, match="family mimo can't be written as GGUF; known ones: .*llama"):
+    with pytest.raises(InputError, match=r"family mimo can't be written as GGUF; known ones: .*llama"):
         metadata.config_keys({"model_type": "mimo"})
 
 
@@ -166,7 +166,7 @@ def test_weights_beyond_float16_are_refused_and_nothing_is_left(tmp_path):
     ):
         write(model, tmp_path / "m.gguf", "f16")
     model.embedding.weight.data[3, 3] = float("nan")
-    with pytest.raises(InputError, match="token_embd.weight holds nan or inf"):
+    with pytest.raises(InputError, match=r"token_embd.weight holds nan or inf"):
         write(model, tmp_path / "m.gguf", "q8_0")
     assert list(tmp_path.iterdir()) == []
 

@@ -177,11 +177,11 @@ def _tokenizer_json(file: GgufFile) -> dict[str, Any]:
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind in (_CONTROL, _USER_DEFINED)
     ]
-    extra = {entry["id"] for entry in added}
+    # added tokens too: the library gives one that the vocabulary lacks an id of its own choice
     vocab = {
         token: number
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind != _UNUSED and number not in extra
+        if kind != _UNUSED
     }
     model = {"type": "BPE", "vocab": vocab, "merges": merges, "ignore_merges": split in WHOLE_FIRST}
     return {
