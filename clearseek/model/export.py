@@ -18,9 +18,10 @@ from clearseek.model.gguf.storage import DTYPES
 from clearseek.model.gguf.vocabulary import token_ids, vocabulary_keys, write_tokenizer
 from clearseek.model.gguf.write import write_gguf
 from clearseek.model.licence import licence_of
-from clearseek.model.resolve import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from clearseek.model.resolve import CONFIG_FILE
 from clearseek.model.source import load_source, resolve_source, source_config
-from clearseek.model.stored import open_tensors, read_json
+from clearseek.model.stored import read_json
+from clearseek.model.stored_types import stored_types
 
 HF_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -78,17 +79,8 @@ def stored_dtype(source: Path) -> torch.dtype:
     if is_gguf(source):
         kinds = {tensor.type_name for tensor in read_header(source).tensors.values() if len(tensor.shape) > 1}
     else:
-        index = source / INDEX_FILE
-        names = set(read_json(index)["weight_map"].values()) if index.is_file() else {WEIGHTS_FILE}
-        kinds = {kind for name in names for kind in _kinds(source / str(name))}
+        kinds = {tensor.name for tensor in stored_types(source) if tensor.dimensions > 1}
     return _STORED.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
-
-
-def _kinds(path: Path) -> set[str]:
-    """The types of a safetensors file's matrices."""
-    with open_tensors(path) as file:
-        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-        return {str(entry.get_dtype()) for entry in slices if len(entry.get_shape()) > 1}
 
 
 def _default_out(model: Path, to: str, dtype: str) -> Path:

@@ -18,8 +18,8 @@ from clearseek.model.families import config_to_published, pieces_of
 from clearseek.model.gguf.header import GgufFile, is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config
 from clearseek.model.licence import licence_of
-from clearseek.model.resolve import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, resolve_model
-from clearseek.model.stored import open_tensors, read_json
+from clearseek.model.resolve import CONFIG_FILE, resolve_model
+from clearseek.model.stored_types import stored_types
 
 PROCESS_BYTES = 1e9  # Python, torch and what they keep
 CACHE_TOKENS = 1000
@@ -154,29 +154,11 @@ def _need(dtype: str, parameters: int, elements: int, machine: int | None) -> Ne
 
 
 def _stored(directory: Path) -> dict[str, int]:
-    """Bytes of the tensors in a directory by their type, from the headers; nothing where weights are absent."""
-    index = directory / INDEX_FILE
-    names = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else {WEIGHTS_FILE}
+    """Bytes of the tensors in a directory by their type; nothing where weights are absent."""
     stored: dict[str, int] = {}
-    for path in sorted(directory / Path(str(name)).name for name in names):
-        for kind, size in _header_sizes(path).items() if path.is_file() else ():
-            stored[kind] = stored.get(kind, 0) + size
+    for tensor in stored_types(directory):
+        stored[tensor.name] = stored.get(tensor.name, 0) + tensor.num_bytes
     return stored
-
-
-def _header_sizes(path: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    with open_tensors(path) as file:
-        for name in file.keys():  # noqa: SIM118
-            entry = file.get_slice(name)
-            kind, count = str(entry.get_dtype()), 1
-            for side in entry.get_shape():
-                count *= side
-            sizes[kind] = sizes.get(kind, 0) + count * _BITS.get(kind, 8) // 8
-    return sizes
-
-
-_BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16}
 
 
 def _gguf_licence(file: GgufFile) -> str | None:
