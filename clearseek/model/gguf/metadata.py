@@ -169,5 +169,5 @@ def _read_latent(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:
         "q_lora_rank": keys.get("attention.q_lora_rank"),
     }
     if not keys.get("expert_count"):
-        latent["n_routed_experts"] = 0
+        latent |= dict.fromkeys(("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"), 0)
     return latent
