@@ -15,7 +15,8 @@ from clearseek.model.directory import write_directory
 from clearseek.model.gguf.architectures import architecture_of
 from clearseek.model.gguf.header import is_gguf, read_header
 from clearseek.model.gguf.storage import DTYPES
-from clearseek.model.gguf.vocabulary import token_ids, vocabulary_keys, write_tokenizer
+from clearseek.model.gguf.tokenizer_files import token_ids, write_tokenizer
+from clearseek.model.gguf.vocabulary import vocabulary_keys
 from clearseek.model.gguf.write import write_gguf
 from clearseek.model.licence import licence_of
 from clearseek.model.resolve import CONFIG_FILE

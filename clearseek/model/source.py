@@ -12,7 +12,7 @@ from clearseek.model.checkpoint import load_config, load_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.gguf.header import is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config, load_gguf
-from clearseek.model.gguf.vocabulary import write_tokenizer
+from clearseek.model.gguf.tokenizer_files import write_tokenizer
 from clearseek.model.resolve import resolve_model
 
 
