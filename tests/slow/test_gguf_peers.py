@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from clearseek.config.model import ModelConfig
 from clearseek.model.gguf.read import load_gguf
 from clearseek.model.gguf.storage import DTYPES
+from clearseek.model.gguf.vocabulary import vocabulary_keys
 from clearseek.model.gguf.write import write_gguf
 from tests.model.gguf_models import GROUPED, WHOLE_BLOCKS, vocabulary_of
+from tests.model.test_gguf_vocabulary import TEXTS, like_sentencepiece, tokenizer_like
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
 pytest.importorskip("gguf", reason="the gguf library is absent")
@@ -84,7 +87,6 @@ def test_llama_cpp_computes_what_we_do_from_the_same_stored_weights(name, dtype,
 
 def test_llama_3s_stretch_turns_as_llama_cpp_turns(tmp_path, monkeypatch):
     """Divisors written by hand into a file of ours; the reference turns by the divided frequencies."""
-    from clearseek.config.model import ModelConfig
     from clearseek.model.gguf import write as writing
 
     divisors = np.linspace(1, 8, 32, dtype=np.float32)
@@ -101,6 +103,23 @@ def test_llama_3s_stretch_turns_as_llama_cpp_turns(tmp_path, monkeypatch):
     cos, sin = (f(angles).repeat(1, width).reshape(table.shape) for f in (torch.cos, torch.sin))
     monkeypatch.setattr(model, "rotary_for", lambda length, device: (cos, sin))
     assert (theirs - ours(model)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "deepseek-v3", "tekken", "gpt-4o", "gpt-2", "llama"])
+def test_llama_cpp_splits_text_as_the_tokenizer_does(name, tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent")
+    original = like_sentencepiece(tmp_path, True) if name == "llama" else tokenizer_like(name, tmp_path)
+    size = original.get_vocab_size()
+    model = tiny_model(ModelConfig(family="llama", **{**GROUPED, "vocab_size": size, "num_layers": 1}))
+    vocabulary, notes = vocabulary_keys(tmp_path, size)
+    assert notes == []
+    path = tmp_path / "m.gguf"
+    write_gguf(model, path, dtype="f32", name="tiny", vocabulary=vocabulary)
+    opened = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    for text in TEXTS:
+        theirs = opened.tokenize(text.encode(), add_bos=False, special=True)
+        assert theirs == original.encode(text, add_special_tokens=False).ids, text
+    opened.close()
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
