@@ -94,8 +94,6 @@ def published_config(file: GgufFile) -> dict[str, Any]:
     published.setdefault("vocab_size", len(file.metadata.get("tokenizer.ggml.tokens", ())))
     if "kv_lora_rank" in published:
         published |= _read_latent(file, keys)
-    elif "head_dim" not in published and "num_attention_heads" in published:
-        published["head_dim"] = published.get("hidden_size", 0) // published["num_attention_heads"]
     architecture = ARCHITECTURES[family]
     biases = {key: tensor in file.tensors for key, tensor in architecture.biases.items() if key}
     return {

@@ -61,7 +61,7 @@ def head_size(published: Mapping[str, Any]) -> int:
 
 def read_rope(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:
     """The published rotary keys of a GGUF file; raises InputError for a stretch that is not known."""
-    theta = float(keys.get("rope.freq_base", 10_000.0))
+    theta = _number(file, keys, "rope.freq_base", 10_000.0)
     kind = keys.get("rope.scaling.type", "none")
     if ROPE_FREQUENCIES in file.tensors:
         return {"rope_theta": theta, "rope_scaling": _read_llama3(file, keys, theta)}
@@ -71,9 +71,13 @@ def read_rope(file: GgufFile, keys: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{file.path}: rope.scaling.type {kind!r} is not supported; known ones: none, linear, yarn"
         )
-    scaling: dict[str, Any] = {"rope_type": kind, "type": kind, "factor": float(keys["rope.scaling.factor"])}
+    scaling: dict[str, Any] = {
+        "rope_type": kind,
+        "type": kind,
+        "factor": _number(file, keys, "rope.scaling.factor"),
+    }
     if kind == "yarn":
-        scaling |= _read_yarn(keys, scaling["factor"])
+        scaling |= _read_yarn(file, keys, scaling["factor"])
     return {"rope_theta": theta, "rope_scaling": scaling}
 
 
@@ -117,23 +121,31 @@ def _latent_yarn(rope: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope.scaling.yarn_log_multiplier": 0.1 * all_dim}
 
 
-def _read_yarn(keys: Mapping[str, Any], factor: float) -> dict[str, Any]:
+def _read_yarn(file: GgufFile, keys: Mapping[str, Any], factor: float) -> dict[str, Any]:
     yarn = {
-        name: float(keys[f"rope.scaling.yarn_{name}"])
+        name: _number(file, keys, f"rope.scaling.yarn_{name}")
         for name in ("beta_fast", "beta_slow")
         if f"rope.scaling.yarn_{name}" in keys
     }
     if "rope.scaling.original_context_length" in keys:
         yarn["original_max_position_embeddings"] = keys["rope.scaling.original_context_length"]
     if "rope.scaling.yarn_log_multiplier" in keys:
-        both = round(float(keys["rope.scaling.yarn_log_multiplier"]) / 0.1, 6)
+        both = round(_number(file, keys, "rope.scaling.yarn_log_multiplier") / 0.1, 6)
         return yarn | {"mscale": both, "mscale_all_dim": both}
-    multiplier = float(keys.get("rope.scaling.attn_factor", 1.0)) * _growth(factor)
+    multiplier = _number(file, keys, "rope.scaling.attn_factor", 1.0) * _growth(factor)
     if math.isclose(multiplier, 1.0, rel_tol=1e-6):
         return yarn | {"mscale": 1.0, "mscale_all_dim": 1.0}
     if math.isclose(multiplier, _growth(factor), rel_tol=1e-6):
         return yarn
     return yarn | {"attention_factor": multiplier}
+
+
+def _number(file: GgufFile, keys: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """A finite number of the metadata; InputError where it is absent or something else."""
+    value = keys.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{file.path}: {name} = {value!r} has to be a number")
+    return float(value)
 
 
 def _divisors(size: int, rope: Mapping[str, Any]) -> np.ndarray:
