@@ -1,10 +1,13 @@
 """GGUF files written and read back: the same config, the same weights, named errors for what does not fit."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
@@ -137,6 +140,35 @@ def test_equal_mscales_come_back(tmp_path):
     assert load_gguf(tmp_path / "m.gguf").config.rope_scaling == yarn
 
 
+def test_a_ramp_that_llama_cpp_would_round_is_refused():
+    published = config_to_published(CONFIGS["qwen3 yarn"])
+    published["rope_scaling"] |= {"truncate": False}
+    with pytest.raises(InputError, match=r"truncate = False can't be written as GGUF"):
+        metadata.config_keys(published)
+
+
+def test_a_sliding_window_cuts_the_context_within_which_both_are_the_same():
+    published = {**config_to_published(CONFIGS["llama"]), "model_type": "mistral", "sliding_window": 512}
+    assert metadata.config_keys(published)["context_length"] == 512
+    published["model_type"], published["use_sliding_window"] = "qwen2", False
+    assert metadata.config_keys(published)["context_length"] == 4096
+
+
+def test_what_llama_cpp_takes_for_granted_has_to_be_so():
+    published = {**config_to_published(CONFIGS["qwen3"]), "model_type": "qwen3_moe", "norm_topk_prob": False}
+    with pytest.raises(
+        InputError, match="norm_topk_prob = False can't be written as GGUF: llama.cpp's qwen3moe"
+    ):
+        metadata.config_keys(published)
+    published |= {
+        "norm_topk_prob": True,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    }
+    assert metadata.config_keys(published)["expert_used_count"] == 2
+
+
 def llama3(**changes):
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling |= {"original_max_position_embeddings": 8192, **changes}
@@ -216,3 +248,38 @@ def test_early_files_of_latent_attention_are_refused(monkeypatch, tmp_path):
     del found["deepseek2.attention.key_length_mla"]
     with pytest.raises(InputError, match="before latent attention was absorbed are not supported"):
         changed(monkeypatch, tmp_path / "m.gguf", metadata=found)
+
+
+VALUES = [
+    None,
+    "x",
+    "",
+    -1,
+    0,
+    3,
+    2**31,
+    2**62,
+    1.5,
+    float("nan"),
+    float("inf"),
+    [1, 2],
+    ["a"],
+    [],
+    True,
+    "yarn",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_metadata_makes_a_model_or_a_named_error(llama, data):
+    """Keys changed to anything: a model that fits the tensors, or an InputError that names the file."""
+    metadata = dict(read_header(llama).metadata)
+    keys = sorted(key for key in metadata if "tokenizer" not in key)
+    more = ["type", "factor", "original_context_length", "yarn_log_multiplier", "attn_factor"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        key = data.draw(st.sampled_from([*keys, *(f"llama.rope.scaling.{name}" for name in more)]))
+        metadata[key] = data.draw(st.sampled_from(VALUES))
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(InputError):
+        changed(patch, llama, metadata=metadata)

@@ -109,7 +109,7 @@ def published_config(file: GgufFile) -> dict[str, Any]:
 def _of_family(family: str, published: dict[str, Any]) -> dict[str, Any]:
     """The keys of a family that have no key in GGUF, since llama.cpp knows them otherwise."""
     if family == "ernie4_5_moe":
-        return {**published, "moe_layer_end_index": published.get("num_hidden_layers", 0) - 1}
+        return {**published, "moe_layer_end_index": -1}
     if family == "hunyuan_v1_moe":
         return {**published, "use_mixed_mlp_moe": True}
     return published

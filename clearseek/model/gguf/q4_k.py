@@ -10,7 +10,7 @@ BLOCK, SUB_BLOCK = 256, 32
 BLOCK_BYTES = 144  # d, dmin: 4; eight scales and minima of 6 bits: 12; 256 weights of 4 bits: 128
 _LEVELS, _SCALE_LEVELS = 15, 63
 _TRIALS = np.linspace(-0.9, 0.9, 7, dtype=np.float32)  # how far from the plain range a scale is looked for
-_ROWS_AT_ONCE = 2048  # super-blocks; bounds the memory of the trials
+_ROWS_AT_ONCE = 512  # super-blocks; bounds the memory of the trials
 
 
 def quantize_q4_k(weights: np.ndarray) -> np.ndarray:

@@ -34,6 +34,11 @@ def rope_keys(published: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"rope type {kind!r} can't be written as GGUF; known ones: default, linear, llama3, yarn"
         )
+    if rope.get("truncate") is False:
+        raise InputError(
+            "rope_scaling.truncate = False can't be written as GGUF: llama.cpp rounds the bounds of YaRN's ramp. "
+            "Use --to hf"
+        )
     keys |= {
         "rope.scaling.type": "yarn",
         "rope.scaling.factor": float(rope["factor"]),
@@ -113,7 +118,7 @@ def _grouped_yarn(rope: Mapping[str, Any]) -> dict[str, Any]:
 def _latent_yarn(rope: Mapping[str, Any]) -> dict[str, Any]:
     """Latent attention: the softmax's correction. llama.cpp takes for granted that both mscales are equal."""
     mscale, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
-    if not all_dim or mscale != all_dim:
+    if not all_dim or mscale != all_dim or rope.get("attention_factor") is not None:
         raise InputError(
             f"rope_scaling.mscale ({mscale}) and mscale_all_dim ({all_dim}) must be equal in a GGUF file: llama.cpp "
             "would compute something else. Use --to hf"
