@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.model import ModelConfig
 from clearseek.model.families import config_to_published
 from clearseek.model.gguf import metadata, read, rope
+from clearseek.model.gguf import write as writing
 from clearseek.model.gguf.header import read_header
 from clearseek.model.gguf.read import load_gguf
 from clearseek.model.gguf.storage import DTYPES, stored_type
@@ -157,7 +159,7 @@ def test_a_sliding_window_cuts_the_context_within_which_both_are_the_same():
 def test_what_llama_cpp_takes_for_granted_has_to_be_so():
     published = {**config_to_published(CONFIGS["qwen3"]), "model_type": "qwen3_moe", "norm_topk_prob": False}
     with pytest.raises(
-        InputError, match="norm_topk_prob = False can't be written as GGUF: llama.cpp's qwen3moe"
+        InputError, match=r"norm_topk_prob = False can't be written as GGUF: llama.cpp's qwen3moe"
     ):
         metadata.config_keys(published)
     published |= {
@@ -203,6 +205,16 @@ def test_weights_beyond_float16_are_refused_and_nothing_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "_write_tensors", full)
+    with pytest.raises(RunError, match=r"m.gguf can't be written \(No space left on device\)"):
+        write(tiny_model(CONFIGS["llama"]), tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
 def changed(monkeypatch, path, **fields):
     """Let reading find another header than the file's."""
     monkeypatch.setattr(read, "read_header", lambda path: dataclasses.replace(read_header(path), **fields))
@@ -240,6 +252,12 @@ def test_metadata_that_makes_no_model_is_named(monkeypatch, llama, keys, message
     found = {key: value for key, value in found.items() if value is not None}
     with pytest.raises(InputError, match=message):
         changed(monkeypatch, llama, metadata=found)
+
+
+def test_a_part_of_a_file_is_refused(monkeypatch, llama):
+    metadata = {**read_header(llama).metadata, "split.count": 3, "split.no": 0}
+    with pytest.raises(InputError, match=r"is one of 3 parts; join them with llama.cpp's llama-gguf-split"):
+        changed(monkeypatch, llama, metadata=metadata)
 
 
 def test_early_files_of_latent_attention_are_refused(monkeypatch, tmp_path):

@@ -45,7 +45,12 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, device: torch.devi
 
 
 def _check(file: GgufFile, config: ModelConfig, entries: list[Entry], state: dict[str, Tensor]) -> None:
-    """Raise InputError for missing, left-over or misshapen tensors."""
+    """Raise InputError for a part of a file, and for missing, left-over or misshapen tensors."""
+    if file.metadata.get("split.count", 1) != 1:
+        raise InputError(
+            f"{file.path}: is one of {file.metadata['split.count']} parts; join them with llama.cpp's "
+            "llama-gguf-split --merge"
+        )
     _refuse(file, "missing", [entry.name for entry in entries if entry.name not in file.tensors])
     known = {entry.name for entry in entries} | {ROPE_FREQUENCIES}
     _refuse(file, "left over", [name for name in file.tensors if name not in known])

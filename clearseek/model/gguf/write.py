@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import config_to_published
@@ -51,7 +51,7 @@ def write_gguf(
     """Write `model` to `path` with its matrices in `dtype` (a key of DTYPES) and `vocabulary`'s keys as they are.
 
     `each` hears how many of how many bytes are written. Returns what a user should know of the file, one line each.
-    Raises InputError for a model that GGUF has no place for, OSError when the disk refuses.
+    Raises InputError for a model that GGUF has no place for, RunError when the disk refuses.
     """
     gguf = gguf_library()
     config = model.config
@@ -175,10 +175,12 @@ def _left_out(config: ModelConfig, published: Mapping[str, Any]) -> list[str]:
 def _whole_or_not_there(path: Path) -> Iterator[Path]:
     """A path to write, which becomes `path` when the block ends without an error."""
     partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"{path} can't be written ({error.strerror or error})") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

@@ -23,6 +23,7 @@ SAFE = (
 )
 # of that, what is left out unless --include asks for it: other formats and copies of the same weights
 _UNASKED = ("*.gguf", "consolidated*", "*/*")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _ALSO = ("additional_chat_templates/*",)
 
 
@@ -71,11 +72,28 @@ def chosen_files(
             raise InputError(f"--include {pattern} matches {why}; the repository has {_some(safe)}")
     wanted = [file for file in safe if _is_wanted(file.path, include)]
     wanted = [file for file in wanted if not _matches(file.path, exclude)]
+    if not include and not exclude:
+        _check_weights(files, wanted)
     if not wanted:
         raise InputError(
             f"nothing to fetch: the repository has {_some(files)}; pickles and code are never fetched"
         )
     return wanted
+
+
+def _check_weights(files: Sequence[RemoteFile], wanted: Sequence[RemoteFile]) -> None:
+    """Raise InputError for a repository whose weights would be left out: pickles only, or a choice of GGUF files."""
+    if any(file.path.endswith(".safetensors") for file in wanted):
+        return
+    ggufs = [file for file in files if file.path.endswith(".gguf")]
+    if ggufs:
+        raise InputError(f'the repository has GGUF files: choose with --include, such as "{ggufs[0].path}"')
+    pickle = next((file.path for file in files if _matches(file.path, _PICKLES)), None)
+    if pickle:
+        raise InputError(
+            f"the weights are only there as pickles ({pickle}), which can run code when opened and are never fetched; "
+            'look for a revision with safetensors. --include "*.json" fetches the rest'
+        )
 
 
 def _is_wanted(path: str, include: Sequence[str]) -> bool:

@@ -205,6 +205,21 @@ def test_patterns_that_match_nothing_or_only_pickles_are_named(tmp_path):
             fetch(hub, tmp_path, exclude=["*"])
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["config.json", "pytorch_model.bin"], r"only there as pickles \(pytorch_model.bin\).*never fetched"),
+        (["config.json", "model-Q8_0.gguf"], r'choose with --include, such as "model-Q8_0.gguf"'),
+    ],
+)
+def test_a_repository_without_safetensors_says_so(tmp_path, names, message):
+    with FakeHub({name: FILES[name] for name in names}) as hub:
+        with pytest.raises(InputError, match=message):
+            fetch(hub, tmp_path)
+        fetch(hub, tmp_path / "m", include=["*.json"])
+    assert found(tmp_path / "m") == {"config.json"}
+
+
 def test_a_full_disk_is_known_before_with_both_numbers(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
     monkeypatch.setattr(pulling.shutil, "disk_usage", lambda path: usage)
