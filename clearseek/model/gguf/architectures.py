@@ -42,8 +42,6 @@ _LATENT = {
     "routed_scaling_factor": "expert_weights_scale",
     "norm_topk_prob": "expert_weights_norm",
 }
-# Qwen 2 has them always, and no key says so
-_QWEN2_BIASES = {"": "blk.0.attn_q.bias"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +50,16 @@ class Architecture:
 
     `keys` maps published config keys to GGUF's, without the architecture in front. `granted` are published
     settings that it takes for granted, so that others are refused. `turns_pairs`: rotary turns neighbours there and
-    halves in what is published, so that queries' and keys' rows change places. `biases` are the maps whose biases
-    it reads, by the published key that says there are any. `has_windows`: it knows sliding windows.
+    halves in what is published, so that queries' and keys' rows change places. `has_biases`: it reads those of
+    maps; `bias_keys` are published keys that say whether there are any, each with a tensor that is there if so.
     """
 
     name: str
     keys: Mapping[str, str]
     granted: Mapping[str, Any] = field(default_factory=dict)
     turns_pairs: bool = False
-    biases: Mapping[str, str] = field(default_factory=dict)
-    has_windows: bool = False
+    has_biases: bool = False
+    bias_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 ARCHITECTURES = {
@@ -69,7 +67,8 @@ ARCHITECTURES = {
         "llama",
         _GROUPED,
         turns_pairs=True,
-        biases={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
+        has_biases=True,
+        bias_keys={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_gate.bias"},
     ),
     "mistral": Architecture("llama", _GROUPED, turns_pairs=True),
     "mixtral": Architecture(
@@ -77,12 +76,12 @@ ARCHITECTURES = {
         {**_GROUPED, "num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
         turns_pairs=True,
     ),
-    "qwen2": Architecture("qwen2", _GROUPED, biases=_QWEN2_BIASES),
+    "qwen2": Architecture("qwen2", _GROUPED, has_biases=True),
     "qwen2_moe": Architecture(
         "qwen2moe",
         {**_GROUPED, **_EXPERTS, "shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
         granted={"norm_topk_prob": False},
-        biases=_QWEN2_BIASES,
+        has_biases=True,
     ),
     "qwen3": Architecture("qwen3", _GROUPED),
     "qwen3_moe": Architecture("qwen3moe", {**_GROUPED, **_EXPERTS}, granted={"norm_topk_prob": True}),
@@ -115,7 +114,7 @@ ARCHITECTURES = {
         "pangu-embedded",
         _GROUPED,
         granted={"bias": True, "mlp_bias": False},
-        biases={"bias": "blk.0.attn_q.bias"},
+        has_biases=True,
     ),
 }
 

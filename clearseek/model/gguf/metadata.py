@@ -60,8 +60,7 @@ def _family_keys(published: Mapping[str, Any]) -> dict[str, Any]:
 def window_of(published: Mapping[str, Any]) -> int | None:
     """The sliding window that llama.cpp leaves out: within it both compute the same."""
     is_switched_off = published.get("use_sliding_window") is False
-    window = None if is_switched_off else published.get("sliding_window")
-    return None if architecture_of(published["model_type"]).has_windows else window
+    return None if is_switched_off else published.get("sliding_window")
 
 
 def _check_granted(published: Mapping[str, Any], architecture: Architecture) -> None:
@@ -95,7 +94,7 @@ def published_config(file: GgufFile) -> dict[str, Any]:
     if "kv_lora_rank" in published:
         published |= _read_latent(file, keys)
     architecture = ARCHITECTURES[family]
-    biases = {key: tensor in file.tensors for key, tensor in architecture.biases.items() if key}
+    biases = {key: tensor in file.tensors for key, tensor in architecture.bias_keys.items()}
     return {
         "model_type": family,
         **architecture.granted,
@@ -148,9 +147,8 @@ def _latent_keys(published: Mapping[str, Any]) -> dict[str, Any]:
             "expert_group_count": 0,
             "expert_group_used_count": 0,
         }
-    if published.get("n_group", 1) == published.get(
-        "topk_group", 1
-    ):  # all may be chosen from: there are none
+    groups = published.get("n_group", 1), published.get("topk_group", 1)
+    if groups[0] == groups[1]:  # all may be chosen from, which llama.cpp wants to hear as one group
         keys |= {"expert_group_count": 1, "expert_group_used_count": 1}
     return keys | {"expert_gating_func": _GATING[published["scoring_func"]]}
 

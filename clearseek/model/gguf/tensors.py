@@ -79,7 +79,7 @@ def shape_of(config: ModelConfig, entry: Entry, tensor: Tensor) -> tuple[int, ..
 def _check_bias(config: ModelConfig, published: str, name: str) -> None:
     """Raise InputError for a bias that llama.cpp would not find a place for."""
     architecture = architecture_of(config.family)
-    if name.endswith(".bias") and "exp_probs_b" not in name and not architecture.biases:
+    if name.endswith(".bias") and "exp_probs_b" not in name and not architecture.has_biases:
         raise InputError(
             f"{published} can't be written as GGUF: llama.cpp's {architecture.name} has no biases. Use --to hf"
         )
