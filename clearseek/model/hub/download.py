@@ -35,7 +35,7 @@ def download(
     """Fetch `file` from `url` to `path`; what came before an interruption is kept beside it and built on.
 
     A broken or stalled connection is tried again as long as bytes come, and after each of `pauses` while none do.
-    Raises RunError when that is over, or for content that is not what the Hub says; OSError when the disk refuses.
+    Raises RunError when that is over, for content that is not what the Hub says, and when the disk refuses.
     """
     partial = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,13 @@ def _continue(hub: Hub, url: str, file: RemoteFile, partial: Path, each: Callabl
         if str(error).startswith(_TOO_FAR):
             partial.unlink()
         raise
-    with contextlib.closing(answer):
-        resumed = start > 0 and answer.status == _PARTIAL
-        with partial.open("ab" if resumed else "wb") as out:
+    resumed = start > 0 and answer.status == _PARTIAL
+    try:
+        with contextlib.closing(answer), partial.open("ab" if resumed else "wb") as out:
             _copy(answer, out, start if resumed else 0, file, each)
+    except OSError as error:  # the disk's: the network's is Broken by now
+        what = f"{file.path} can't be written ({error.strerror or error})"
+        raise RunError(f"{what}; make room, and the same command resumes") from error
 
 
 def _copy(answer: Any, out: Any, done: int, file: RemoteFile, each: Callable[[int, int], None]) -> None:

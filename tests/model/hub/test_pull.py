@@ -229,6 +229,16 @@ def test_a_full_disk_is_known_before_with_both_numbers(tmp_path, monkeypatch):
         assert hub.asked("model.safetensors") == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_fills_up_is_named(tmp_path):
+    (tmp_path / "config.json.part").symlink_to("/dev/full")
+    with (
+        FakeHub(FILES) as hub,
+        pytest.raises(RunError, match=r"config.json can't be written \(No space left.*same command resumes"),
+    ):
+        fetch(hub, tmp_path, include=["config.json"])
+
+
 @pytest.mark.parametrize("name", ["name", "a/b/c", "../x/y", "a b/c", "-a/b", "a/b?c", ""])
 def test_names_that_are_none_are_refused_before_anything_is_asked(tmp_path, name):
     with pytest.raises(InputError, match="is not the name of a repository; give ORG/NAME"):
