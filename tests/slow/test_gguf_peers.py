@@ -80,6 +80,7 @@ def test_llama_cpp_computes_what_we_do_from_the_same_stored_weights(name, dtype,
     write(model, tmp_path / "m.gguf", dtype)
     back = ours(load_gguf(tmp_path / "m.gguf"))
     error = (llama_cpp_logits(tmp_path / "m.gguf", model) - back).abs().max()
+    print(f"{name} {dtype}: largest difference {error:.2g} of logits up to {back.abs().max():.2g}")
     bound = {"f32": 1e-4, "f16": 0.01, "bf16": 0.05}.get(dtype, 0.25)
     assert error < bound
     assert bound < back.abs().max() / 10
