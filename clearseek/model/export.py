@@ -14,6 +14,7 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.directory import write_directory
 from clearseek.model.gguf.architectures import architecture_of
 from clearseek.model.gguf.header import is_gguf, read_header
+from clearseek.model.gguf.library import gguf_library
 from clearseek.model.gguf.storage import DTYPES
 from clearseek.model.gguf.tokenizer_files import token_ids, write_tokenizer
 from clearseek.model.gguf.vocabulary import vocabulary_keys
@@ -119,8 +120,9 @@ def _ids(source: Path) -> dict[str, Any]:
 def _export_gguf(
     source: Path, dtype: str, name: str, out: Path, each: Callable[[int, int], None]
 ) -> Exported:
+    gguf_library()  # its absence, and a family that GGUF has not got, are said before the weights are read
     config = source_config(source)
-    architecture_of(config.family)  # says so before the weights are read
+    architecture_of(config.family)
     vocabulary, notes = _vocabulary(source, config.vocab_size)
     decoder: Decoder = load_source(source, stored_dtype(source))
     licence = read_header(source).metadata.get("general.license") if is_gguf(source) else licence_of(source)

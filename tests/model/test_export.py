@@ -1,6 +1,7 @@
 """Exporting: what is written opens again, as the same model with its tokenizer, licence and ids."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -117,6 +118,12 @@ def test_gguf_to_gguf_keeps_the_vocabulary(gguf_file, tmp_path):
         k: v for k, v in theirs.items() if "tokenizer" in k
     }
     assert theirs["general.file_type"] == 7
+
+
+def test_without_the_library_it_says_what_to_install(directory, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(InputError, match=r"need the gguf library .*pip install 'clearseek\[gguf\]'"):
+        export_model(directory, "gguf", "f32", tmp_path / "x.gguf")
 
 
 def test_places_that_are_taken_and_foreign_dtypes_are_refused(directory, tmp_path):
