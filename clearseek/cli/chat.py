@@ -29,8 +29,8 @@ def command(
 ) -> None:
     """Talk with a model in the terminal.
 
-    MODEL is a run directory, one of its checkpoints, or a directory in Hugging
-    Face format.
+    MODEL is a run directory, one of its checkpoints, a directory in Hugging
+    Face format, or a GGUF file.
     """
     from clearseek.cli.conversation import Conversation
     from clearseek.engine.session import open_session

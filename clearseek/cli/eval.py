@@ -21,8 +21,9 @@ Examples:
   clearseek eval path/to/model --tasks problems.jsonl --problems 100
 
 \b
-MODEL is a run directory, one of its checkpoints, or a directory in Hugging
-Face format. The same seed asks the same problems with the same random numbers.
+MODEL is a run directory, one of its checkpoints, a directory in Hugging
+Face format, or a GGUF file. The same seed asks the same problems with the
+same random numbers.
 
 Exit codes: 0 done, 1 failed, 2 the model, a task or an option is wrong."""
 

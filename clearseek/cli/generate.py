@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Answer one prompt, from an argument or from a pipe.
 
-    MODEL is a run directory, one of its checkpoints, or a directory in Hugging
-    Face format. Without PROMPT, or with -, the prompt is standard input.
+    MODEL is a run directory, one of its checkpoints, a directory in Hugging
+    Face format, or a GGUF file. Without PROMPT, or with -, the prompt is standard input.
     """
     text = _read_prompt(prompt)
 

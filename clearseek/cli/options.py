@@ -39,8 +39,8 @@ class FiniteRange(click.FloatRange):
 
 
 def model_argument(command: Decorated) -> Decorated:
-    """MODEL: a run directory, one of its checkpoints, or a directory in Hugging Face format."""
-    return click.argument("model", type=click.Path(file_okay=False))(command)
+    """MODEL: a run directory, one of its checkpoints, a directory in Hugging Face format, or a GGUF file."""
+    return click.argument("model", type=click.Path())(command)
 
 
 def device_option(command: Decorated) -> Decorated:

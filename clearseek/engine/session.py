@@ -15,10 +15,11 @@ from clearseek.engine.sampler import sample
 from clearseek.engine.slots import Occupant, Slots
 from clearseek.engine.streams import stream_key, uniforms
 from clearseek.model.attention import Cache
-from clearseek.model.checkpoint import GENERATION_FILE, load_model, resolve_model
+from clearseek.model.checkpoint import GENERATION_FILE
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
 from clearseek.model.kernels.decode import FusedDecoder
+from clearseek.model.source import load_source, resolve_source, tokenizer_directory
 from clearseek.model.stored import read_json
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.thoughts import Kind, ThoughtParser
@@ -29,14 +30,15 @@ _TOP_P = 0.95
 
 
 def open_session(model: str, device: str = "auto") -> "Session":
-    """Open a run, one of its checkpoints or a Hugging Face directory for talking.
+    """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
     Raises InputError where there is no such model or device, or where its tokenizer does not belong to it.
     """
-    directory = resolve_model(Path(model))
+    directory = resolve_source(Path(model))
     choice = choose_device(device)
-    tokenizer = Tokenizer.load(directory)
-    decoder = load_model(directory, device=choice.device)
+    with tokenizer_directory(directory) as files:
+        tokenizer = Tokenizer.load(files)
+    decoder = load_source(directory, device=choice.device)
     if tokenizer.vocab_size > decoder.config.vocab_size:
         raise InputError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "

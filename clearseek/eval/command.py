@@ -18,8 +18,8 @@ from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, encode_problem, roll_out
 from clearseek.engine.streams import stream_key
 from clearseek.eval.examine import Examination
-from clearseek.model.checkpoint import load_model, resolve_model
 from clearseek.model.device import choose_device
+from clearseek.model.source import load_source, resolve_source, tokenizer_directory
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
@@ -43,14 +43,15 @@ def evaluate_path(
     `tasks` are families or files of problems (.jsonl); None: the run's own, else all families. Raises
     InputError where a model, a family or a file is wrong, or a file's problems are those of the training.
     """
-    directory, progress = resolve_model(Path(model)), progress or SilentProgress()
+    directory, progress = resolve_source(Path(model)), progress or SilentProgress()
     recipe = recipe_of(Path(model), directory)
     base = recipe.evaluation if recipe else Evaluation()
     asked = ask(chosen_problems(tasks, recipe), problems, seed)
     choice = choose_device(device)
     progress.note(f"{directory} on {choice.device}: {choice.reason}")
-    tokenizer = Tokenizer.load(directory)
-    decoder = load_model(directory, device=choice.device)
+    with tokenizer_directory(directory) as files:
+        tokenizer = Tokenizer.load(files)
+    decoder = load_source(directory, device=choice.device)
     budget = base.max_completion_tokens
     if recipe is None:
         longest = max(len(encode_problem(tokenizer, problem)) for problem in asked)

@@ -22,6 +22,8 @@ def resolve_model(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path}: no such directory; {_WANTED}")
     if not path.is_dir():
+        if path.suffix == ".gguf":
+            raise InputError(f"{path}: is a GGUF file; first turn it round: clearseek export {path} --to hf")
         raise InputError(f"{path}: is a file; give the directory that holds it")
     if is_model_directory(path):
         return path

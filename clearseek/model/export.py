@@ -1,0 +1,139 @@
+"""A model rewritten for others: a directory in Hugging Face format in another dtype, or a GGUF file, and back."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.model.checkpoint import GENERATION_FILE, save_model
+from clearseek.model.decoder import Decoder
+from clearseek.model.directory import write_directory
+from clearseek.model.gguf.architectures import architecture_of
+from clearseek.model.gguf.header import is_gguf, read_header
+from clearseek.model.gguf.library import gguf_library
+from clearseek.model.gguf.storage import DTYPES
+from clearseek.model.gguf.tokenizer_files import token_ids, write_tokenizer
+from clearseek.model.gguf.vocabulary import vocabulary_keys
+from clearseek.model.gguf.write import write_gguf
+from clearseek.model.licence import licence_of
+from clearseek.model.resolve import CONFIG_FILE
+from clearseek.model.source import load_source, resolve_source, source_config
+from clearseek.model.stored import read_json
+from clearseek.model.stored_types import stored_types
+
+HF_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
+# what stands beside the weights and goes along
+_ALONG = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    GENERATION_FILE,
+    "LICENSE*",
+    "NOTICE*",
+)
+_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, its size in bytes, and what a user should know of it, one line each."""
+
+    path: Path
+    num_bytes: int
+    notes: list[str]
+
+
+def export_model(
+    model: Path,
+    to: Literal["hf", "gguf"],
+    dtype: str | None = None,
+    out: Path | None = None,
+    each: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Write a run's, a directory's or a GGUF file's model as `to`, in `dtype` (default: as stored; bf16 for GGUF).
+
+    `each` hears how many of how many bytes of a GGUF file are written. Raises InputError for a dtype that the format
+    has not got, or a place that is taken; OSError or RunError when the disk refuses.
+    """
+    known = tuple(HF_DTYPES if to == "hf" else DTYPES)
+    if dtype is not None and dtype not in known:
+        raise InputError(f"--dtype {dtype} does not belong to --to {to}; known ones: {', '.join(known)}")
+    source = resolve_source(model)
+    out = out or _default_out(model, to, dtype or "bf16")
+    if out.exists():
+        raise InputError(f"{out}: is there already; name another place with --out, or remove it")
+    if to == "hf":
+        return _export_hf(source, HF_DTYPES[dtype] if dtype else stored_dtype(source), out)
+    return _export_gguf(
+        source, dtype or "bf16", model.stem if is_gguf(model) else model.resolve().name, out, each
+    )
+
+
+def stored_dtype(source: Path) -> torch.dtype:
+    """The dtype that holds a source's weights without loss: as stored for 16-bit ones, else float32."""
+    if is_gguf(source):
+        kinds = {tensor.type_name for tensor in read_header(source).tensors.values() if len(tensor.shape) > 1}
+    else:
+        kinds = {tensor.name for tensor in stored_types(source) if tensor.dimensions > 1}
+    return _STORED.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
+
+
+def _default_out(model: Path, to: str, dtype: str) -> Path:
+    """A name beside nothing else: in the working directory, after the model."""
+    name = model.stem if is_gguf(model) else model.resolve().name
+    return Path(f"{name}-hf" if to == "hf" else f"{name}-{dtype.upper()}.gguf")
+
+
+def _export_hf(source: Path, dtype: torch.dtype, out: Path) -> Exported:
+    decoder = load_source(source, dtype)
+    file = read_header(source) if is_gguf(source) else None
+    ids = token_ids(file) if file else _ids(source)
+    with write_directory(out) as directory:
+        save_model(
+            decoder,
+            directory,
+            bos_id=ids["bos_token_id"],
+            eos_id=ids["eos_token_id"],
+            pad_id=ids["pad_token_id"],
+            dtype=dtype,
+        )
+        if file:
+            write_tokenizer(file, directory)
+        for pattern in () if file else _ALONG:
+            for path in sorted(source.glob(pattern)):
+                shutil.copyfile(path, directory / path.name)
+    return Exported(out, sum(path.stat().st_size for path in out.iterdir()), [])
+
+
+def _ids(source: Path) -> dict[str, Any]:
+    config = read_json(source / CONFIG_FILE)
+    return {name: config.get(name) for name in _IDS}
+
+
+def _export_gguf(
+    source: Path, dtype: str, name: str, out: Path, each: Callable[[int, int], None]
+) -> Exported:
+    gguf_library()  # its absence, and a family that GGUF has not got, are said before the weights are read
+    config = source_config(source)
+    architecture_of(config.family)
+    vocabulary, notes = _vocabulary(source, config.vocab_size)
+    decoder: Decoder = load_source(source, stored_dtype(source))
+    licence = read_header(source).metadata.get("general.license") if is_gguf(source) else licence_of(source)
+    notes += write_gguf(
+        decoder, out, dtype=dtype, name=name, vocabulary=vocabulary, licence=licence, each=each
+    )
+    return Exported(out, out.stat().st_size, notes)
+
+
+def _vocabulary(source: Path, vocab_size: int) -> tuple[dict[str, Any], list[str]]:
+    if not is_gguf(source):
+        return vocabulary_keys(source, vocab_size)
+    metadata = read_header(source).metadata
+    return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}, []

@@ -1,0 +1,45 @@
+"""A model wherever it lies: a directory in Hugging Face format, a run that means one, or a GGUF file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from clearseek.config.model import ModelConfig
+from clearseek.model.checkpoint import load_config, load_model
+from clearseek.model.decoder import Decoder
+from clearseek.model.gguf.header import is_gguf, read_header
+from clearseek.model.gguf.read import gguf_config, load_gguf
+from clearseek.model.gguf.tokenizer_files import write_tokenizer
+from clearseek.model.resolve import resolve_model
+
+
+def resolve_source(path: Path) -> Path:
+    """As `resolve_model`, but a GGUF file means itself."""
+    return path if is_gguf(path) else resolve_model(path)
+
+
+def load_source(
+    source: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Decoder:
+    """The decoder of a resolved source, its parameters in `dtype`; raises InputError as its readers do."""
+    read = load_gguf if is_gguf(source) else load_model
+    return read(source, dtype=dtype, device=device)
+
+
+def source_config(source: Path) -> ModelConfig:
+    """The config of a resolved source; raises InputError naming file and key."""
+    return gguf_config(read_header(source)) if is_gguf(source) else load_config(source)
+
+
+@contextmanager
+def tokenizer_directory(source: Path) -> Iterator[Path]:
+    """A directory with the source's tokenizer files: its own, or one for a while with those of a GGUF file."""
+    if not is_gguf(source):
+        yield source
+        return
+    with TemporaryDirectory() as directory:
+        write_tokenizer(read_header(source), Path(directory))
+        yield Path(directory)
