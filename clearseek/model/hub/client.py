@@ -6,10 +6,10 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from clearseek import __version__
 from clearseek.config.errors import InputError, RunError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -77,7 +77,11 @@ class Hub:
 
         Raises InputError for what is not there or closed to us (`place` names it), Broken for what may pass.
         """
-        sent = {"User-Agent": f"clearseek/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
+        sent = {
+            "User-Agent": f"clearseek/{version('clearseek')}",
+            "Accept-Encoding": "identity",
+            **(headers or {}),
+        }
         request = urllib.request.Request(url, headers=sent)
         if self.token:
             request.add_unredirected_header("Authorization", f"Bearer {self.token}")
