@@ -9,7 +9,7 @@ from clearseek.engine.loaded import Model
 from clearseek.model.checkpoint import load_model, resolve_model, save_model, write_directory
 from clearseek.model.device import choose_device
 from clearseek.model.peft_format import read_adapter
-from clearseek.text.kept_files import leave_generation_config, leave_tokenizer
+from clearseek.text.kept_files import leave_generation_config
 from clearseek.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,7 +49,7 @@ def save(model: Model, path: str | Path, dtype: str | None = None) -> None:
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     with write_directory(path) as directory:
         save_model(model.decoder, directory, **ids, dtype=wanted)
-        leave_tokenizer(tokenizer, model.directory, directory)
+        tokenizer.save(directory)
         leave_generation_config(model.directory, directory)
 
 

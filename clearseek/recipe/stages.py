@@ -29,7 +29,7 @@ from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, s
 from clearseek.model.decoder import Decoder
 from clearseek.model.peft_format import ADAPTER_FILE
 from clearseek.text.documents import TextDocument
-from clearseek.text.kept_files import leave_generation_config, leave_tokenizer
+from clearseek.text.kept_files import leave_generation_config
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.adapters import ADAPTER_DIRECTORY, begin_adapter, leave_adapter
 from clearseek.train.context import StageContext
@@ -57,7 +57,6 @@ class Start:
     model: Decoder
     tokenizer: Tokenizer
     parents: list[dict[str, str]]
-    tokenizer_directory: Path
     generation_directory: Path | None = None  # whose generation_config.json still holds
 
 
@@ -75,7 +74,7 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
         directory = find_tokenizer(recipe, run_dir, name, tokenizer_name)
         tokenizer = Tokenizer.load(directory)
         model = new_model(recipe, stage.start, tokenizer, device)
-        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")], directory)
+        return Start(model, tokenizer, [_parent(recipe, run_dir, directory, "tokenizer.json")])
     directory = _model_directory(recipe, run_dir, name, stage.start)
     read_from = find_tokenizer(recipe, run_dir, name, tokenizer_name) if tokenizer_name else directory
     tokenizer = Tokenizer.load(read_from)
@@ -92,7 +91,7 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
     parents = [_parent(recipe, run_dir, directory, "model*.safetensors")]
-    return Start(model, tokenizer, parents, read_from, directory if read_from == directory else None)
+    return Start(model, tokenizer, parents, directory if read_from == directory else None)
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -220,7 +219,7 @@ def _save(start: Start, directory: Path) -> None:
     save_model(
         start.model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id
     )
-    leave_tokenizer(tokenizer, start.tokenizer_directory, directory)
+    tokenizer.save(directory)
     if start.generation_directory is not None:
         leave_generation_config(start.generation_directory, directory)
 
