@@ -186,6 +186,13 @@ class Meter:
 CURRENT_METER: ContextVar[Meter] = ContextVar("current_meter")
 
 
+def current_meter() -> Meter:
+    """The meter of the rendering that is going on."""
+    meter = CURRENT_METER.get(None)
+    assert meter is not None, "a template is rendered without a meter"
+    return meter
+
+
 def _parts(value: Any) -> Sequence[Any] | None:
     """What a container holds, keys included; None for anything else."""
     kind = type(value)

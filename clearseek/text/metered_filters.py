@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from clearseek.text.meter import CURRENT_METER, Meter
+from clearseek.text.meter import Meter, current_meter
 
 # The meter as filters, which the sandbox puts around parts of a template; no template can write a blank.
 TICK, ADMIT, READ = "meter tick", "meter admit", "meter read"
@@ -27,7 +27,7 @@ def meter_operations(operations: dict[str, Any], tests: dict[str, Any]) -> None:
 @jinja2.pass_context
 def finalize(context: Any, value: Any) -> Any:
     """Pay for what a template writes, and hand it on (Jinja's `finalize`)."""
-    meter = CURRENT_METER.get()
+    meter = current_meter()
     if isinstance(value, str):
         meter.spend(len(value))
     else:
@@ -37,15 +37,15 @@ def finalize(context: Any, value: Any) -> Any:
 
 @jinja2.pass_context  # what is passed the context is not computed when the template is compiled
 def _tick(context: Any, static: int) -> None:
-    CURRENT_METER.get().tick(static)
+    current_meter().tick(static)
 
 
 def _admit(value: Any) -> Any:
-    return CURRENT_METER.get().admit(value)
+    return current_meter().admit(value)
 
 
 def _read(value: Any) -> Any:
-    return CURRENT_METER.get().read(value)
+    return current_meter().read(value)
 
 
 def _metered_filter(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ def _metered_filter(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(work)
     def metered(*args: Any, **kwargs: Any) -> Any:
-        meter = CURRENT_METER.get()
+        meter = current_meter()
         meter.tick()
         if len(args) > first:
             value = args[first]
@@ -103,7 +103,7 @@ def _length_of_texts(values: Iterable[Any]) -> int:
 def _metered_test(work: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(work)
     def metered(*args: Any) -> Any:
-        meter = CURRENT_METER.get()
+        meter = current_meter()
         return work(*map(meter.read, args))
 
     return metered

@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatt
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from clearseek.text.meter import CURRENT_METER, TemplateLimit
+from clearseek.text.meter import TemplateLimit, current_meter
 from clearseek.text.metered_filters import ADMIT, READ, TICK, finalize, meter_operations
 
 _LONGEST_DATE_FORMAT = 1000
@@ -56,7 +56,7 @@ class _MeteredEnvironment(ImmutableSandboxedEnvironment):
         return metered
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        meter = CURRENT_METER.get()
+        meter = current_meter()
         if operator == "*":
             meter.foresee_product(left, right)
         elif operator == "**":
@@ -66,7 +66,7 @@ class _MeteredEnvironment(ImmutableSandboxedEnvironment):
         return meter.admit(self.binop_table[operator](left, right))
 
     def call(__self, __context: Any, __called: Any, *args: Any, **kwargs: Any) -> Any:
-        meter = CURRENT_METER.get()
+        meter = current_meter()
         meter.tick(_CALL)
         owner = getattr(__called, "__self__", None)
         if isinstance(owner, str | bytes | int | list | tuple | dict):
@@ -98,7 +98,7 @@ class _MeteredEnvironment(ImmutableSandboxedEnvironment):
 
 class _MeteredFormatter(SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
-        meter = CURRENT_METER.get()
+        meter = current_meter()
         meter.foresee_spec(format_spec)
         meter.spend(meter.size(value))
         return super().format_field(value, format_spec)
@@ -230,5 +230,5 @@ def _strftime_now(form: str) -> str:
 
 
 def _lipsum(n: int = 5, html: bool = True, min: int = 20, max: int = 100) -> Any:
-    CURRENT_METER.get().spend(64 * (1 + abs(n)) * (1 + abs(min) + abs(max)))
+    current_meter().spend(64 * (1 + abs(n)) * (1 + abs(min) + abs(max)))
     return jinja2.utils.generate_lorem_ipsum(n, html, min, max)

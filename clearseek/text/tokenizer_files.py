@@ -9,6 +9,7 @@ from typing import Any
 from clearseek.config.errors import InputError
 from clearseek.text.chat import PLAIN_TEMPLATE
 from clearseek.text.special_tokens import named_tokens
+from clearseek.text.tokenizer_json import check_tokenizer_json
 
 TEMPLATE_FILE = "chat_template.jinja"
 _FURTHER_TEMPLATES = "additional_chat_templates"
@@ -45,6 +46,10 @@ def read_tokenizer_directory(directory: Path) -> TokenizerFiles:
     """
     _refuse_other_formats(directory)
     tokenizer_json = _read_text(directory / "tokenizer.json")
+    try:
+        check_tokenizer_json(_read_table(directory / "tokenizer.json"))
+    except InputError as error:
+        raise InputError(f"{directory / 'tokenizer.json'}: {error}") from None
     config = _read_table(directory / "tokenizer_config.json")
     map_path = directory / "special_tokens_map.json"
     named = named_tokens(config, _read_table(map_path) if map_path.is_file() else {})

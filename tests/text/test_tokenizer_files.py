@@ -234,3 +234,26 @@ def test_whatever_the_files_declare_is_read_or_refused(directory: Path, tables: 
     except InputError as error:
         named = str(error)
     assert str(directory) in named
+
+
+@pytest.mark.parametrize("place", ["vocab", "added_tokens"])
+@pytest.mark.parametrize("index", [-1, 2**24, 2**32 - 1, 2**70, 1.5, "1", None])
+def test_ids_that_the_library_would_count_up_to_are_refused(directory: Path, place: str, index: Any) -> None:
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    if place == "vocab":
+        content["model"]["vocab"]["far"] = index
+    else:
+        content["added_tokens"][3]["id"] = index
+    (directory / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"tokenizer\.json: token '.*' has id"):
+        Tokenizer.load(directory)
+
+
+def test_a_prefix_that_would_end_the_process_is_refused(directory: Path) -> None:
+    content = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["continuing_subword_prefix"] = "("
+    (directory / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"tokenizer\.json: merge \[.* doesn't go on with the model's prefix '\('"
+    ):
+        Tokenizer.load(directory)
