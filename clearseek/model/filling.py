@@ -19,7 +19,7 @@ from clearseek.model.families.pieces import Piece
 from clearseek.model.sources import Plain, Source
 from clearseek.model.stored import TORCH_DTYPES
 
-CHUNK_BYTES = 2 << 20  # of a parameter, at a time in each thread
+CHUNK_BYTES = 4 << 20  # of a parameter, at a time in each thread
 
 
 @dataclass(frozen=True, slots=True)

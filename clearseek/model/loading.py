@@ -13,7 +13,6 @@ from torch import Tensor
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
-from clearseek.model.allocation import use_large_pages
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import config_from_published, is_mtp, is_unread, pieces_of
 from clearseek.model.families.pieces import Piece
@@ -109,8 +108,6 @@ def _allocate(model: Decoder, dtype: torch.dtype, device: torch.device | str) ->
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.to_empty(device=device)
-    for parameter in model.parameters():
-        use_large_pages(parameter.data)
 
 
 def _count(names: list[str]) -> str:
