@@ -271,6 +271,12 @@ def test_a_switch_we_have_not_built_is_named(family, changes, named):
     assert "\n" not in str(caught.value)
 
 
+def test_mistral4_has_to_say_how_rotary_stretches():
+    published = config_json("Mistral4ForCausalLM", 0)
+    with pytest.raises(InputError, match="rope_parameters missing; a mistral4"):
+        read(published, rope_theta="absent")
+
+
 def test_missing_and_wrong_keys_are_named_as_published():
     published = config_to_published(CONFIGS["deepseek_v3"])
     with pytest.raises(

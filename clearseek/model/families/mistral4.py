@@ -1,10 +1,19 @@
 """Mistral 4: DeepSeek's latent attention and experts under a softmax router; queries grow with the position."""
 
+from pathlib import Path
 from typing import Any
 
+from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.model.families import deepseek_v3 as v3
-from clearseek.model.families.family import LATENT, SWITCHES, Family
+from clearseek.model.families.family import LATENT, SWITCHES, Family, Published
+
+
+def read(published: Published, path: Path) -> dict[str, Any]:
+    """As DeepSeek-V3; a file that says nothing of rotary means a stretch of 128 elsewhere, which is asked for."""
+    if not any(published.get(key) for key in ("rope_parameters", "rope_scaling", "rope_theta")):
+        raise InputError(f"{path}: rope_parameters missing; a mistral4 config.json has to give them")
+    return v3.read(published, path)
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
@@ -30,6 +39,6 @@ FAMILY = Family(
     },
     switches=SWITCHES | {"norm_topk_prob": True},
     stacks_experts=True,
-    read=v3.read,
+    read=read,
     write=write,
 )
