@@ -4,6 +4,9 @@ Both take turns, each load in a process of its own. Prints one JSON object: seco
 is as a share of cat's speed, and the peak of memory over that before loading as a multiple of the model's bytes.
 
     make bench-loading             # or: .venv-peers/bin/python benchmarks/loading.py --runs 5 --dtype float32
+
+Loads as `clearseek.load` does, where parameters are the file's own pages if dtype and order allow; `--copied` as
+training does.
 """
 
 import argparse
@@ -40,28 +43,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--copied", action="store_true", help="never lend the file's pages")
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)  # what a process of its own does
     arguments = parser.parse_args()
     if arguments.load:
-        print(json.dumps(measure(arguments.load, getattr(torch, arguments.dtype))))
+        print(json.dumps(measure(arguments.load, getattr(torch, arguments.dtype), not arguments.copied)))
         return
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(compare(Path(name), arguments.runs, arguments.dtype), indent=2))
+        print(json.dumps(compare(Path(name), arguments), indent=2))
 
 
-def compare(directory: Path, runs: int, dtype: str) -> dict[str, object]:
+def compare(directory: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """Medians over `runs` turns of each, after one that doesn't count."""
+    runs, options = arguments.runs, ["--dtype", arguments.dtype, *["--copied"] * arguments.copied]
     model = Decoder(SHAPE).bfloat16()
     save_state(SHAPE, model.state_dict(), directory, token_ids={}, shard_bytes=SHARD_BYTES)
     del model
     shards = sorted(directory.glob("*.safetensors"))
-    turns = [(cat(shards), load_apart(directory, dtype)) for _ in range(1 + runs)][1:]
+    turns = [(cat(shards), load_apart(directory, options)) for _ in range(1 + runs)][1:]
     cat_seconds = statistics.median(seconds for seconds, _ in turns)
     load_seconds = statistics.median(loaded["seconds"] for _, loaded in turns)
     return {
         "stored_bytes": sum(path.stat().st_size for path in shards),
         "shards": len(shards),
-        "dtype": dtype,
+        "dtype": arguments.dtype,
+        "copied": arguments.copied,
         "threads": torch.get_num_threads(),
         "cat_seconds": cat_seconds,
         "load_seconds": load_seconds,
@@ -77,19 +83,19 @@ def cat(shards: list[Path]) -> float:
     return time.perf_counter() - start
 
 
-def load_apart(directory: Path, dtype: str) -> dict[str, float]:
+def load_apart(directory: Path, options: list[str]) -> dict[str, float]:
     """`measure` in a new process."""
-    command = [sys.executable, __file__, "--load", str(directory), "--dtype", dtype]
+    command = [sys.executable, __file__, "--load", str(directory), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=WAIT_SECONDS)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def measure(directory: Path, dtype: torch.dtype) -> dict[str, float]:
+def measure(directory: Path, dtype: torch.dtype, mapped: bool) -> dict[str, float]:
     """Seconds of loading, and what the process grew by at its largest over what the model takes."""
     before = peak_bytes()
     start = time.perf_counter()
-    model = load_model(directory, dtype)
+    model = load_model(directory, dtype, mapped=mapped)
     seconds = time.perf_counter() - start
     grown = peak_bytes() - before
     return {

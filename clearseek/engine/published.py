@@ -26,7 +26,7 @@ def load(
     wanted = _dtype(dtype)
     chosen, directory = choose_device(device), resolve_model(Path(path))
     tokenizer = Tokenizer.load(directory)
-    decoder = load_model(directory, wanted, chosen.device).eval()
+    decoder = load_model(directory, wanted, chosen.device, mapped=True).eval()
     if tokenizer.vocab_size > decoder.config.vocab_size:
         raise InputError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "

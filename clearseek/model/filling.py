@@ -48,9 +48,10 @@ def fill(directory: Path, placed: Iterable[Placed]) -> None:
     originals = {one.piece.ours: one.piece.published for one in own}
     for one in every:
         if one.piece.kind != "own" and not all(map(_is_equal, _chunks(one))):
+            original = originals.get(one.piece.ours, one.piece.ours)
             raise InputError(
-                f"{directory}: {one.piece.published} differs from {originals[one.piece.ours]}, which it should "
-                "repeat; weights of its own are not supported there"
+                f"{directory}: {one.piece.published} differs from {original}, which it should repeat; "
+                "weights of its own are not supported there"
             )
 
 

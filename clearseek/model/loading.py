@@ -18,6 +18,7 @@ from clearseek.model.families import config_from_published, is_mtp, is_unread, p
 from clearseek.model.families.pieces import Piece
 from clearseek.model.filling import Placed, fill
 from clearseek.model.fused import as_stored
+from clearseek.model.mapped import map_parameters
 from clearseek.model.resolve import CONFIG_FILE, is_model_directory, resolve_model
 from clearseek.model.shards import open_shards
 from clearseek.model.sources import Source, check_float, open_sources
@@ -34,9 +35,15 @@ def load_config(directory: Path) -> ModelConfig:
 
 
 def load_model(
-    directory: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    mapped: bool = False,
 ) -> Decoder:
     """The decoder of a model directory, its parameters in `dtype`, in training mode as every new module.
+
+    `mapped`: parameters may be the file's own pages, see `mapped`. Training copies: where in memory a number
+    lies may change a product's last bit, and a run must come out the same however it was resumed.
 
     A checkpoint that promises multi-token modules but has none of their tensors, as `transformers` writes it,
     is opened without. Raises InputError for weights that don't fit config.json, RunError for torn files.
@@ -53,8 +60,12 @@ def load_model(
         with torch.device("meta"):
             model = Decoder(config)
         _check_shapes(directory, pieces, model.state_dict(), sources)
-        _allocate(model, dtype, device)
-        fill(directory, _placed(pieces, model.state_dict(), sources))
+        lent: dict[str, Tensor] = {}
+        if mapped and torch.device(device).type == "cpu":
+            lent = map_parameters(dict(model.named_parameters()), pieces, sources, dtype)
+        _allocate(model, dtype, device, lent)
+        left = [piece for piece in pieces if piece.kind != "own" or piece.ours not in lent]
+        fill(directory, _placed(left, model.state_dict(), sources))
     return model
 
 
@@ -103,11 +114,17 @@ def _placed(
         yield Placed(piece, sources[piece.published], piece.of(state[piece.ours]))
 
 
-def _allocate(model: Decoder, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Memory for a decoder on the meta device: its parameters in `dtype`, its buffers in their own."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+def _allocate(
+    model: Decoder, dtype: torch.dtype, device: torch.device | str, lent: Mapping[str, Tensor]
+) -> None:
+    """Memory for a decoder on the meta device: parameters in `dtype` and buffers in their own; `lent` ones have it."""
+    for name, parameter in model.named_parameters():
+        meta = parameter.data
+        parameter.data = meta.new_empty(0, dtype=dtype) if name in lent else meta.to(dtype)
     model.to_empty(device=device)
+    for name, parameter in model.named_parameters():
+        if name in lent:
+            parameter.data = lent[name]
 
 
 def _count(names: list[str]) -> str:

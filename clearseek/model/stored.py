@@ -1,7 +1,7 @@
 """Safetensors files: opened with torn ones named, written with a full disk known as such. Never a pickle.
 
-Weights are read, not mapped: a mapped file that is cut short while it is in use kills the process, one that is
-overwritten changes the weights, and its pages count as memory beside the parameters they are copied to.
+Weights are read, not mapped, unless `mapped` is asked: a mapped file that is cut short while it is in use kills the
+process, one that is overwritten changes the weights.
 """
 
 import json
@@ -40,6 +40,10 @@ class StoredTensors:
         self.path = path
         self.entries, self.metadata = read_header(file, path)
         self._file, self._turn = file, threading.Lock()
+
+    def fileno(self) -> int:
+        """The descriptor of the open file, to map it with."""
+        return self._file.fileno()
 
     def read(self, name: str) -> Tensor:
         """One tensor, on the CPU. Raises RunError where the file has become shorter or can't be read."""
