@@ -1,7 +1,7 @@
 """The DeepSeek-R1 system, whole and in the open.
 
     model = clearseek.load("runs/r1-mini")          # or a directory in Hugging Face format
-    print(model.generate("What is 17 + 25?"))
+    print(model.generate("What is 17+25?"))
     scores = model.logits(token_ids)                # (B, T) -> (B, T, V)
     clearseek.save(model, "somewhere/new")
 
