@@ -159,7 +159,9 @@ def test_a_fork_of_an_unchanged_recipe_is_the_run_itself(recipe, run_dir):
 
 
 def say_two_threads():
+    """Only said: a forked process can't have the threads that its parent had."""
     torch.get_num_threads = lambda: 2
+    torch.set_num_threads = lambda count: None
 
 
 def test_a_stage_is_not_continued_on_another_machine(recipe, tmp_path):
