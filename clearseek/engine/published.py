@@ -27,11 +27,7 @@ def load(
     chosen, directory = choose_device(device), resolve_model(Path(path))
     tokenizer = Tokenizer.load(directory)
     decoder = load_model(directory, wanted, chosen.device, mapped=True).eval()
-    if tokenizer.vocab_size > decoder.config.vocab_size:
-        raise InputError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-            f"{decoder.config.vocab_size}; put the tokenizer that the model was trained with beside it"
-        )
+    tokenizer.require_room(decoder.config.vocab_size, directory)
     if adapter is not None:
         read_adapter(Path(adapter), decoder.config).to(chosen.device).merge_into(decoder)
     return Model(decoder, tokenizer, directory, wanted)

@@ -39,11 +39,7 @@ def open_session(model: str, device: str = "auto") -> "Session":
     with tokenizer_directory(directory) as files:
         tokenizer = Tokenizer.load(files)
     decoder = load_source(directory, device=choice.device)
-    if tokenizer.vocab_size > decoder.config.vocab_size:
-        raise InputError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-            f"{decoder.config.vocab_size}; put the tokenizer that the model was trained with beside it"
-        )
+    tokenizer.require_room(decoder.config.vocab_size, directory)
     return Session(
         inference_copy(decoder, choice.dtype), tokenizer, choice.dtype, end_ids(directory, tokenizer)
     )

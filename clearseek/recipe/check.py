@@ -18,6 +18,7 @@ from clearseek.config.recipe import (
     SupervisedStage,
     TokenizerStage,
 )
+from clearseek.model.families import check_config
 from clearseek.recipe.workload import model_of
 from clearseek.tasks.gym import load_gym
 from clearseek.tasks.registry import generate
@@ -28,13 +29,22 @@ _WITHOUT_MODEL = (TokenizerStage, RejectStage, EvalStage)
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises InputError with every stage, family, file or directory that is not there or not what it should be."""
-    wrong = list(_wrong_problems("evaluation.problems", recipe.evaluation.problems))
+    wrong = [*_wrong_models(recipe), *_wrong_problems("evaluation.problems", recipe.evaluation.problems)]
     earlier: dict[str, Stage] = {}
     for name, stage in recipe.stages.items():
         wrong += _wrong_in_stage(recipe, f"stages.{name}", stage, earlier)
         earlier[name] = stage
     _refuse(wrong)
     check_lengths(recipe)
+
+
+def _wrong_models(recipe: Recipe) -> Iterator[str]:
+    """Models that could be trained but not saved in the format that they name."""
+    for name, config in recipe.models.items():
+        try:
+            check_config(config)
+        except InputError as error:
+            yield f"models.{name}: {error}"
 
 
 def check_lengths(recipe: Recipe) -> None:

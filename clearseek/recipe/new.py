@@ -138,11 +138,7 @@ def new_recipe(name: str, base: Path, data: Path, out: Path | None = None, lora:
         raise InputError(f"{path} is there already; give another --out or name")
     directory = resolve_model(Path(base))
     config, tokenizer = load_config(directory), Tokenizer.load(directory)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InputError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only "
-            f"{config.vocab_size}; put the tokenizer that the model was trained with beside it"
-        )
+    tokenizer.require_room(config.vocab_size, directory)
     choices = _choose(name, Path(base), Path(data), config, tokenizer, load_problems(Path(data)), lora)
     text = choices.text()
     parse_recipe(tomllib.loads(text), str(path))

@@ -193,7 +193,10 @@ def test_old_rotary_buffers_are_passed_over(tmp_path):
     save_model(tiny_model(CONFIGS["llama"]), tmp_path, **IDS)
     key = "model.layers.0.self_attn.rotary_emb.inv_freq"
     change_weights(tmp_path, lambda tensors: tensors.update({key: torch.ones(4)}))
-    load_model(tmp_path)
+    expected = tiny_model(CONFIGS["llama"]).state_dict()
+    assert all(
+        torch.equal(tensor, expected[name]) for name, tensor in load_model(tmp_path).state_dict().items()
+    )
 
 
 # Torn files

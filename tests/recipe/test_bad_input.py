@@ -52,6 +52,7 @@ WRONG_VALUES = [
     ("rl.problems.task=['digits']", "unknown key stages.rl.problems.task; did you mean 'tasks'?"),
     ("evaluation.sample=3", "unknown key evaluation.sample; did you mean 'samples'?"),
     ("models.teacher.hiden_size=8", "unknown key models.teacher.hiden_size; did you mean 'hidden_size'?"),
+    ("models.teacher.value_scale=2.0", "models.teacher: value_scale = 2.0: family deepseek_v3 has only 1.0"),
     ("pretrian.tokens=5", "no stage 'pretrian'; did you mean 'pretrain'?"),
     ("pretrain.tokens", "override 'pretrain.tokens' is not of the form stage.key=value"),
     ("pretrain.tokens='many'", "stages.pretrain.tokens = 'many': input should be a valid integer"),
