@@ -208,11 +208,15 @@ def test_hy3s_multi_token_modules_come_back(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "names", "pattern"),
     [
-        ("Ernie4_5_MoeForCausalLM", ["model.mtp_emb_norm.0.weight", "model.mtp_block.0.mlp.up_proj.weight"], "model.mtp_*"),
-        ("MiMoV2FlashForCausalLM", ["model.mtp.layers.0.enorm.weight", "model.mtp.layers.2.hnorm.weight"], "model.mtp.*"),
-        ("HYV3ForCausalLM", ["model.layers.80.enorm.weight", "model.layers.80.hnorm.weight"], "model.layers.80.*"),
+        (
+            "Ernie4_5_MoeForCausalLM",
+            ["mtp_emb_norm.0.weight", "mtp_block.0.mlp.up_proj.weight"],
+            "model.mtp_*",
+        ),
+        ("MiMoV2FlashForCausalLM", ["mtp.layers.0.enorm.weight", "mtp.layers.2.hnorm.weight"], "model.mtp.*"),
+        ("HYV3ForCausalLM", ["layers.80.enorm.weight", "layers.80.hnorm.weight"], "model.layers.80.*"),
     ],
-)  # fmt: skip
+)
 def test_modules_that_stay_unread_are_named(architecture, names, pattern, tmp_path, capsys):
     """By loading in one line, by `info`, and only where they are."""
     model = published_of(config_json(architecture, 0), tmp_path)
@@ -221,7 +225,7 @@ def test_modules_that_stay_unread_are_named(architecture, names, pattern, tmp_pa
         load_model(tmp_path)
     assert inspect_model(tmp_path).unread == {}
     tables = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
-    change_weights(tmp_path, lambda t: t.update(dict.fromkeys(names, torch.ones(32)) | tables))
+    change_weights(tmp_path, lambda t: t.update({f"model.{name}": torch.ones(32) for name in names} | tables))
     with pytest.warns(InputWarning) as caught:
         back = load_model(tmp_path)
     assert_same_state(back.state_dict(), model.state_dict())
