@@ -60,9 +60,14 @@ def _rows(info: "ModelInfo") -> dict[str, str]:
         "context": f"{info.context_length:,} tokens",
         "vocabulary": f"{info.vocabulary:,} tokens",
         "weights": stored or "absent: only the config is here",
+        **({"left unread": f"{_unread(info)}; saving loses them"} if info.unread else {}),
         "licence": info.licence or "not said",
         "this machine": "memory unknown" if machine is None else f"{byte_words(machine)} of memory",
     }
+
+
+def _unread(info: "ModelInfo") -> str:
+    return ", ".join(f"{count} tensors {pattern}" for pattern, count in info.unread.items())
 
 
 def _shape(info: "ModelInfo") -> str:

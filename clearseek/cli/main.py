@@ -3,13 +3,15 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
 from clearseek import __version__
 from clearseek.cli.lazy import LazyGroup
-from clearseek.config.errors import InputError, RunError
+from clearseek.config.errors import InputError, InputWarning, RunError
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -63,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _share_the_machine()
     try:
-        result = cli.main(words, prog_name="clearseek", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            result = cli.main(words, prog_name="clearseek", standalone_mode=False)
     except click.exceptions.Abort:
         return _say(_interrupted(words), INTERRUPTED)
     except click.ClickException as error:
@@ -86,6 +90,21 @@ def _share_the_machine() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One of ours as a line, from the first rank; others as Python writes them."""
+    if not issubclass(category, InputWarning):
+        click.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+    elif os.environ.get("RANK", "0") == "0":
+        _say(f"warning: {message}", DONE)
 
 
 def _explain(error: Exception) -> int:

@@ -161,7 +161,7 @@ class ModelConfig(Table):
     swiglu_alpha: float = Field(default=1.702, gt=0)
 
     num_mtp_layers: int = Field(default=0, ge=0, le=4, description="multi-token prediction depth")
-    mtp_kind: Literal["deepseek", "mimo"] = "deepseek"
+    mtp_kind: Literal["deepseek", "mimo", "hy_v3"] = "deepseek"
 
     @property
     def is_latent(self) -> bool:

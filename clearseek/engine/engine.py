@@ -5,7 +5,7 @@ What a sample draws depends on its request's key and its number alone, never on 
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -61,13 +61,19 @@ def next_logits(model: Decoder, fused: FusedDecoder | None, slots: Slots) -> Ten
 class Engine:
     """Holds a copy of a model's weights in the compute dtype and samples from it.
 
-    Without `copies` it samples from the model itself, for as long as its weights do not change.
+    A token of `stop_ids` ends a completion, as its last. Without `copies` it samples from the model itself, for as
+    long as its weights do not change.
     """
 
     def __init__(
-        self, model: Decoder, eos_id: int, dtype: torch.dtype, num_slots: int = 256, copies: bool = True
+        self,
+        model: Decoder,
+        stop_ids: Collection[int],
+        dtype: torch.dtype,
+        num_slots: int = 256,
+        copies: bool = True,
     ) -> None:
-        self.eos_id, self.dtype, self.num_slots = eos_id, dtype, num_slots
+        self.stop_ids, self.dtype, self.num_slots = frozenset(stop_ids), dtype, num_slots
         self.model = inference_copy(model, dtype) if copies else model
         self.fused = FusedDecoder.of(self.model, dtype)
         self.weights_version = 0
@@ -125,13 +131,14 @@ class Engine:
             length,
             max(request.sampling.max_tokens for request in requests),
             self.dtype,
+            self.stop_ids,
         )
         waiting = deque((r, s) for r, request in enumerate(requests) for s in range(request.num_samples))
         prompts = _Prompts(self.model, requests, self.dtype)
         while waiting or any(occupant is not None for occupant in slots.occupants):
             self._fill(slots, waiting, requests, prompts)
             for slot in self._advance(slots, sampling, on_token):
-                occupant, completion = slots.release(slot, self.eos_id, self.weights_version)
+                occupant, completion = slots.release(slot, self.weights_version)
                 yield occupant.request, occupant.sample, completion
             self._shrink(slots, bool(waiting))
 
@@ -139,14 +146,14 @@ class Engine:
         """A token for every slot, or several where nobody asks for each; returns the slots that are finished."""
         is_plain = sampling.temperature > 0 and sampling.top_p == 1
         if self.fused is not None and on_token is None and is_plain:
-            return slots.decode_on(self.fused, sampling.temperature, self.eos_id)
+            return slots.decode_on(self.fused, sampling.temperature)
         logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
         drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
         if on_token is not None:
             for occupant, token in zip(slots.occupants, drawn.tokens.tolist(), strict=True):
                 if occupant is not None:
                     on_token(occupant.request, occupant.sample, token)
-        return slots.record(drawn, self.eos_id)
+        return slots.record(drawn)
 
     def _fill(
         self, slots: Slots, waiting: deque[tuple[int, int]], requests: Sequence[Request], prompts: "_Prompts"

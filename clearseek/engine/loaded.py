@@ -16,7 +16,6 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, FinishReason, Request, Sampling
-from clearseek.engine.session import end_ids
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
 from clearseek.text.thoughts import ThoughtParser
@@ -50,7 +49,6 @@ class Model:
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
         """`directory` is where both were read; activations are computed in `dtype`."""
         self.decoder, self.tokenizer, self.directory, self.dtype = decoder, tokenizer, directory, dtype
-        self._ends = end_ids(directory, tokenizer)
         self._engine: tuple[list[int], Engine] | None = None
 
     @property
@@ -166,25 +164,16 @@ class Model:
         """An engine over the weights as they are; made again when one has changed."""
         versions = [tensor._version for tensor in self.decoder.state_dict().values()]
         if self._engine is None or self._engine[0] != versions:
-            engine = Engine(self.decoder, self.tokenizer.eos_id, self.dtype, copies=False)
+            engine = Engine(self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False)
             self._engine = versions, engine
         return self._engine[1]
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
-        """A completion as text, cut at the first token that ends an answer."""
-        tokens, reason = completion.tokens, completion.finish_reason
-        last = next((place for place, token in enumerate(tokens) if token in self._ends), None)
-        said = tokens if last is None else tokens[:last]
-        kept = len(tokens) if last is None else last + 1
-        text = self.tokenizer.decode(said)
+        """A completion as text, without the token that ended it."""
+        text = self.tokenizer.decode(completion.said)
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
-            text,
-            thought,
-            answer,
-            tokens[:kept],
-            completion.log_probs[:kept],
-            reason if last is None else "stop",
+            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason
         )
 
 

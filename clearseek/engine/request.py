@@ -27,10 +27,15 @@ class Request:
 
 @dataclass
 class Completion:
-    """One sampled completion; `tokens` include the end-of-sentence token when it was sampled."""
+    """One sampled completion; `tokens` include the token that ended it."""
 
     tokens: list[int]
     log_probs: list[float]
     finish_reason: FinishReason
     entropy: float = 0.0  # mean over its tokens, in nats
     weights_version: int = 0
+
+    @property
+    def said(self) -> list[int]:
+        """The tokens without the one that ended it."""
+        return self.tokens[:-1] if self.finish_reason == "stop" else self.tokens

@@ -81,7 +81,7 @@ def judge(
     tokenizer: Tokenizer, items: Sequence[tuple[Problem, Completion]], verifiers: VerifierPool
 ) -> list[Judged]:
     """Decode and verify; what the budget cut short, or never closed its thought, is unparseable unasked."""
-    parts = [tokenizer.chat.split_completion(tokenizer.decode(item.tokens)) for _, item in items]
+    parts = [tokenizer.chat.split_completion(tokenizer.decode(item.said)) for _, item in items]
     asked = [
         i for i, (_, answer) in enumerate(parts) if answer is not None and items[i][1].finish_reason == "stop"
     ]

@@ -15,12 +15,10 @@ from clearseek.engine.sampler import sample
 from clearseek.engine.slots import Occupant, Slots
 from clearseek.engine.streams import stream_key, uniforms
 from clearseek.model.attention import Cache
-from clearseek.model.checkpoint import GENERATION_FILE
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
 from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.source import load_source, resolve_source, tokenizer_directory
-from clearseek.model.stored import read_json
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.thoughts import Kind, ThoughtParser
 from clearseek.text.tokenizer import Tokenizer
@@ -40,27 +38,15 @@ def open_session(model: str, device: str = "auto") -> "Session":
         tokenizer = Tokenizer.load(files)
     decoder = load_source(directory, device=choice.device)
     tokenizer.require_room(decoder.config.vocab_size, directory)
-    return Session(
-        inference_copy(decoder, choice.dtype), tokenizer, choice.dtype, end_ids(directory, tokenizer)
-    )
-
-
-def end_ids(directory: Path, tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's, and those that the model's publisher names besides."""
-    path = directory / GENERATION_FILE
-    named = read_json(path).get("eos_token_id") if path.is_file() else None
-    listed = named if isinstance(named, list) else [named]
-    return frozenset([tokenizer.eos_id, *(token for token in listed if isinstance(token, int))])
+    return Session(inference_copy(decoder, choice.dtype), tokenizer, choice.dtype)
 
 
 class Session:
     """A loaded model and its tokenizer. `completion_tokens` and `finish_reason` tell of the last answer."""
 
-    def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype, ends: frozenset[int]
-    ) -> None:
-        """`model` is an inference copy for `dtype`; `ends` are the tokens that end an answer."""
-        self.model, self.tokenizer, self.dtype, self.ends = model, tokenizer, dtype, ends
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
+        """`model` is an inference copy for `dtype`."""
+        self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
         self.fused = FusedDecoder.of(model, dtype)
         self.completion_tokens = 0
         self.finish_reason: FinishReason = "stop"
@@ -97,7 +83,7 @@ class Session:
         reason: FinishReason = "length"
         for token in self.tokens(prompt, key, sampling):
             self.completion_tokens += 1
-            if token in self.ends:
+            if token in self.tokenizer.stop_ids:
                 reason = "stop"
                 break
             yield from parser.feed(text.feed(token))
@@ -114,7 +100,7 @@ class Session:
         drawn = torch.from_numpy(uniforms(key, 0, sampling.max_tokens)).to(device)
         while len(drawn):
             room = min(len(drawn), max(_FIRST_ROOM, len(known)))
-            slots = Slots(self.model, 1, len(known) + room, room, self.dtype)
+            slots = Slots(self.model, 1, len(known) + room, room, self.dtype, self.tokenizer.stop_ids)
             slots.admit(
                 [0], [Occupant(0, 0)], torch.tensor(known, device=device), entries, drawn[:room].unsqueeze(0)
             )
@@ -133,5 +119,5 @@ class Session:
         """One decoding step of the only slot."""
         logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
         drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
-        slots.record(drawn, self.tokenizer.eos_id)
+        slots.record(drawn)
         return int(drawn.tokens[0])

@@ -3,6 +3,7 @@
 Everything per token is a tensor over slots; Python sees a slot only when a sample enters or leaves it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +37,18 @@ class Slots:
         "tokens", "log_probs", "entropies", "uniforms",
     )  # fmt: skip
 
-    def __init__(self, model: Decoder, size: int, length: int, max_tokens: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        size: int,
+        length: int,
+        max_tokens: int,
+        dtype: torch.dtype,
+        stop_ids: Collection[int],
+    ) -> None:
+        """A token of `stop_ids` ends the sample in its slot."""
         device = model.embedding.weight.device
+        self.stop_ids = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
         self.caches: list[Cache] = []
         for layer in model.layers:
             assert isinstance(layer, Layer)
@@ -90,7 +101,7 @@ class Slots:
         """The number that each slot's next token is drawn with, [size]."""
         return self.uniforms.gather(1, self.num_sampled.unsqueeze(1)).squeeze(1)
 
-    def record(self, sampled: Sampled, eos_id: int) -> list[int]:
+    def record(self, sampled: Sampled) -> list[int]:
         """Note one token per slot; returns the slots that are finished and must be released now."""
         where = self.num_sampled.unsqueeze(1)
         self.tokens.scatter_(1, where, sampled.tokens.unsqueeze(1))
@@ -99,26 +110,27 @@ class Slots:
         self.num_sampled += self.active
         self.position += self.active
         self.last_token = sampled.tokens
-        return self.finished(eos_id)
+        return self.finished()
 
-    def decode_on(self, fused: FusedDecoder, temperature: float, eos_id: int) -> list[int]:
+    def decode_on(self, fused: FusedDecoder, temperature: float) -> list[int]:
         """What `next_uniforms`, a draw and `record` do, for as many tokens as pass until a slot is finished."""
         tensors = [getattr(self, name) for name in self.PER_SLOT]
-        fused.decode_on(tensors, self.caches, temperature, eos_id, _MOST_AT_ONCE)
-        return self.finished(eos_id)
+        fused.decode_on(tensors, self.caches, temperature, self.stop_ids, _MOST_AT_ONCE)
+        return self.finished()
 
-    def finished(self, eos_id: int) -> list[int]:
-        """The slots whose last token was their end, or the last of their budget."""
-        done = self.active & ((self.last_token == eos_id) | (self.num_sampled >= self.budget))
+    def finished(self) -> list[int]:
+        """The slots whose last token was an end, or the last of their budget."""
+        ended = (self.last_token.unsqueeze(1) == self.stop_ids).any(1)
+        done = self.active & (ended | (self.num_sampled >= self.budget))
         return done.nonzero().flatten().tolist()
 
-    def release(self, slot: int, eos_id: int, version: int) -> tuple[Occupant, Completion]:
+    def release(self, slot: int, version: int) -> tuple[Occupant, Completion]:
         """Empty a finished slot and hand out its completion."""
         occupant = self.occupants[slot]
         assert occupant is not None
         count = int(self.num_sampled[slot])
         tokens = self.tokens[slot, :count].tolist()
-        reason: FinishReason = "stop" if tokens[-1] == eos_id else "length"
+        reason: FinishReason = "stop" if tokens[-1] in self.stop_ids.tolist() else "length"
         completion = Completion(
             tokens,
             self.log_probs[slot, :count].tolist(),

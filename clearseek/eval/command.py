@@ -57,7 +57,7 @@ def evaluate_path(
         longest = max(len(encode_problem(tokenizer, problem)) for problem in asked)
         budget = min(_MOST_TOKENS, max(decoder.config.max_position_embeddings - longest, 1))
     tokenizer.require_room(decoder.config.vocab_size, directory)
-    engine = Engine(decoder, tokenizer.eos_id, choice.dtype)
+    engine = Engine(decoder, tokenizer.stop_ids, choice.dtype)
     sampling = Sampling(temperature, base.top_p, budget)
     groups = _answers(engine, tokenizer, asked, samples, sampling, seed, progress)
     settings = {"model": str(model), "seed": seed, "temperature": temperature, "top_p": base.top_p}

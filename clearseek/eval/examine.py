@@ -39,7 +39,7 @@ class Examiner:
         """Sample and judge every problem."""
         chosen = self.evaluation
         groups = self.roll_out(
-            Engine(model, tokenizer.eos_id, self.dtype),
+            Engine(model, tokenizer.stop_ids, self.dtype),
             tokenizer,
             self.problems,
             chosen.samples,

@@ -16,6 +16,15 @@ from clearseek.model.families.pieces import Piece
 from clearseek.model.loading import load_config, load_model
 from clearseek.model.resolve import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, resolve_model
 from clearseek.model.stored import load_tensors, save_tensors
+from clearseek.model.written import (
+    FP8,
+    check_fp8,
+    names_of,
+    num_bytes,
+    plain_dtype,
+    quantisation_config,
+    written,
+)
 
 __all__ = [
     "file_sha256",
@@ -59,10 +68,16 @@ def save_state(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """As `save_model`, from a state dict, such as one gathered from a sharded model."""
+    """As `save_model`, from a state dict, such as one gathered from a sharded model.
+
+    In float8_e4m3fn: as DeepSeek-V3 publishes block-fp8, see `written`. InputError for a family that can't be.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     dtype = dtype or state["embedding.weight"].dtype
-    published = config_to_published(config) | {"torch_dtype": str(dtype).removeprefix("torch.")}
+    if dtype == FP8:
+        check_fp8(config)
+    published = config_to_published(config) | {"torch_dtype": str(plain_dtype(dtype)).removeprefix("torch.")}
+    published |= quantisation_config(config, dtype)
     _write_json(directory / CONFIG_FILE, published | dict(token_ids))
     _write_json(directory / GENERATION_FILE, dict(token_ids))
     shards = _shards(config, state, dtype, shard_bytes)
@@ -73,8 +88,8 @@ def save_state(
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_shard(directory / name, shard, state, dtype)
-        weight_map |= {piece.published: name for piece in shard}
-    total = sum(_num_bytes(piece, state, dtype) for shard in shards for piece in shard)
+        weight_map |= {tensor: name for piece in shard for tensor in names_of(piece, state, dtype)}
+    total = sum(num_bytes(piece, state, dtype) for shard in shards for piece in shard)
     _write_json(directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
@@ -87,7 +102,7 @@ def _shards(
     for piece in pieces_of(config):
         if piece.kind == "alias":
             continue
-        size = _num_bytes(piece, state, dtype)
+        size = num_bytes(piece, state, dtype)
         if size > room and shards[-1]:
             shards.append([])
             room = shard_bytes
@@ -96,21 +111,8 @@ def _shards(
     return shards
 
 
-def _num_bytes(piece: Piece, state: Mapping[str, Tensor], dtype: torch.dtype) -> int:
-    return piece.of(state[piece.ours]).numel() * _stored_dtype(piece, dtype).itemsize
-
-
-def _stored_dtype(piece: Piece, dtype: torch.dtype) -> torch.dtype:
-    """A selection bias moves by 0.001 a step, which bf16 would swallow: it stays fp32."""
-    return torch.float32 if piece.ours.endswith("selection_bias") else dtype
-
-
 def _write_shard(path: Path, pieces: list[Piece], state: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    tensors = {}
-    for piece in pieces:
-        view = piece.of(state[piece.ours]).detach()
-        tensor = view.to(_stored_dtype(piece, dtype)).reshape(piece.published_shape(view))
-        tensors[piece.published] = tensor.clone() if piece.kind == "copy" else tensor
+    tensors = dict(pair for piece in pieces for pair in written(piece, state, dtype))
     save_tensors(path, tensors, {"format": "pt"})
 
 

@@ -24,8 +24,9 @@ from clearseek.model.resolve import CONFIG_FILE
 from clearseek.model.source import load_source, resolve_source, source_config
 from clearseek.model.stored import read_json
 from clearseek.model.stored_types import stored_types
+from clearseek.model.written import FP8, check_fp8
 
-HF_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HF_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "fp8": FP8}
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
 # what stands beside the weights and goes along
 _ALONG = (
@@ -92,7 +93,9 @@ def _default_out(model: Path, to: str, dtype: str) -> Path:
 
 
 def _export_hf(source: Path, dtype: torch.dtype, out: Path) -> Exported:
-    decoder = load_source(source, dtype)
+    if dtype == FP8:
+        check_fp8(source_config(source))  # before the weights are read
+    decoder = load_source(source, stored_dtype(source) if dtype == FP8 else dtype)
     file = read_header(source) if is_gguf(source) else None
     ids = token_ids(file) if file else _ids(source)
     with write_directory(out) as directory:

@@ -3,9 +3,10 @@
 Parameters are counted on a decoder without storage, so that what is counted is what would be loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,12 +15,12 @@ from clearseek.config.model import ModelConfig
 from clearseek.ledger.machine import memory_bytes
 from clearseek.model.checkpoint import load_config
 from clearseek.model.decoder import Decoder
-from clearseek.model.families import config_to_published, pieces_of
+from clearseek.model.families import config_to_published, pieces_of, unread_tensors
 from clearseek.model.gguf.header import GgufFile, is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config
 from clearseek.model.licence import licence_of
 from clearseek.model.resolve import CONFIG_FILE, resolve_model
-from clearseek.model.stored_types import stored_types
+from clearseek.model.stored_types import StoredType, stored_types
 
 PROCESS_BYTES = 1e9  # Python, torch and what they keep
 CACHE_TOKENS = 1000
@@ -45,7 +46,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What `clearseek info` tells. `cache_bytes` of each need is for 1,000 tokens."""
+    """What `clearseek info` tells. `cache_bytes` of each need is for 1,000 tokens.
+
+    `unread`: how many stored tensors, by the pattern of their names, loading passes over and saving loses.
+    """
 
     path: str
     format: str
@@ -65,6 +69,7 @@ class ModelInfo:
     vocabulary: int
     stored: dict[str, int]
     stored_bytes: int
+    unread: dict[str, int]
     memory: list[Need]
     machine_memory_bytes: int | None
     licence: str | None
@@ -87,7 +92,9 @@ def inspect_model(model: Path) -> ModelInfo:
         return _describe(model, "GGUF", gguf_config(file), stored, _gguf_licence(file))
     source = model if (model / CONFIG_FILE).is_file() else resolve_model(model)
     config = load_config(source)
-    return _describe(source, "Hugging Face directory", config, _stored(source), licence_of(source))
+    kind, tensors = "Hugging Face directory", list(stored_types(source))
+    unread = unread_tensors(config, (tensor.tensor.removesuffix("_scale_inv") for tensor in tensors))
+    return _describe(source, kind, config, _stored(tensors), licence_of(source), unread)
 
 
 def count_parameters(config: ModelConfig, decoder: Decoder) -> tuple[int, int, int]:
@@ -113,7 +120,12 @@ def cache_elements(decoder: Decoder) -> int:
 
 
 def _describe(
-    path: Path, kind: str, config: ModelConfig, stored: Mapping[str, int], licence: str | None
+    path: Path,
+    kind: str,
+    config: ModelConfig,
+    stored: Mapping[str, int],
+    licence: str | None,
+    unread: Mapping[str, int] = MappingProxyType({}),
 ) -> ModelInfo:
     with torch.device("meta"):
         decoder = Decoder(config)
@@ -138,6 +150,7 @@ def _describe(
         vocabulary=config.vocab_size,
         stored=dict(stored),
         stored_bytes=sum(stored.values()),
+        unread=dict(unread),
         memory=[_need(dtype, total, elements, machine) for dtype in BYTES_PER_WEIGHT],
         machine_memory_bytes=machine,
         licence=licence,
@@ -153,10 +166,10 @@ def _need(dtype: str, parameters: int, elements: int, machine: int | None) -> Ne
     )
 
 
-def _stored(directory: Path) -> dict[str, int]:
-    """Bytes of the tensors in a directory by their type; nothing where weights are absent."""
+def _stored(tensors: Iterable[StoredType]) -> dict[str, int]:
+    """Bytes of a directory's tensors by their type."""
     stored: dict[str, int] = {}
-    for tensor in stored_types(directory):
+    for tensor in tensors:
         stored[tensor.name] = stored.get(tensor.name, 0) + tensor.num_bytes
     return stored
 

@@ -3,6 +3,7 @@
 Names and shapes are checked against config.json before anything is allocated; `filling` copies the weights.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
@@ -11,10 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, InputWarning
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
-from clearseek.model.families import config_from_published, is_mtp, is_unread, pieces_of
+from clearseek.model.families import (
+    config_from_published,
+    is_derived,
+    is_mtp,
+    pieces_of,
+    unread_pattern,
+    unread_tensors,
+)
 from clearseek.model.families.pieces import Piece
 from clearseek.model.filling import Placed, fill
 from clearseek.model.fused import as_stored
@@ -46,7 +54,8 @@ def load_model(
     lies may change a product's last bit, and a run must come out the same however it was resumed.
 
     A checkpoint that promises multi-token modules but has none of their tensors, as `transformers` writes it,
-    is opened without. Raises InputError for weights that don't fit config.json, RunError for torn files.
+    is opened without. Warns (InputWarning) of tensors that the family leaves unread. Raises InputError for weights
+    that don't fit config.json, RunError for torn files.
     """
     directory = Path(directory)
     if not is_model_directory(directory):
@@ -89,9 +98,12 @@ def _check_names(directory: Path, config: ModelConfig, sources: Mapping[str, Sou
 
     if names := list(islice(missing(), _COUNTED_AT_MOST)):
         raise InputError(f"{directory}: {_count(names)} missing that {CONFIG_FILE} asks for")
-    left_over = [name for name in sources if name not in known and not is_unread(config, name)]
-    if left_over:
+    others = [name for name in sources if name not in known and not is_derived(name)]
+    if left_over := [name for name in others if unread_pattern(config, name) is None]:
         raise InputError(f"{directory}: {_count(left_over)} left over that {CONFIG_FILE} has no place for")
+    if others:
+        unread = ", ".join(f"{count} x {name}" for name, count in unread_tensors(config, others).items())
+        warnings.warn(f"{directory}: {unread} left unread; saving will lose them", InputWarning, stacklevel=3)
     return present
 
 

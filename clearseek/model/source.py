@@ -24,9 +24,13 @@ def resolve_source(path: Path) -> Path:
 def load_source(
     source: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Decoder:
-    """The decoder of a resolved source, its parameters in `dtype`; raises InputError as its readers do."""
-    read = load_gguf if is_gguf(source) else load_model
-    return read(source, dtype=dtype, device=device)
+    """The decoder of a resolved source to copy or write from, its parameters in `dtype`.
+
+    They may be the file's own pages, see `mapped`. Raises InputError as its readers do.
+    """
+    if is_gguf(source):
+        return load_gguf(source, dtype, device)
+    return load_model(source, dtype, device, mapped=True)
 
 
 def source_config(source: Path) -> ModelConfig:

@@ -16,8 +16,9 @@ _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, 
 
 @dataclass(frozen=True, slots=True)
 class StoredType:
-    """A tensor's type by safetensors' name, how many dimensions it has, and its bytes."""
+    """A tensor, its type by safetensors' name, how many dimensions it has, and its bytes."""
 
+    tensor: str
     name: str
     dimensions: int
     num_bytes: int
@@ -39,7 +40,7 @@ def _types_of(path: Path) -> Iterator[StoredType]:
             for name in file.keys():  # noqa: SIM118
                 entry = file.get_slice(name)
                 kind, shape = str(entry.get_dtype()), entry.get_shape()
-                yield StoredType(kind, len(shape), math.prod(shape) * _BYTES.get(kind, 1))
+                yield StoredType(name, kind, len(shape), math.prod(shape) * _BYTES.get(kind, 1))
     except SafetensorError as error:
         raise RunError(
             f"{path}: torn or not a safetensors file ({error}); copy or download it again"

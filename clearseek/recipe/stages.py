@@ -84,7 +84,8 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"stages.{name}.tokenizer is {tokenizer_name!r}, whose tokens are not those that the model at "
             f"{stage.start!r} was trained with; leave it out to take the model's own"
         )
-    model = load_model(directory).to(device)
+    is_only_copied = isinstance(stage, RejectStage | EvalStage)  # into an engine
+    model = load_model(directory, mapped=is_only_copied).to(device)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise InputError(
             f"stages.{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model at {stage.start!r} "

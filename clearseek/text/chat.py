@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clearseek.config.errors import InputError
+from clearseek.config.load import nearest
 from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
 from clearseek.text.template_data import cut_continued, mark_continued, plain_messages, plain_value
 from clearseek.text.thoughts import ThoughtParser
@@ -119,13 +120,13 @@ class ChatTemplate:
 
         `thinking` is passed as `thinking` and `enable_thinking`, the names that templates ask for (in ours:
         the generation prompt opens a thought, else closes it); None leaves it to the template. `tools` are
-        JSON schemas, `variables` what else the template knows, such as `reasoning_effort`; a template does
-        not notice what it doesn't read, see `names_read`.
-        `continue_final_message` leaves the last message open. Raises InputError where the template does not
-        take these messages, or takes more time or memory than a template may.
+        JSON schemas, `variables` what else the template knows, such as `reasoning_effort`.
+        `continue_final_message` leaves the last message open. Raises InputError for what no template reads
+        (`names_read`), and where this one does not take these messages, or takes more time or memory than it may.
         """
         if continue_final_message and add_generation_prompt:
             raise InputError("continue_final_message takes add_generation_prompt=False: one or the other")
+        self._require_read([*variables, *["tools"] * bool(tools), *["documents"] * bool(documents)])
         switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
         given = {"tools": tools, "documents": documents, **switches, **variables}
         try:
@@ -155,6 +156,14 @@ class ChatTemplate:
         except (TemplateError, RecursionError, ValueError) as error:
             raise InputError(f"{self.place}: {error}") from error
         return frozenset(name for tree in parsed for name in meta.find_undeclared_variables(tree))
+
+    def _require_read(self, names: Sequence[str]) -> None:
+        """InputError for the first that the templates would not notice."""
+        for name in names:
+            if name not in self.names_read:
+                given_already = {"messages", "add_generation_prompt", *self.special_tokens}
+                known = sorted(self.names_read - given_already)
+                raise InputError(f"{self.place}: it does not read {name!r}{nearest(name, known)}")
 
     def render_problem(self, prompt: str) -> str:
         """One user message and the opened answer, as text: what a problem looks like to the model."""

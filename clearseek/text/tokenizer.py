@@ -69,10 +69,12 @@ class Tokenizer:
         chat: ChatTemplate,
         config: Mapping[str, Any],
         published: Mapping[str, bytes] | None = None,
+        end_ids: Iterable[int] = (),
     ) -> None:
         """Wrap `backend`; `config` is a tokenizer_config.json's content, bos/eos/pad as strings or null.
 
-        `published` are the files that the tokenizer came in, by name, which saving writes as they were.
+        `published` are the files that the tokenizer came in, by name, which saving writes as they were;
+        `end_ids` end a completion besides the tokenizer's own end, as the model's publisher says.
         """
         self._backend = backend
         self._config = dict(config)
@@ -85,6 +87,7 @@ class Tokenizer:
                 f"tokenizer: eos_token {config.get('eos_token')!r} is not a token of the vocabulary"
             )
         self.eos_id: int = eos_id
+        self.stop_ids = frozenset([eos_id, *end_ids])
         pad_id = self._optional_id(config.get("pad_token"))
         self.pad_id: int = eos_id if pad_id is None else pad_id
         self.think_start_id = self._optional_id(THINK_START)
@@ -150,7 +153,7 @@ class Tokenizer:
             chat = ChatTemplate(
                 files.templates["default"], config["bos_token"], end or "", place, files.named, further
             )
-            return cls(backend, chat, config, files.published)
+            return cls(backend, chat, config, files.published, files.end_ids)
         except InputError as error:
             raise InputError(f"{directory / 'tokenizer_config.json'}: {error}") from None
 

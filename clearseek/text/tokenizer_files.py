@@ -134,11 +134,13 @@ def _chat_templates(directory: Path, in_config: Any) -> dict[str, str]:
 
 
 def _end_ids(directory: Path) -> list[int]:
-    """The ids that the model's own files name as ends, in their order."""
-    tables = [_read_table(path) for name in _MODEL_CONFIGS if (path := directory / name).is_file()]
-    named = [table.get("eos_token_id") for table in tables]
-    listed = [token for ids in named for token in (ids if isinstance(ids, list) else [ids])]
-    return [token for token in listed if isinstance(token, int)]
+    """The ids that the first of the model's own files that knows any names as ends, in their order."""
+    for path in (directory / name for name in _MODEL_CONFIGS):
+        named = _read_table(path).get("eos_token_id") if path.is_file() else None
+        listed = named if isinstance(named, list) else [named]
+        if ids := [token for token in listed if isinstance(token, int)]:
+            return ids
+    return []
 
 
 def _read_text(path: Path) -> str:

@@ -26,7 +26,7 @@ def run_reject(
     context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer
 ) -> dict[str, float]:
     """Sample, judge and keep; writes `data/STAGE.jsonl` and one `step` record per round; returns totals."""
-    engine = Engine(model, tokenizer.eos_id, context.dtype)
+    engine = Engine(model, tokenizer.stop_ids, context.dtype)
     source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
     sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
     kept = [example for name in stage.include_retired for example in retired_examples(context, name)]

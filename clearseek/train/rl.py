@@ -69,7 +69,7 @@ class PolicyTrainer:
             context.compile_for(model, tokens, stage.sequence_length),
             context.adapter,
         )
-        self.engine = Engine(self.learner.whole_model(), tokenizer.eos_id, context.dtype)
+        self.engine = Engine(self.learner.whole_model(), tokenizer.stop_ids, context.dtype)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
         self.reference = self._freeze() if stage.kl_weight else None

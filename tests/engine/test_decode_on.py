@@ -11,7 +11,7 @@ from clearseek.model.kernels import library
 from tests.model.kernel_inputs import BF16, lane_sized
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
-NEVER = -1  # an end-of-sentence id that is never drawn
+NEVER = ()  # no token ends a completion
 
 
 def a_token_a_step(engine, requests):
@@ -27,6 +27,12 @@ def requests_of(**sampling):
     ]
 
 
+def first_part(tokens, ends):
+    """Up to the first end, with it."""
+    places = [place for place, token in enumerate(tokens) if token in ends]
+    return tokens[: places[0] + 1] if places else tokens
+
+
 def flat(groups):
     return [astuple(completion) for group in groups for completion in group]
 
@@ -40,10 +46,14 @@ def test_samples_are_those_of_a_token_a_step(name, num_slots, temperature):
     free = engine.generate(requests)
     assert flat(free) == flat(a_token_a_step(engine, requests))
     assert [len(c.tokens) for c in free[3]] == [150] * 5
-    engine.eos_id = free[3][0].tokens[70]
+    engine.stop_ids = frozenset({free[3][0].tokens[70], free[3][1].tokens[90], 10**6})
     ended = engine.generate(requests)
     assert flat(ended) == flat(a_token_a_step(engine, requests))
     assert {c.finish_reason for group in ended for c in group} == {"stop", "length"}
+    for group, unended in zip(ended, free, strict=True):
+        for ours, whole in zip(group, unended, strict=True):
+            assert ours.tokens == first_part(whole.tokens, engine.stop_ids)
+            assert (ours.finish_reason == "stop") == (ours.tokens[-1] in engine.stop_ids)
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ FAMILIES = [
     "qwen3",
     "llama",
 ]
-NEVER = -1  # an end-of-sentence id that is never drawn
+NEVER = ()  # no token ends a completion
 
 
-def engine_of(name="deepseek_v3", eos_id=NEVER, num_slots=256, dtype=torch.float32):
-    return Engine(tiny_model((CONFIGS | FAMILY_CONFIGS)[name]), eos_id, dtype, num_slots)
+def engine_of(name="deepseek_v3", stop_ids=NEVER, num_slots=256, dtype=torch.float32):
+    return Engine(tiny_model((CONFIGS | FAMILY_CONFIGS)[name]), stop_ids, dtype, num_slots)
 
 
 def requests_of(config, lengths=(3, 7, 1, 5), samples=3, **sampling):
@@ -130,15 +130,16 @@ def test_a_shorter_budget_gives_the_beginning_of_the_longer_one():
     assert [c.tokens for c in short] == [c.tokens[:5] for c in long]
 
 
-def test_the_end_of_sentence_ends_a_sample_and_belongs_to_it():
+@pytest.mark.parametrize("places", [(7,), (7, 11, 2)])
+def test_every_end_ends_a_sample_and_belongs_to_it(places):
     """T19: the drawn end is a token like others; what ran out of budget never counts as finished."""
     requests = requests_of(CONFIGS["qwen3"], lengths=(3, 5), samples=16, max_tokens=20)
     free = engine_of("qwen3").generate(requests)
-    eos = free[0][0].tokens[7]
+    ends = {free[0][0].tokens[place] for place in places}
     reasons = set()
-    for some, others in zip(engine_of("qwen3", eos, num_slots=5).generate(requests), free, strict=True):
+    for some, others in zip(engine_of("qwen3", ends, num_slots=5).generate(requests), free, strict=True):
         for found, without in zip(some, others, strict=True):
-            end = without.tokens.index(eos) + 1 if eos in without.tokens else None
+            end = next((i + 1 for i, token in enumerate(without.tokens) if token in ends), None)
             assert found.tokens == without.tokens[:end]
             assert found.finish_reason == ("length" if end is None else "stop")
             assert len(found.log_probs) == len(found.tokens)
@@ -149,7 +150,7 @@ def test_the_end_of_sentence_ends_a_sample_and_belongs_to_it():
 def test_the_end_as_the_last_token_of_the_budget_is_an_end():
     requests = requests_of(CONFIGS["qwen3"], lengths=(3,), samples=1, max_tokens=4)
     eos = engine_of("qwen3").generate(requests)[0][0].tokens[3]
-    (completion,) = engine_of("qwen3", eos).generate(requests)[0]
+    (completion,) = engine_of("qwen3", [eos]).generate(requests)[0]
     assert completion.tokens[-1] == eos
     assert completion.finish_reason == "stop"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from clearseek.engine.request import Sampling
-from clearseek.engine.rollout import describe, encode_problem, rewards, roll_out
+from clearseek.engine.request import Completion, Sampling
+from clearseek.engine.rollout import describe, encode_problem, judge, rewards, roll_out
 from tests.engine.scripted import PlainVerifiers, ScriptedEngine, problem, small_tokenizer
 
 RIGHT, WRONG = "I add</think>17", "I guess</think>18"
@@ -36,6 +36,17 @@ def test_a_group_holds_every_sample_of_its_problem_in_order(tokenizer):
     assert [group.problem.prompt for group in groups] == [f"12 + 5, question {i}?" for i in range(3)]
     assert tokenizer.decode(groups[0].prompt).endswith("<｜Assistant｜><think>")
     assert (groups[0].judged[0].thought, groups[0].judged[0].answer) == ("I add", "17")
+
+
+def test_the_token_that_ended_a_completion_is_no_part_of_its_answer(tokenizer):
+    """Whichever of the model's ends it is."""
+    end = tokenizer.encode_plain("=")[0]
+    tokens = [*tokenizer.encode(RIGHT), end]
+    verifiers = PlainVerifiers()
+    items = [Completion(tokens, [0.0] * len(tokens), reason) for reason in ("stop", "length")]
+    judged = judge(tokenizer, [(problem(), item) for item in items], verifiers)
+    assert [item.answer for item in judged] == ["17", "17="]
+    assert [item.verdict.value for item in judged] == ["correct", "unparseable"]
 
 
 def test_a_thought_that_never_closes_is_unparseable(tokenizer):

@@ -63,7 +63,7 @@ class Scripted(Session):
 
 def scripted(tokenizer, script, context=512):
     config = ModelConfig(**LATENT | {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": context})
-    session = Scripted(tiny_model(config), tokenizer, torch.float32, frozenset([tokenizer.eos_id]))
+    session = Scripted(tiny_model(config), tokenizer, torch.float32)
     session.script = script
     return session
 
@@ -74,7 +74,7 @@ def test_a_session_says_what_the_engine_samples(tmp_path, tokenizer, fp32, famil
     session = open_session(str(tmp_path), "cpu")
     prompt = tuple(tokenizer.encode_chat(QUESTION))
     key, sampling = stream_key("session", 7), Sampling(0.6, 0.95, 60)
-    engine = Engine(model, tokenizer.eos_id, torch.float32)
+    engine = Engine(model, tokenizer.stop_ids, torch.float32)
     ((completion,),) = engine.generate([Request(prompt, key, 1, sampling)])
     parts = said(session, max_tokens=60, seed=7)
     thought, answer = tokenizer.chat.split_completion(tokenizer.decode(completion.tokens, skip_special=True))
@@ -158,7 +158,10 @@ def test_a_publisher_s_other_end_tokens_end_an_answer(tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     other = tokenizer.encode_plain("=")[0]
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [other, 1]}))
-    assert open_session(str(tmp_path), "cpu").ends == {other, tokenizer.eos_id}
+    session = open_session(str(tmp_path), "cpu")
+    session.tokens = lambda *_: iter(tokenizer.encode_plain("1=2"))
+    assert said(session) == {"thought": "1", "answer": ""}
+    assert session.finish_reason == "stop"
 
 
 def test_a_model_s_own_chat_template_is_used(tmp_path, tokenizer):

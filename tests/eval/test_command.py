@@ -8,13 +8,15 @@ import torch
 from clearseek.config.errors import InputError
 from clearseek.config.load import parse_recipe
 from clearseek.config.model import ModelConfig
-from clearseek.config.recipe import Problems
+from clearseek.config.recipe import Evaluation, Problems
 from clearseek.config.toml import to_toml
 from clearseek.engine.request import Completion
 from clearseek.eval.command import ask, chosen_problems, evaluate_path
-from clearseek.model.checkpoint import save_model
+from clearseek.eval.examine import Examiner
+from clearseek.model.checkpoint import load_model, save_model
 from clearseek.tasks.registry import FAMILIES
 from clearseek.text.tokenizer import Tokenizer
+from tests.engine.scripted import PlainVerifiers
 from tests.model.tiny import LATENT, tiny_model
 
 LINES = [{"prompt": f"What is {n} + 1?", "answer": str(n + 1), "verifier": "number"} for n in range(40)]
@@ -101,6 +103,19 @@ def test_parts_change_nothing(run, monkeypatch):
     whole = evaluate_path(run, **settings)
     monkeypatch.setattr("clearseek.eval.command._COMPLETIONS_AT_A_TIME", 2)
     assert evaluate_path(run, **settings) == whole
+
+
+def test_every_published_end_ends_a_completion(tmp_path, tokenizer):
+    """In `clearseek eval` and in a run's examinations: here every token ends one."""
+    directory = save(tmp_path / "model", tokenizer)
+    free = evaluate_path(directory, tasks=["digits"], problems=4, device="cpu")
+    ends = {"eos_token_id": list(range(tokenizer.vocab_size))}
+    (directory / "generation_config.json").write_text(json.dumps(ends))
+    ended = evaluate_path(directory, tasks=["digits"], problems=4, device="cpu")
+    assert free["mean_completion_tokens"] > ended["mean_completion_tokens"] == 1
+    examiner = Examiner(Evaluation(count=4, max_completion_tokens=9), 0, torch.float32, PlainVerifiers())
+    record = examiner.examine(load_model(directory), Tokenizer.load(directory)).record()
+    assert record["mean_completion_tokens"] == 1
 
 
 def test_a_model_of_a_run_is_examined_as_its_recipe_says(run):

@@ -4,12 +4,14 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clearseek.config.errors import InputError, RunError
+from clearseek.cli.main import main
+from clearseek.config.errors import InputError, InputWarning, RunError
 from clearseek.model import checkpoint
 from clearseek.model.checkpoint import (
     load_config,
@@ -19,7 +21,9 @@ from clearseek.model.checkpoint import (
     save_state,
     save_tensors,
 )
-from clearseek.model.families import config_to_published
+from clearseek.model.families import config_from_published, config_to_published
+from clearseek.model.inspect import inspect_model
+from tests.model.published import config_json
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
 IDS = {"bos_id": 0, "eos_id": 1, "pad_id": 2}
@@ -172,6 +176,66 @@ def test_missing_and_left_over_tensors_are_named(saved):
     change_weights(saved, lambda tensors: tensors.pop("model.norm.weight"))
     with pytest.raises(InputError, match=r"1 tensor \(model\.norm\.weight\) missing"):
         load_model(saved)
+
+
+HY3 = config_json("HYV3ForCausalLM", 0) | {"num_nextn_predict_layers": 2}
+
+
+def published_of(published, tmp_path):
+    """A checkpoint of a published config, with random weights."""
+    model = tiny_model(config_from_published(published, tmp_path / "config.json"))
+    save_model(model, tmp_path, **IDS)
+    return model
+
+
+def test_hy3s_multi_token_modules_come_back(tmp_path):
+    model = published_of(HY3, tmp_path)
+    assert len(model.mtp) == 2
+    change_weights(tmp_path, lambda t: t.update({"model.layers.3.shared_head.weight": torch.ones(97, 32)}))
+    with pytest.warns(
+        InputWarning, match=r": 1 x model\.layers\.\*\.shared_head\.\* left unread; saving will lose"
+    ):
+        back = load_model(tmp_path)
+    assert_same_state(back.state_dict(), model.state_dict())
+    stored = load_file(tmp_path / "model.safetensors")
+    ours, joined = stored["model.layers.4.eh_proj.weight"], back.mtp[1].join.weight
+    assert torch.equal(ours, joined)
+    change_weights(tmp_path, lambda t: t.pop("model.layers.4.final_layernorm.weight"))
+    with pytest.raises(InputError, match=r"1 tensor \(model\.layers\.4\.final_layernorm\.weight\) missing"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "names", "pattern"),
+    [
+        (
+            "Ernie4_5_MoeForCausalLM",
+            ["mtp_emb_norm.0.weight", "mtp_block.0.mlp.up_proj.weight"],
+            "model.mtp_*",
+        ),
+        ("MiMoV2FlashForCausalLM", ["mtp.layers.0.enorm.weight", "mtp.layers.2.hnorm.weight"], "model.mtp.*"),
+        ("HYV3ForCausalLM", ["layers.80.enorm.weight", "layers.80.hnorm.weight"], "model.layers.80.*"),
+    ],
+)
+def test_modules_that_stay_unread_are_named(architecture, names, pattern, tmp_path, capsys):
+    """By loading in one line, by `info`, and only where they are."""
+    model = published_of(config_json(architecture, 0), tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(tmp_path)
+    assert inspect_model(tmp_path).unread == {}
+    tables = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    change_weights(tmp_path, lambda t: t.update({f"model.{name}": torch.ones(32) for name in names} | tables))
+    with pytest.warns(InputWarning) as caught:
+        back = load_model(tmp_path)
+    assert_same_state(back.state_dict(), model.state_dict())
+    (warning,) = caught
+    assert str(warning.message) == f"{tmp_path}: 2 x {pattern} left unread; saving will lose them"
+    assert inspect_model(tmp_path).unread == {pattern: 2}
+    assert main(["info", str(tmp_path)]) == 0
+    assert f"left unread   2 tensors {pattern}; saving loses them" in capsys.readouterr().out.splitlines()
+    assert main(["export", str(tmp_path), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err == f"warning: {warning.message}\n"
 
 
 def test_quantised_weights_are_refused(saved):

@@ -69,7 +69,7 @@ def test_samples_are_those_of_the_cpu(name):
     requests = [Request(tuple(prompt), key, 3, Sampling(max_tokens=12)) for key, prompt in enumerate(prompts)]
     drawn = []
     for device in (CPU, CUDA):
-        engine = Engine(tiny_model(CONFIGS[name]).to(device), 1, torch.float32)
+        engine = Engine(tiny_model(CONFIGS[name]).to(device), [1], torch.float32)
         drawn.append([one.tokens for group in engine.generate(requests) for one in group])
     assert drawn[0] == drawn[1]
 

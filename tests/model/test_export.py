@@ -12,9 +12,13 @@ from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.export import HF_DTYPES, export_model, stored_dtype
+from clearseek.model.families import config_to_published, pieces_of
 from clearseek.model.gguf.header import read_header
+from clearseek.model.stored import load_tensors
 from clearseek.text.tokenizer import Tokenizer
+from tests.model.every_family import every_family
 from tests.model.gguf_models import LATENT
+from tests.model.tiny import LATENT as TINY_LATENT
 from tests.model.tiny import tiny_model
 
 TEXTS = [
@@ -45,7 +49,7 @@ def same_weights(a: Decoder, b: Decoder, tolerance: float = 0) -> bool:
     return all((x.float() - y.float()).abs().max() <= tolerance for x, y in pairs)
 
 
-@pytest.mark.parametrize("dtype", [None, *HF_DTYPES])
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
 def test_hf_keeps_all_but_the_dtype(directory, tmp_path, dtype):
     exported = export_model(directory, "hf", dtype, tmp_path / "out")
     assert exported.path == tmp_path / "out"
@@ -58,6 +62,94 @@ def test_hf_keeps_all_but_the_dtype(directory, tmp_path, dtype):
         assert (tmp_path / "out" / name).read_bytes() == (directory / name).read_bytes()
     ours, theirs = (json.loads((path / "config.json").read_text()) for path in (directory, tmp_path / "out"))
     assert {**ours, "torch_dtype": dtype or "bfloat16"} == theirs
+
+
+STAY = (
+    "layernorm.weight",
+    "norm.weight",
+    "mlp.gate.weight",
+    "embed_tokens.weight",
+    "head.weight",
+    "eh_proj.weight",
+)
+
+
+@pytest.mark.parametrize("shard_bytes", [10**9, 20_000])
+def test_fp8_is_written_as_deepseek_publishes_v3(tmp_path, monkeypatch, shard_bytes):
+    """Which tensors stay bf16 is what the index of V3's weights has: all that is no map inside a layer."""
+    monkeypatch.setattr(
+        "clearseek.model.checkpoint.save_state.__kwdefaults__", {"dtype": None, "shard_bytes": shard_bytes}
+    )
+    sizes = {"hidden_size": 144, "intermediate_size": 160}  # more than a block, and no multiple of it
+    config = ModelConfig(**TINY_LATENT | sizes, num_mtp_layers=1)
+    model = tiny_model(config)
+    save_model(model, tmp_path / "plain", bos_id=0, eos_id=1, pad_id=2)
+    exported = export_model(tmp_path / "plain", "hf", "fp8", tmp_path / "out")
+    table = json.loads((exported.path / "config.json").read_text())
+    assert table["quantization_config"] == {
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],
+    }  # fmt: skip
+    assert table["torch_dtype"] == "bfloat16"
+    plain, stored = (tensors_of(tmp_path / name) for name in ("plain", "out"))
+    state = {}
+    for name, tensor in plain.items():
+        if name.endswith(STAY):
+            assert stored[name].equal(tensor.bfloat16()), name
+            assert f"{name}_scale_inv" not in stored
+        elif name.endswith("e_score_correction_bias"):
+            assert stored[name].equal(tensor)
+        else:
+            values, scales = stored[name], stored[f"{name}_scale_inv"]
+            assert (values.dtype, scales.dtype) == (torch.float8_e4m3fn, torch.float32)
+            state[name] = by_formula(values, scales)
+            assert (state[name] - tensor).abs().max() <= tensor.abs().max() / 16  # e4m3 keeps 3 bits
+    assert len(stored) == len(plain) + len(state)
+    back = load_model(exported.path)
+    for piece in pieces_of(config):
+        if piece.published in state:
+            assert piece.of(back.state_dict()[piece.ours]).equal(state[piece.published])
+
+
+def by_formula(values, scales):
+    """A block of 128 x 128 at a time: weight times its scale (DeepSeek-V3, README_WEIGHTS.md)."""
+    found = values.float()
+    for i in range(scales.shape[0]):
+        for j in range(scales.shape[1]):
+            found[128 * i : 128 * (i + 1), 128 * j : 128 * (j + 1)] *= scales[i, j]
+    return found
+
+
+def tensors_of(directory):
+    """All shards'; the index, where there is one, names each tensor's file."""
+    found = {path.name: load_tensors(path)[0] for path in directory.glob("*.safetensors")}
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        table = json.loads(index.read_text())
+        assert table["weight_map"] == {name: file for file, tensors in found.items() for name in tensors}
+        sizes = [tensor.nbytes for tensors in found.values() for tensor in tensors.values()]
+        assert table["metadata"]["total_size"] == sum(sizes)
+    return {name: tensor for tensors in found.values() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("family", every_family())
+def test_every_family_is_read_back_from_fp8_or_refused(tmp_path, family):
+    model = tiny_model(every_family()[family])
+    save_model(model, tmp_path / "plain", bos_id=0, eos_id=1, pad_id=2)
+    if family == "gpt_oss":
+        with pytest.raises(
+            InputError, match="family gpt_oss publishes its experts transposed, which block-fp8 has no"
+        ):
+            export_model(tmp_path / "plain", "hf", "fp8", tmp_path / "out")
+        return
+    export_model(tmp_path / "plain", "hf", "fp8", tmp_path / "out")
+    back = load_model(tmp_path / "out")
+    assert config_to_published(back.config) == config_to_published(model.config)
+    for name, tensor in back.state_dict().items():
+        ours = model.state_dict()[name]
+        assert (tensor - ours).abs().max() <= ours.abs().max() / 16, name
+    again = export_model(tmp_path / "out", "hf", "float32", tmp_path / "again").path
+    assert "quantization_config" not in json.loads((again / "config.json").read_text())
+    assert same_weights(load_model(again), back)
 
 
 @pytest.fixture(scope="module")

@@ -162,11 +162,11 @@ def test_decoding_reads_norms_of_any_dtype():
 def test_new_weights_are_decoded_with(tied):
     """The engine's packed copies follow its model's weights, the head's too."""
     model = lane_sized("qwen3", tie_word_embeddings=tied)
-    engine = Engine(model, 0, BF16)
+    engine = Engine(model, [0], BF16)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
     engine.load_weights(model)
     request = [Request((5, 6, 7), 8, 3, Sampling(1.0, 1.0, 4))]
-    ours, wanted = (e.generate(request)[0] for e in (engine, Engine(model, 0, BF16)))
+    ours, wanted = (e.generate(request)[0] for e in (engine, Engine(model, [0], BF16)))
     assert [c.log_probs for c in ours] == [c.log_probs for c in wanted]

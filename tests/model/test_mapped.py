@@ -5,8 +5,10 @@ import os
 import pytest
 import torch
 
+from clearseek.engine.engine import inference_copy
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.mapped import map_parameters
+from clearseek.model.source import load_source
 from clearseek.model.stored import load_tensors, save_tensors
 from tests.model.tiny import CONFIGS, FAMILY_CONFIGS, some_tokens, tiny_model
 
@@ -70,6 +72,21 @@ def test_a_file_that_is_replaced_leaves_the_model_as_it_was(tmp_path):
     model, kept = load_model(tmp_path / "a", mapped=True), load_model(tmp_path / "a")
     os.replace(tmp_path / "b" / "model.safetensors", tmp_path / "a" / "model.safetensors")
     assert torch.equal(model.embedding.weight, kept.embedding.weight)
+
+
+def test_what_is_only_copied_from_is_lent(tmp_path, lent):
+    """`eval`, `chat` and `export` compute on copies of their own, so that where these lie changes no number."""
+    save_model(tiny_model(CONFIGS["qwen3"]), tmp_path, **IDS)
+    copied = load_model(tmp_path)
+    assert not lent
+    model = load_source(tmp_path)
+    assert "embedding.weight" in lent
+    copies = [inference_copy(one, torch.float32) for one in (copied, model)]
+    ours, theirs = ({p.data_ptr() for p in one.parameters()} for one in (model, copies[1]))
+    assert not ours & theirs
+    tokens = some_tokens(model.config, rows=2, length=9)
+    a, b = (one(tokens, torch.ones_like(tokens)).states for one in copies)
+    assert torch.equal(a, b)
 
 
 def test_another_dtype_is_copied(tmp_path, lent):

@@ -74,7 +74,7 @@ def reduced(ours, known, model_type, changes, dropped, directory):
     assert not missing
     assert not [name for name in report["unexpected_keys"] if not name.startswith(dropped)]
     for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
+        if name in report["missing_keys"]:
             buffer.zero_()
     return model.eval()
 
@@ -113,6 +113,39 @@ def test_mimos_multi_token_module_is_a_qwen2_layer_on_joined_halves(tmp_path):
         expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out, "final_layernorm"))
         hidden = ours(tokens, torch.ones_like(tokens), depth=1)
         logits = ours.logits(hidden.predicted_states[0][:, :-1])
+    assert (logits - expected).abs().max() <= TOLERANCE
+
+
+def test_hy3s_multi_token_module_is_its_own_layer_on_joined_halves(tmp_path):
+    """The embedding first, and a norm before the main head, as vLLM's `hy_v3_mtp.py` has it."""
+    from transformers.models.hy_v3 import modeling_hy_v3 as hy3
+
+    published = config_json("HYV3ForCausalLM", 0) | {"num_nextn_predict_layers": 1}
+    ours = tiny_model(config_from_published(published, tmp_path / "config.json"))
+    theirs = reduced(ours, "HYV3ForCausalLM", "hy_v3", {}, "model.layers.3.", tmp_path)
+    # theirs with a layer more reads the module's layer by its number
+    longer = {"num_hidden_layers": 4, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}
+    layer = reduced(ours, "HYV3ForCausalLM", "hy_v3", longer, "model.layers.3.", tmp_path).model.layers[3]
+    tensors, _ = load_tensors(tmp_path / "model.safetensors")
+
+    def norm(x, name):
+        module = hy3.HYV3RMSNorm(ours.config.hidden_size, ours.config.rms_norm_eps)
+        module.weight.data = tensors[f"model.layers.3.{name}.weight"]
+        return module(x)
+
+    tokens = some_tokens(ours, rows=2)
+    with torch.no_grad():
+        states = theirs.model(tokens).last_hidden_state[:, :-1]
+        halves = norm(theirs.model.embed_tokens(tokens)[:, 1:], "enorm"), norm(states, "hnorm")
+        joined = torch.cat(halves, dim=-1) @ tensors["model.layers.3.eh_proj.weight"].T
+        places = torch.arange(LENGTH - 1)[None]
+        mask = torch.full((LENGTH - 1, LENGTH - 1), float("-inf")).triu(1)[None, None]
+        turns = theirs.model.rotary_emb(joined, places)
+        out = layer(joined, attention_mask=mask, position_ids=places, position_embeddings=turns)
+        expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out, "final_layernorm"))
+        hidden = ours(tokens, torch.ones_like(tokens), depth=1)
+        logits = ours.logits(hidden.predicted_states[0][:, :-1])
+    assert expected.abs().max() > 1
     assert (logits - expected).abs().max() <= TOLERANCE
 
 

@@ -78,6 +78,41 @@ def test_experts(random, unused, rows):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("learning", [(), (0,), (1,), (0, 1)])
+def test_frozen_weights_cost_no_gradient(random, learning, int8):
+    """Beside an adapter most weights are frozen: theirs is absent, and all others are the same to the last bit."""
+    rows, experts = 1100, 3  # more than go both ways at once
+    x, gates = random(rows, 64, dtype=BF16), random(rows, experts)
+    given = random(experts, 96, 64), random(experts, 64, 48)
+    chosen = torch.ones(rows, experts, dtype=torch.bool)
+    chosen[:, 1] = False
+
+    def gradients(weights):
+        y = products.FeedForward.apply(x, *weights, chosen, gates, 2, int8)
+        return torch.autograd.grad(y.square().sum(), [x, gates, *(w for w in weights if w.requires_grad)])
+
+    whole = gradients(given)
+    some = gradients([w if i in learning else w.detach() for i, w in enumerate(given)])
+    expected = [*whole[:2], *(whole[2 + i] for i in learning)]
+    assert all(torch.equal(a, b) for a, b in zip(some, expected, strict=True))
+
+
+def test_the_kernels_make_no_gradient_of_frozen_weights(random, monkeypatch):
+    """What they are given to write into: nothing for a frozen weight."""
+    written, call = [], products.call
+    monkeypatch.setattr(
+        products, "call", lambda name, *given: written.append((name, given)) or call(name, *given)
+    )
+    x, frozen = random(40, 32, dtype=BF16), random(20, 32).detach()
+    log_probs.target_log_probs(x, frozen, torch.arange(40) % 20).sum().backward()
+    name, given = written[-1]
+    assert (name, given[7].shape, given[8]) == ("linear_backward", (40, 32), None)
+    products.FeedForward.apply(x, random(1, 96, 32).detach(), random(1, 32, 48).detach()).sum().backward()
+    name, given = written[-1]
+    assert (name, given[11:13]) == ("feed_forward_backward", (None, None))
+
+
 @pytest.mark.parametrize("vocabulary", [16, 91])
 def test_weights_are_laid_out_in_panels(random, vocabulary):
     """Each way once, a vocabulary of any size filled up with zeros."""

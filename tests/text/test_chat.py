@@ -1,5 +1,6 @@
 """Chat templates: DeepSeek's format to the character, and completions parted as the format says."""
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -182,6 +183,26 @@ def test_what_a_template_reads_is_known() -> None:
     assert "tools" in ChatTemplate("", None, "", named={"tool_use": "{{ tools }}"}).names_read
     with pytest.raises(InputError, match="chat template: "):
         _ = ChatTemplate("{% for %}", None, "").names_read
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"reasoning_efort": "high"}, "'reasoning_efort'; did you mean 'reasoning_effort'?"),
+        ({"reasoning_effort": "high", "date": None}, "'date'; known: enable_thinking, reasoning_effort"),
+        ({"tools": [{"name": "add"}]}, "'tools'; known: enable_thinking, reasoning_effort"),
+        ({"documents": [{"text": "x"}]}, "'documents'; known: enable_thinking, reasoning_effort"),
+    ],
+)
+def test_what_no_template_reads_is_refused(given: dict[str, Any], named: str) -> None:
+    """Law 8: a template would ignore it in silence."""
+    source = (
+        "{% set level = reasoning_effort %}{{ bos_token ~ messages[0].content ~ level ~ enable_thinking }}"
+    )
+    chat = ChatTemplate(source, "<s>", "", "place")
+    assert chat.render([user("q")], reasoning_effort="high", tools=[], thinking=False) == "<s>qhighFalse"
+    with pytest.raises(InputError, match=re.escape(f"place: it does not read {named}")):
+        chat.render([user("q")], **given)
 
 
 def test_values_that_nest_without_end_are_refused() -> None:

@@ -91,6 +91,17 @@ def test_the_end_may_stand_in_the_models_own_files(directory: Path, named: Any) 
     assert Tokenizer.load(directory).eos_id == 1
 
 
+def test_every_end_that_the_model_s_own_files_name_stops(directory: Path) -> None:
+    """generation_config.json's, else config.json's: as transformers generates; and the tokenizer's own."""
+    assert Tokenizer.load(directory).stop_ids == {1}
+    edit(directory / "config.json", eos_token_id=[3, 4])
+    assert Tokenizer.load(directory).stop_ids == {1, 3, 4}
+    edit(directory / "generation_config.json", eos_token_id=2)
+    assert Tokenizer.load(directory).stop_ids == {1, 2}
+    edit(directory / "generation_config.json", eos_token_id=None)
+    assert Tokenizer.load(directory).stop_ids == {1, 3, 4}
+
+
 def test_tokens_that_only_the_config_declares_are_tokens(directory: Path, tokenizer: Tokenizer) -> None:
     size = tokenizer.vocab_size
     added = {str(size): as_object("<call>", special=False), str(size + 1): as_object("<end>")}

@@ -201,7 +201,7 @@ def test_evaluation_and_generation_are_not_counted():
     learner = learner_of("deepseek_v3 mtp")
     before = biases(learner.model)
     loads_of(learner.model, some_rows())
-    Engine(learner.model, 1, torch.float32).generate([Request((5, 6), 0)])
+    Engine(learner.model, [1], torch.float32).generate([Request((5, 6), 0)])
     for one, other in zip(before, biases(learner.model), strict=True):
         assert torch.equal(one, other)
 

@@ -139,7 +139,7 @@ def test_the_sampler_s_weights_are_those_that_the_trainer_computes_with(dtype):
     """Law 1, bit for bit: merged once in fp32 and rounded once, on both sides."""
     learner = adapted_learner("deepseek_v3", dtype=dtype)
     step_on(learner, some_rows(), 7)
-    engine = Engine(adapted_learner("deepseek_v3").whole_model(), 1, dtype)
+    engine = Engine(adapted_learner("deepseek_v3").whole_model(), [1], dtype)
     engine.load_weights(learner.whole_model())
     sampled = dict(engine.model.named_parameters())
     for name, tensor in learner.adapter.merged(learner.model, dtype).items():

@@ -100,6 +100,16 @@ def test_the_first_update_is_on_policy(trainer_of, temperature, loss):
     assert record["tokens"] == 2 * 4 * 12
 
 
+def test_samples_stop_where_the_model_was_published_to(trainer_of, tokenizer, monkeypatch):
+    """Here at every token but the tokenizer's own end."""
+    monkeypatch.setattr(tokenizer, "stop_ids", frozenset(range(tokenizer.vocab_size)) - {tokenizer.eos_id})
+    trainer = trainer_of(profile="r1", steps=1)
+    trainer.run()
+    (record,) = records(trainer)
+    assert record["completion_tokens"] < 2
+    assert record["truncated"] == 0
+
+
 def test_modules_that_predict_further_learn_from_groups_that_share_a_prompt(trainer_of):
     """Their loss is part of the step; what is said of the next token stays what the sampler said."""
     trainer = trainer_of(num_mtp_layers=1, mtp_loss_weight=0.3, profile="r1", steps=1)

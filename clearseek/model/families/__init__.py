@@ -5,8 +5,9 @@ To add one: write a file beside these that names a `FAMILY`, and a row in tests/
 
 import importlib
 import pkgutil
-import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,21 @@ def is_mtp(config: ModelConfig, published: str) -> bool:
     return bool(prefixes) and published.startswith(prefixes)
 
 
-def is_unread(config: ModelConfig, published: str) -> bool:
-    """Whether a published tensor is one that the family leaves where it is, such as old frequency tables."""
-    patterns = (*FAMILIES[config.family].unread, r".*rotary_emb\.inv_freq")
-    return any(re.fullmatch(pattern, published) for pattern in patterns)
+def is_derived(published: str) -> bool:
+    """Whether a tensor repeats what config.json says: an old table of frequencies."""
+    return published.endswith("rotary_emb.inv_freq")
+
+
+def unread_pattern(config: ModelConfig, published: str) -> str | None:
+    """The family's pattern of tensors that it leaves unread, if that means this one."""
+    patterns = FAMILIES[config.family].unread
+    return next((pattern for pattern in patterns if fnmatchcase(published, pattern)), None)
+
+
+def unread_tensors(config: ModelConfig, names: Iterable[str]) -> dict[str, int]:
+    """By the family's patterns, how many of a checkpoint's tensors it leaves unread: saving loses them."""
+    if not FAMILIES[config.family].unread:
+        return {}
+    read = {piece.published for piece in pieces_of(config)}
+    patterns = (unread_pattern(config, name) for name in set(names) - read)
+    return dict(Counter(pattern for pattern in patterns if pattern is not None))

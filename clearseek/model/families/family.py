@@ -57,8 +57,9 @@ class Family:
     `keys` are our config's fields and what a config.json calls them (the first of several is written);
     `implied` are fields that every checkpoint of the family has set so; `defaults` is what an absent published
     key means; `switches` are published keys with the only setting that we have, refused otherwise.
-    `names` renames tensors: our canonical part of a name (DeepSeek's and Llama's) → theirs. `unread` are
-    patterns of tensors that are left where they are. `read` and `write` add what no table can say.
+    `names` renames tensors: our canonical part of a name (DeepSeek's and Llama's) → theirs. `unread` are patterns (`*`
+    is anything) of tensors that are left where they are, which loading says. `read` and `write` add what no table
+    can say.
     """
 
     name: str

@@ -1,4 +1,8 @@
-"""Hy3 (Tencent): Qwen3's attention under DeepSeek-V3's router, the first layer dense."""
+"""Hy3 (Tencent): Qwen3's attention under DeepSeek-V3's router, the first layer dense.
+
+Its multi-token module is DeepSeek-V3's with the main embedding and head (vLLM's `hy_v3_mtp.py`, "V3 shared weights");
+what a checkpoint repeats of these beside it is not read.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -32,8 +36,9 @@ FAMILY = Family(
         "num_experts_per_token": "num_experts_per_tok",
         "moe_intermediate_size": "moe_intermediate_size",
         "routed_scaling_factor": "router_scaling_factor",
+        "num_mtp_layers": "num_nextn_predict_layers",
     },
-    implied={"qk_norm": "before_rotary"},
+    implied={"qk_norm": "before_rotary", "mtp_kind": "hy_v3"},
     defaults={
         "attention_bias": False,
         "mlp_bias": False,
@@ -41,6 +46,7 @@ FAMILY = Family(
         "router_scaling_factor": 2.826,
         "num_shared_experts": 1,
         "rms_norm_eps": 1e-5,
+        "num_nextn_predict_layers": 0,
     },
     switches=SWITCHES,
     names={
@@ -48,7 +54,7 @@ FAMILY = Family(
         ".mlp.gate.e_score_correction_bias": ".mlp.expert_bias",
         ".mlp.shared_experts.": ".mlp.shared_mlp.",
     },
-    unread=(r"model\.layers\.80\..*",),
+    unread=("model.layers.80.*", "model.layers.*.embed_tokens.*", "model.layers.*.shared_head.*"),
     read=read,
     write=write,
     more=frozenset({"num_dense_layers", "dense_layers"}),

@@ -95,7 +95,7 @@ FAMILY = Family(
         "add_full_attention_sink_bias": False,
     },
     names={".self_attn.sinks": ".self_attn.attention_sink_bias"},
-    unread=(r"model\.mtp\..*",),
+    unread=("model.mtp.*",),  # modules of another make: a dense layer with a window
     read=read,
     write=write,
     more=sliding.FIELDS

@@ -14,6 +14,13 @@ from clearseek.model.families.family import Family
 
 Index = tuple[int | slice | None, ...]
 
+# by kind of multi-token module: the norms of embedding and state, the map that joins them, the norm after its layer
+_MTP_NAMES = {
+    "deepseek": ("enorm", "hnorm", "eh_proj", "shared_head.norm"),
+    "mimo": ("token_layernorm", "hidden_layernorm", "input_proj", "final_layernorm"),
+    "hy_v3": ("enorm", "hnorm", "eh_proj", "final_layernorm"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -61,7 +68,7 @@ def _canonical(config: ModelConfig, stacks: bool) -> Iterator[Piece]:
     for number in range(config.num_layers):
         yield from _layer(config, number, f"model.layers.{number}", f"layers.{number}", stacks)
     for depth in range(config.num_mtp_layers):
-        yield from (_mimo_mtp if config.mtp_kind == "mimo" else _mtp)(config, depth)
+        yield from _mtp(config, depth)
     yield Piece("model.norm.weight", "norm.weight")
     if config.tie_word_embeddings:
         yield Piece("lm_head.weight", "embedding.weight", kind="alias")
@@ -78,23 +85,18 @@ def mtp_prefix(config: ModelConfig, depth: int) -> str:
 
 def _mtp(config: ModelConfig, depth: int) -> Iterator[Piece]:
     published, ours = mtp_prefix(config, depth), f"mtp.{depth}"
-    head = "embedding.weight" if config.tie_word_embeddings else "head.weight"
-    yield Piece(f"{published}.embed_tokens.weight", "embedding.weight", kind="copy")
-    yield Piece(f"{published}.enorm.weight", f"{ours}.embedding_norm.weight")
-    yield Piece(f"{published}.hnorm.weight", f"{ours}.state_norm.weight")
-    yield Piece(f"{published}.eh_proj.weight", f"{ours}.join.weight")
+    embedding_norm, state_norm, join, norm = _MTP_NAMES[config.mtp_kind]
+    repeats = config.mtp_kind == "deepseek"
+    if repeats:
+        yield Piece(f"{published}.embed_tokens.weight", "embedding.weight", kind="copy")
+    yield Piece(f"{published}.{embedding_norm}.weight", f"{ours}.embedding_norm.weight")
+    yield Piece(f"{published}.{state_norm}.weight", f"{ours}.state_norm.weight")
+    yield Piece(f"{published}.{join}.weight", f"{ours}.join.weight")
     yield from _layer(config, config.num_layers + depth, published, f"{ours}.layer")
-    yield Piece(f"{published}.shared_head.norm.weight", f"{ours}.norm.weight")
-    yield Piece(f"{published}.shared_head.head.weight", head, kind="copy")
-
-
-def _mimo_mtp(config: ModelConfig, depth: int) -> Iterator[Piece]:
-    published, ours = mtp_prefix(config, depth), f"mtp.{depth}"
-    yield Piece(f"{published}.token_layernorm.weight", f"{ours}.embedding_norm.weight")
-    yield Piece(f"{published}.hidden_layernorm.weight", f"{ours}.state_norm.weight")
-    yield Piece(f"{published}.input_proj.weight", f"{ours}.join.weight")
-    yield from _layer(config, config.num_layers + depth, published, f"{ours}.layer")
-    yield Piece(f"{published}.final_layernorm.weight", f"{ours}.norm.weight")
+    yield Piece(f"{published}.{norm}.weight", f"{ours}.norm.weight")
+    if repeats:
+        head = "embedding.weight" if config.tie_word_embeddings else "head.weight"
+        yield Piece(f"{published}.shared_head.head.weight", head, kind="copy")
 
 
 def _layer(

@@ -48,11 +48,17 @@ class FusedDecoder:
         return states
 
     def decode_on(
-        self, slots: Sequence[Tensor], caches: Sequence[Cache], temperature: float, end_id: int, most: int
+        self,
+        slots: Sequence[Tensor],
+        caches: Sequence[Cache],
+        temperature: float,
+        stop_ids: Tensor,
+        most: int,
     ) -> None:
-        """Decode and draw up to `most` tokens of every row, until an active one draws `end_id` or spends its budget.
+        """Decode and draw up to `most` tokens of every row, until an active one draws a stop id or spends its budget.
 
-        `slots` are `Slots.PER_SLOT`, extended in place. The same numbers as `decode`, `logits` and `draw` in turn.
+        `slots` are `Slots.PER_SLOT`, extended in place; `stop_ids` int64 [S]. The same numbers as `decode`, `logits`
+        and `draw` in turn.
         """
         assert all(slot.is_contiguous() for slot in slots)
         plan, config = _Plan(self, caches, *slots[:2]), self.model.config
@@ -60,7 +66,7 @@ class FusedDecoder:
         width = -(-config.vocab_size // LANES) * LANES
         call(
             "decode_on", *plan.tensors, places, *slots[-1].shape, self.head, config.vocab_size, width,
-            config.hidden_size, float(1 / temperature), end_id, most, self.widest,
+            config.hidden_size, float(1 / temperature), stop_ids, len(stop_ids), most, self.widest,
         )  # fmt: skip
 
     def logits(self, states: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ static void forward(const bf16* x, const int32_t* tokens, const float* gates, co
 }
 
 // From dy[tokens[n]]: dx[n], dgates[n], and the gradients of both weights in fp32, [E, 2I, C] and [E, C, I]; `up` and
-// `down` are packed for the way back. As many rows at a time as have their hidden gradients in the cache.
+// `down` are packed for the way back. The gradient of a weight that does not learn is null. As many rows at a time as
+// have their hidden gradients in the cache.
 template <typename Kind>
 static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const float* gates, const int64_t* ends,
                      const uint32_t* up, const uint32_t* down, const bf16* gate_up, bf16* dx, float* dgates, float* dup,
@@ -84,8 +85,8 @@ static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const
     const int64_t up_size = Kind::packed_size(size, 2 * width), down_size = Kind::packed_size(width, size);
     const int64_t total = ends[experts - 1];
     const Unset<bf16> dgate_up(std::min(AT_ONCE, total) * 2 * width), hidden(std::min(AT_ONCE, total) * width);
-    std::fill(dup, dup + experts * 2 * width * size, 0.0f);
-    std::fill(ddown, ddown + experts * size * width, 0.0f);
+    if (dup) std::fill(dup, dup + experts * 2 * width * size, 0.0f);
+    if (ddown) std::fill(ddown, ddown + experts * size * width, 0.0f);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         std::vector<bf16> own(TALL * size), dhidden(TALL * width);
@@ -104,7 +105,8 @@ static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const
                     const int64_t n = piece.begin + i;
                     const float dgate =
                         swiglu_row_backward(gate_up + n * 2 * width, gates ? gates[n] : 1.0f, dhidden.data() + i * width,
-                                            back + i * 2 * width, hidden.data() + (n - first) * width, width);
+                                            back + i * 2 * width,
+                                            ddown ? hidden.data() + (n - first) * width : nullptr, width);
                     if (dgates) dgates[n] = dgate;
                 }
                 kind.times(count, size, 2 * width, back, 2 * width, up + piece.expert * up_size, dx + piece.begin * size);
@@ -115,10 +117,12 @@ static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const
                     const int64_t n = piece.begin, count = piece.end - n;
                     const Picked outer{dgate_up.data() + (n - first) * 2 * width, 2 * width, nullptr};
                     const Picked inner{hidden.data() + (n - first) * width, width, nullptr};
-                    weight_gradient<Kind>(outer, rows.from(n), block_of(2 * width, size, part, threads), nullptr, count,
-                                          dup + piece.expert * 2 * width * size, size);
-                    weight_gradient<Kind>(grads.from(n), inner, block_of(size, width, part, threads), nullptr, count,
-                                          ddown + piece.expert * size * width, width);
+                    if (dup)
+                        weight_gradient<Kind>(outer, rows.from(n), block_of(2 * width, size, part, threads), nullptr, count,
+                                              dup + piece.expert * 2 * width * size, size);
+                    if (ddown)
+                        weight_gradient<Kind>(grads.from(n), inner, block_of(size, width, part, threads), nullptr, count,
+                                              ddown + piece.expert * size * width, width);
                 }
         }
     }

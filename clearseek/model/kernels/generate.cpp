@@ -1,4 +1,5 @@
 // Decoding a batch on, token after token, until a sample ends: model, head, draw and notes without a way back.
+#include <algorithm>
 #include <vector>
 
 #include "simd.h"
@@ -23,11 +24,11 @@ void packed_head(const bf16* states, const uint32_t* weight, float* scores, int6
 void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
           float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
 
-// As many tokens for every one of `rows` slots until an active one draws `end` or uses up its budget, at most `most`.
+// As many tokens for every one of `rows` slots until an active one draws one of `ends` or uses up its budget, at most `most`.
 // Slots have room for `room` tokens; the head is packed, `vocabulary` of its `width` columns real.
 void decode_on(const Model* model, const Layer* layers, const float* constants, const Batch* batch, int64_t rows,
                int64_t room, const uint32_t* head, int64_t vocabulary, int64_t width, int64_t hidden, float inverse,
-               int64_t end, int64_t most, int64_t widest, int64_t threads) {
+               const int64_t* ends, int64_t num_ends, int64_t most, int64_t widest, int64_t threads) {
     const Batch& b = *batch;
     std::vector<bf16> states(rows * hidden);
     std::vector<float> scores(rows * width), scratch(rows * vocabulary), numbers(rows), log_probs(rows), entropies(rows);
@@ -45,7 +46,8 @@ void decode_on(const Model* model, const Layer* layers, const float* constants, 
             b.log_probs[at] = log_probs[n], b.entropies[at] = entropies[n];
             if (!b.active[n]) continue;
             b.num_sampled[n]++, b.position[n]++;
-            has_ended |= drawn[n] == end || b.num_sampled[n] >= b.budget[n];
+            const bool is_end = std::find(ends, ends + num_ends, drawn[n]) != ends + num_ends;
+            has_ended |= is_end || b.num_sampled[n] >= b.budget[n];
         }
     }
 }

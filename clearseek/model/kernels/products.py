@@ -146,17 +146,19 @@ class FeedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
-        """Gradients of x, both weights and gates."""
+        """Gradients of x, gates and the weights that learn."""
         x, tokens, places, chosen, gate, ends, gate_up, down, pairs = ctx.saved_tensors
         experts, size, _ = ctx.sizes
         dx = x.new_empty(len(pairs), size)
         dgate = None if gate is None else torch.empty_like(gate)
-        dgate_up = torch.empty_like(gate_up, dtype=torch.float32, memory_format=torch.contiguous_format)
-        ddown = torch.empty_like(down, dtype=torch.float32, memory_format=torch.contiguous_format)
+        weights = [
+            torch.empty(weight.shape, dtype=torch.float32) if is_needed else None
+            for weight, is_needed in zip((gate_up, down), ctx.needs_input_grad[1:3], strict=True)
+        ]
         packed = [_packed(weight, int8=ctx.int8, transposed=False) for weight in (gate_up, down)]
         given = x, gradients[0].contiguous(), tokens, gate, ends, *packed, pairs
-        call("feed_forward_backward", int(ctx.int8), *given, dx, dgate, dgate_up, ddown, *ctx.sizes)
-        weights = dgate_up.to(gate_up.dtype), ddown.to(down.dtype)
+        call("feed_forward_backward", int(ctx.int8), *given, dx, dgate, *weights, *ctx.sizes)
+        weights = [None if weight is None else weight.to(down.dtype) for weight in weights]
         if places is None:
             return dx, *weights, None, None, None, None
         dgates = torch.empty(chosen.shape)
@@ -196,9 +198,9 @@ class TargetLogProbs(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
         """Both products of a few rows at a time; the rows' own gradients are multiplied in on the way."""
         states, weight, slopes = ctx.saved_tensors
-        dstates, dweight = _back(slopes, weight, states, gradients[0].contiguous())
-        assert dweight is not None
-        return dstates, dweight[: len(weight)].to(weight.dtype), None, None
+        dstates, dweight = _back(slopes, weight, states, gradients[0].contiguous(), ctx.needs_input_grad)
+        dweight = None if dweight is None else dweight[: len(weight)].to(weight.dtype)
+        return dstates, dweight, None, None
 
 
 def head_scores(states: Tensor, packed: Tensor, vocabulary: int) -> Tensor:
