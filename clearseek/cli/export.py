@@ -16,11 +16,12 @@ Examples:
 hf     a directory that transformers, vLLM and clearseek open:
        float32, bfloat16, float16  [default: as stored]
 gguf   one file for llama.cpp, Ollama and the like:
-       f32, f16, bf16, q8_0, q4_0, q4_k  [default: bf16]
+       f32, f16, bf16, q8_0, q4_0, q4_k, mxfp4  [default: bf16]
 
 \b
 In a GGUF file norms, routers and single rows stay f32; the tensor that gives
-the logits is q8_0 in 4-bit files.
+the logits is q8_0 in 4-bit files. mxfp4 is for experts, as gpt-oss has them;
+the rest is bf16.
 
 Exit codes: 0 written, 1 failed, 2 the model or an option is wrong."""
 
