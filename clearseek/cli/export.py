@@ -16,12 +16,13 @@ Examples:
 hf     a directory that transformers, vLLM and clearseek open:
        float32, bfloat16, float16, fp8  [default: as stored]
 gguf   one file for llama.cpp, Ollama and the like:
-       f32, f16, bf16, q8_0, q4_0, q4_k  [default: bf16]
+       f32, f16, bf16, q8_0, q4_0, q4_k, mxfp4  [default: bf16]
 
 \b
 In a GGUF file norms, routers and single rows stay f32; the tensor that gives
-the logits is q8_0 in 4-bit files. fp8 is DeepSeek-V3's: blocks of 128 x 128
-share a scale; norms, routers, embedding and head are bfloat16.
+the logits is q8_0 in 4-bit files. mxfp4 is for experts, as gpt-oss has them;
+the rest is bf16. fp8 is DeepSeek-V3's: blocks of 128 x 128 share a scale;
+norms, routers, embedding and head are bfloat16.
 
 Exit codes: 0 written, 1 failed, 2 the model or an option is wrong."""
 

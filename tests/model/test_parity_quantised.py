@@ -1,21 +1,17 @@
 """gpt-oss's published weights, MXFP4: opened by us and by transformers, the same logits."""
 
-import json
-
 import pytest
 import torch
 
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.families import config_from_published
-from clearseek.model.stored import load_tensors, save_tensors
+from tests.model.mxfp4 import quantise
 from tests.model.published import config_json
 from tests.model.tiny import tiny_model
 
 transformers = pytest.importorskip("transformers")
 
 from tests.model.test_parity_families import TOLERANCE, our_logits, some_tokens  # noqa: E402
-
-GROUP = 32  # values that share a scale
 
 
 def test_gpt_oss_in_mxfp4(tmp_path):
@@ -64,20 +60,3 @@ def test_our_block_fp8_is_read_by_transformers(tmp_path, architecture):
         expected, logits = theirs.float().eval()(tokens).logits, our_logits(model, tokens)
     assert expected.abs().max() > 0.5
     assert (logits - expected).abs().max() <= TOLERANCE
-
-
-def quantise(directory):
-    """Replace the experts' matrices by random MXFP4, as OpenAI's checkpoints name it."""
-    tensors, metadata = load_tensors(directory / "model.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
-        experts, inputs, outputs = tensors.pop(name).shape
-        shape = experts, outputs, inputs // GROUP
-        tensors[f"{name}_blocks"] = torch.randint(
-            0, 256, (*shape, GROUP // 2), dtype=torch.uint8, generator=generator
-        )
-        tensors[f"{name}_scales"] = torch.randint(122, 127, shape, dtype=torch.uint8, generator=generator)
-    save_tensors(directory / "model.safetensors", tensors, metadata)
-    path = directory / "config.json"
-    quantisation = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": quantisation}))

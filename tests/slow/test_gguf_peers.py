@@ -8,10 +8,9 @@ import torch
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.gguf.read import load_gguf
-from clearseek.model.gguf.storage import DTYPES
 from clearseek.model.gguf.vocabulary import vocabulary_keys
 from clearseek.model.gguf.write import write_gguf
-from tests.model.gguf_models import GROUPED, WHOLE_BLOCKS, vocabulary_of
+from tests.model.gguf_models import GROUPED, STORED, WHOLE_BLOCKS, vocabulary_of
 from tests.model.test_gguf_vocabulary import TEXTS, like_sentencepiece, tokenizer_like
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
@@ -72,8 +71,7 @@ def test_llama_cpp_computes_our_logits_in_fp32(name, tmp_path):
     assert (llama_cpp_logits(tmp_path / "m.gguf", model) - ours(model)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", WHOLE_BLOCKS)
+@pytest.mark.parametrize(("name", "dtype"), STORED)
 def test_llama_cpp_computes_what_we_do_from_the_same_stored_weights(name, dtype, tmp_path):
     """It rounds what meets quantised weights to 8 bits (16-bit ones: to 16 bits), we don't: hence the bounds."""
     model = tiny_model(WHOLE_BLOCKS[name], std=0.05)
@@ -96,13 +94,9 @@ def test_llama_3s_stretch_turns_as_llama_cpp_turns(tmp_path, monkeypatch):
     write(model, tmp_path / "m.gguf")
     theirs = llama_cpp_logits(tmp_path / "m.gguf", model)
     assert (theirs - ours(model)).abs().max() > 1e-2
-    angles = torch.arange(model.rotary_for(LENGTH, torch.device("cpu"))[0].shape[0])[:, None] * (
-        100.0 ** (-torch.arange(0, 64, 2) / 64) / torch.from_numpy(divisors)
-    )
-    table = model.rotary_for(LENGTH, torch.device("cpu"))[0]
-    width = table.shape[-1] // (angles.shape[-1] or 1)
-    cos, sin = (f(angles).repeat(1, width).reshape(table.shape) for f in (torch.cos, torch.sin))
-    monkeypatch.setattr(model, "rotary_for", lambda length, device: (cos, sin))
+    frequencies = 100.0 ** (-torch.arange(0, 64, 2) / 64) / torch.from_numpy(divisors)
+    angles = torch.outer(torch.arange(LENGTH), frequencies)
+    model.rotary = torch.stack((angles.cos(), angles.sin()))
     assert (theirs - ours(model)).abs().max() < 1e-4
 
 

@@ -52,6 +52,8 @@ class Architecture:
     settings that it takes for granted, so that others are refused. `turns_pairs`: rotary turns neighbours there and
     halves in what is published, so that queries' and keys' rows change places. `has_biases`: it reads those of
     maps; `bias_keys` are published keys that say whether there are any, each with a tensor that is there if so.
+    `has_windows`: it has layers that see a window only. `table`: the architecture whose names of tensors are the same,
+    for where the gguf library has none of this one.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Architecture:
     turns_pairs: bool = False
     has_biases: bool = False
     bias_keys: Mapping[str, str] = field(default_factory=dict)
+    has_windows: bool = False
+    table: str = ""
 
 
 ARCHITECTURES = {
@@ -86,7 +90,18 @@ ARCHITECTURES = {
     "qwen3": Architecture("qwen3", _GROUPED),
     "qwen3_moe": Architecture("qwen3moe", {**_GROUPED, **_EXPERTS}, granted={"norm_topk_prob": True}),
     "deepseek_v2": Architecture("deepseek2", _LATENT),
-    "deepseek_v3": Architecture("deepseek2", _LATENT),
+    "deepseek_v3": Architecture("deepseek2", _LATENT, granted={"rope_interleave": True}),
+    "deepseek_v32": Architecture(
+        "deepseek32",
+        {
+            **_LATENT,
+            "index_n_heads": "attention.indexer.head_count",
+            "index_head_dim": "attention.indexer.key_length",
+            "index_topk": "attention.indexer.top_k",
+        },
+        table="glm-dsa",
+    ),
+    "mistral4": Architecture("mistral4", _LATENT, granted={"rope_interleave": True}),
     "ernie4_5": Architecture("ernie4_5", _GROUPED),
     "ernie4_5_moe": Architecture(
         "ernie4_5-moe",
@@ -110,6 +125,42 @@ ARCHITECTURES = {
             "num_shared_expert": "expert_shared_count",
         },
     ),
+    "hy_v3": Architecture(
+        "hy_v3", {**_GROUPED, **_EXPERTS, "router_scaling_factor": "expert_weights_scale"}, table="dots1"
+    ),
+    "mimo_v2_flash": Architecture(
+        "mimo2",
+        {
+            **_GROUPED,
+            "v_head_dim": "attention.value_length",
+            "attention_value_scale": "attention.value_scale",
+            "sliding_window": "attention.sliding_window",
+            "n_routed_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "moe_intermediate_size": "expert_feed_forward_length",
+            "n_group": "expert_group_count",
+            "topk_group": "expert_group_used_count",
+        },
+        granted={"attention_bias": False, "tie_word_embeddings": False, "routed_scaling_factor": 1.0},
+        has_windows=True,
+    ),
+    "gpt_oss": Architecture(
+        "gpt-oss",
+        {
+            **_GROUPED,
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "sliding_window": "attention.sliding_window",
+        },
+        granted={
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+            "swiglu_limit": 7.0,
+            "swiglu_alpha": 1.702,
+        },
+        has_biases=True,
+        has_windows=True,
+    ),
     "PanguEmbedded": Architecture(
         "pangu-embedded",
         _GROUPED,
@@ -120,8 +171,11 @@ ARCHITECTURES = {
 
 
 def architecture_of(family: str) -> Architecture:
-    """The row of a family; raises InputError for one that GGUF files can't hold yet."""
+    """The row of a family; raises InputError for one that llama.cpp has no architecture for."""
     if family not in ARCHITECTURES:
         known = ", ".join(name for name in ARCHITECTURES if name in FAMILIES)
-        raise InputError(f"family {family} can't be written as GGUF; known ones: {known}. Use --to hf")
+        raise InputError(
+            f"family {family} can't be written as GGUF: llama.cpp has no architecture for it; known ones: {known}. "
+            "Use --to hf"
+        )
     return ARCHITECTURES[family]

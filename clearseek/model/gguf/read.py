@@ -10,12 +10,13 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import config_from_published
 from clearseek.model.gguf.header import GgufFile, read_header
-from clearseek.model.gguf.metadata import published_config
+from clearseek.model.gguf.metadata import mtp_layers, published_config
 from clearseek.model.gguf.rope import ROPE_FREQUENCIES
 from clearseek.model.gguf.storage import decode
 from clearseek.model.gguf.tensors import Entry, entries_of, shape_of, view_of
 
 _NAMED_AT_MOST = 3
+_MATRIX = 2  # dimensions
 
 
 def gguf_config(file: GgufFile) -> ModelConfig:
@@ -53,7 +54,10 @@ def _check(file: GgufFile, config: ModelConfig, entries: list[Entry], state: dic
         )
     _refuse(file, "missing", [entry.name for entry in entries if entry.name not in file.tensors])
     known = {entry.name for entry in entries} | {ROPE_FREQUENCIES}
-    _refuse(file, "left over", [name for name in file.tensors if name not in known])
+    mtp = tuple(
+        f"blk.{config.num_layers + depth}." for depth in range(mtp_layers(file))
+    )  # not read, as not written
+    _refuse(file, "left over", [n for n in file.tensors if n not in known and not n.startswith(mtp)])
     for entry in entries:
         first = entry.pieces[0]
         expected = shape_of(config, entry, first.of(state[first.ours]))
@@ -73,9 +77,11 @@ def _refuse(file: GgufFile, what: str, names: list[str]) -> None:
 def _fill(file: GgufFile, config: ModelConfig, entry: Entry, state: dict[str, Tensor]) -> None:
     """Write one tensor of the file, expert by expert, into the published ones that it holds."""
     stored = file.tensors[entry.name]
-    shape = stored.shape[1:] if entry.is_stacked else stored.shape
-    raw = file.bytes_of(stored).reshape(len(entry.pieces), -1)
-    for piece, bytes_of_one in zip(entry.pieces, raw, strict=True):
-        place = view_of(config, entry.layout, piece.of(state[piece.ours]))
+    places = [view_of(config, entry.layout, piece.of(state[piece.ours])) for piece in entry.pieces]
+    if not entry.is_stacked and len(stored.shape) > _MATRIX:  # experts that are one tensor here too
+        places = list(places[0])
+    shape = stored.shape[1:] if len(stored.shape) > _MATRIX else stored.shape
+    raw = file.bytes_of(stored).reshape(len(places), -1)
+    for place, bytes_of_one in zip(places, raw, strict=True):
         weights = torch.from_numpy(decode(bytes_of_one, stored.type_name, shape))
         place.copy_(weights.reshape(place.shape))

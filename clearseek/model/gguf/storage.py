@@ -1,7 +1,8 @@
 """In which type each tensor of a GGUF file is stored, and the arithmetic of those types.
 
 As llama.cpp's converter and its common recipes do: what is one row, a norm or a router stays fp32; the tensor that
-gives the logits is 8-bit where the rest is 4-bit; rows that are not whole blocks take the next wider type.
+gives the logits is 8-bit where the rest is 4-bit; rows that are not whole blocks take the next wider type. MXFP4 is
+for experts, as gpt-oss is published, and holds such weights without loss; what is not an expert is bf16 then.
 """
 
 from collections.abc import Sequence
@@ -21,23 +22,32 @@ DTYPES = {
     "q8_0": ("Q8_0", 7),
     "q4_0": ("Q4_0", 2),
     "q4_k": ("Q4_K", 14),
+    "mxfp4": ("MXFP4", 38),
 }
 READABLE = tuple(entry[0] for entry in TYPES.values())
 
 _NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
 _SIZES = {name: (block, block_bytes) for name, block, block_bytes in TYPES.values()}
-_WIDER = {"Q4_K": "Q8_0", "Q4_0": "Q8_0", "Q8_0": "F16"}
-_ALWAYS_F32 = ("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
+_WIDER = {"Q4_K": "Q8_0", "Q4_0": "Q8_0", "Q8_0": "F16", "MXFP4": "BF16"}
+_EXPERTS = "_exps.weight"
+_ALWAYS_F32 = ("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "indexer.proj.weight")
 
 
 def stored_type(name: str, shape: Sequence[int], wanted: str, gives_logits: bool) -> str:
     """The type of a tensor in a file whose matrices are of type `wanted`, such as Q4_K."""
     if len(shape) < 2 or name.endswith(_ALWAYS_F32) or not name.endswith(".weight"):
         return "F32"
-    chosen = _WIDER[wanted] if gives_logits and wanted.startswith("Q4") else wanted
+    chosen = _WIDER[wanted] if is_kept_wider(name, wanted, gives_logits) else wanted
     while shape[-1] % _SIZES[chosen][0]:
         chosen = _WIDER[chosen]
     return chosen
+
+
+def is_kept_wider(name: str, wanted: str, gives_logits: bool) -> bool:
+    """Whether a matrix takes a wider type than `wanted` by choice, however long its rows are."""
+    if wanted == "MXFP4":
+        return not name.endswith(_EXPERTS)
+    return gives_logits and wanted.startswith("Q4")
 
 
 def num_bytes(shape: Sequence[int], type_name: str) -> int:

@@ -19,11 +19,18 @@ from clearseek.model.families import config_to_published
 from clearseek.model.gguf.architectures import architecture_of
 from clearseek.model.gguf.library import gguf_library
 from clearseek.model.gguf.metadata import config_keys, window_of
-from clearseek.model.gguf.rope import ROPE_FREQUENCIES, rope_frequencies
-from clearseek.model.gguf.storage import DTYPES, encode, num_bytes, stored_type, type_number
+from clearseek.model.gguf.rope import ROPE_FREQUENCIES, rope_frequencies, rounds_ramp
+from clearseek.model.gguf.storage import (
+    DTYPES,
+    encode,
+    is_kept_wider,
+    num_bytes,
+    stored_type,
+    type_number,
+)
 from clearseek.model.gguf.tensors import Entry, entries_of, shape_of, view_of
 
-_FLOATS = frozenset({"attention.layer_norm_rms_epsilon", "expert_weights_scale"})
+_FLOATS = frozenset({"attention.layer_norm_rms_epsilon", "attention.value_scale", "expert_weights_scale"})
 _QUANTIZATION_VERSION = 2
 _WITHOUT_QUERY_LATENT = (26, 27)
 
@@ -56,6 +63,8 @@ def write_gguf(
     gguf = gguf_library()
     config = model.config
     published = config_to_published(config)
+    if dtype == "mxfp4" and not config.num_routed_experts:
+        raise InputError("--dtype mxfp4 is for experts, and this model has none; use q4_k or q4_0")
     keys, planned = config_keys(published), list(_plan(model, published, DTYPES[dtype][0]))
     architecture = architecture_of(config.family).name
     with _whole_or_not_there(path) as partial:
@@ -65,7 +74,7 @@ def write_gguf(
         if licence:
             writer.add_license(licence)
         writer.add_file_type(DTYPES[dtype][1])
-        if dtype.startswith("q"):
+        if dtype.startswith(("q", "mx")):
             writer.add_quantization_version(_QUANTIZATION_VERSION)
         for key, value in keys.items():
             _add(writer, f"{architecture}.{key}", float(value) if key in _FLOATS else value)
@@ -146,10 +155,9 @@ def _widened(planned: list[_Planned], wanted: str) -> list[str]:
     """A line for each type that rows which are no whole blocks took instead."""
     others: dict[str, list[str]] = {}
     for tensor in planned:
-        if tensor.type_name not in (wanted, "F32") and tensor.name not in (
-            "output.weight",
-            "token_embd.weight",
-        ):
+        gives_logits = tensor.name in ("output.weight", "token_embd.weight")
+        is_kept = is_kept_wider(tensor.name, wanted, gives_logits)
+        if tensor.type_name not in (wanted, "F32") and not is_kept:
             others.setdefault(tensor.type_name, []).append(tensor.name)
     return [
         f"{len(names)} tensors are {type_name}, as their rows are not whole blocks of {wanted} ({names[0]}, …)"
@@ -164,6 +172,15 @@ def _left_out(config: ModelConfig, published: Mapping[str, Any]) -> list[str]:
         notes.append("multi-token prediction is left out: llama.cpp does not read it")
     if window := window_of(published):
         notes.append(f"llama.cpp has no sliding window here; the context is cut to its {window:,} tokens")
+    if rounds_ramp(published):
+        notes.append(
+            "llama.cpp rounds the bounds of YaRN's ramp, which this model does not: its logits will differ slightly"
+        )
+    if config.is_latent and config.latent_norm_eps != config.rms_norm_eps:
+        notes.append(
+            f"llama.cpp normalises latents with rms_norm_eps ({config.rms_norm_eps:g}), where this model has "
+            f"{config.latent_norm_eps:g}: its logits will differ slightly"
+        )
     if config.is_latent and config.q_lora_rank is None and config.num_layers not in _WITHOUT_QUERY_LATENT:
         notes.append(
             "llama.cpp reads latent attention without a query latent in models of 26 or 27 layers only"
