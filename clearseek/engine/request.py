@@ -1,28 +1,64 @@
 """What is asked of the engine, and what comes back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "cancelled"]
+from clearseek.engine.constraint import Constraint
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 takes the likeliest; RL samples at 1 and truncates nothing."""
+    """How tokens are drawn. Temperature 0 takes the likeliest; RL samples at 1 and truncates nothing.
+
+    Scores are changed in vLLM's order: the constraint's mask, `logit_bias`, penalties, temperature, `min_p`, `top_k`,
+    `top_p`. `sampling_settings.check_sampling` says what each may be.
+    """
 
     temperature: float = 1.0
-    top_p: float = 1.0
+    top_p: float = 1.0  # the smallest set of likeliest tokens that holds this share
     max_tokens: int = 96
+    top_k: int = 0  # the k likeliest, and those as likely as the last of them; 0: all
+    min_p: float = 0.0  # tokens at least this many times as likely as the likeliest
+    repetition_penalty: float = 1.0  # Hugging Face's: counts the prompt's tokens and the completion's
+    frequency_penalty: float = 0.0  # OpenAI's, times how often the completion has a token; not the prompt's
+    presence_penalty: float = 0.0  # OpenAI's, once where the completion has a token; not the prompt's
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # token id → added to its score
+    stop: tuple[str, ...] = ()  # texts that end the completion and are cut from it
+    stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
+    ignore_eos: bool = False  # the model's own end tokens don't end it
+    top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
+    prompt_log_probs: int | None = None  # the same for the prompt's tokens; 0: their own alone, None: none
+    thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
+    constraint: Constraint | None = None
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
+        top_p = self.top_p if self.temperature else 1.0
+        return top_p == 1.0 and self == Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and how many completions it wants; sample i draws from the stream addressed by (key, i)."""
+    """One prompt and how many completions it wants; sample i draws from the stream addressed by (key, i).
+
+    `best_of` draws so many and answers with the `num_samples` of the highest mean log-probability.
+    """
 
     prompt: tuple[int, ...]
     key: int
     num_samples: int = 1
     sampling: Sampling = field(default_factory=Sampling)
+    best_of: int | None = None
+    client: str = ""  # whose it is: clients are served in turn
+
+    @property
+    def num_drawn(self) -> int:
+        """How many samples are drawn for it."""
+        return self.best_of or self.num_samples
 
 
 @dataclass
@@ -34,6 +70,10 @@ class Completion:
     finish_reason: FinishReason
     entropy: float = 0.0  # mean over its tokens, in nats
     weights_version: int = 0
+    forced: frozenset[int] = frozenset()  # places of tokens that were put there, not drawn: no gradient
+    stopped_by: str | int | None = None  # the stop string or id of its request that ended it
+    text: str | None = None  # what was said, cut at a stop string; None: its request names none
+    error: str | None = None  # what ended it, where its constraint could not be obeyed
 
     @property
     def said(self) -> list[int]:

@@ -20,6 +20,7 @@ class IncrementalDecoder:
         }
         self._context: list[int] = []  # given out already; how the next tokens read may depend on them
         self._held: list[int] = []
+        self._ahead = 0  # characters of the held tokens' text that are given out already
 
     def feed(self, token: int) -> str:
         """Take one more token and give back the text that is now certain, which may be none."""
@@ -29,11 +30,16 @@ class IncrementalDecoder:
         text = self._text_of(self._held)
         if not text.endswith(_HALF):
             return self._give(len(self._held))
-        # what came before the half character is certain, where a token ends between two characters
+        given = ""
         for count in range(len(self._held) - _LONGEST_HALF, 0, -1):
             if text.startswith(self._text_of(self._held[:count])):
-                return self._give(count)
-        return ""
+                given = self._give(count)
+                break
+        # what came before the half character is certain, also within the token that holds both
+        certain = self._text_of(self._held).rstrip(_HALF)
+        given += certain[self._ahead :]
+        self._ahead = max(self._ahead, len(certain))
+        return given
 
     def close(self) -> str:
         """The tokens have ended: give back what was held, whole or not."""
@@ -43,7 +49,8 @@ class IncrementalDecoder:
         given, self._held = self._held[:count], self._held[count:]
         text = self._text_of(given)
         self._context = given or self._context
-        return text
+        ahead, self._ahead = self._ahead, max(0, self._ahead - len(text))
+        return text[ahead:]
 
     def _text_of(self, ids: list[int]) -> str:
         """The text of tokens as it reads after the context (some vocabularies drop a first space)."""

@@ -260,6 +260,10 @@ class Tokenizer:
         """The text of `ids`. `skip_special` leaves out special tokens; thought tags are text and stay."""
         return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
 
+    def to_json(self) -> str:
+        """The vocabulary, merges and special tokens as a tokenizer.json's text, for libraries that read one."""
+        return str(self._backend.to_str())
+
     def token_id(self, token: str) -> int | None:
         """The id of a token by its exact string, None if the vocabulary has no such token."""
         return self._optional_id(token)

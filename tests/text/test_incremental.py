@@ -27,6 +27,18 @@ def test_pieces_of_any_tokens_are_their_text(tokenizer, data):
     assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_text_before_half_a_character_is_given_out_at_once(tokenizer, data):
+    """Also where one token holds both: a stop string that ends there is not found a token late."""
+    plain = [token for token in range(tokenizer.vocab_size) if token not in tokenizer.control_ids]
+    decoder, ids, said = IncrementalDecoder(tokenizer), [], ""
+    for token in data.draw(st.lists(st.sampled_from(plain))):
+        ids.append(token)
+        said += decoder.feed(token)
+        assert said.startswith(tokenizer.decode(ids).rstrip("\ufffd"))
+
+
 def test_a_character_of_three_tokens_comes_with_its_last(tokenizer):
     ids = tokenizer.encode_plain("\U0001f914")
     assert len(ids) > 1, "the vocabulary knows this character"
