@@ -1,36 +1,40 @@
-"""Batched generation: prompts are read once per group, finished samples make room at once for waiting ones.
+"""The engine: requests in, completions out, many at once over one cache.
 
-What a sample draws depends on its request's key and its number alone, never on the batch around it.
+What a sample draws depends on its request's key and its number alone, never on the batch around it; and a row's scores
+depend on its own context alone: see `model/kernels/paged_attention.h`.
 """
 
 import copy
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from clearseek.config.errors import InputError
-from clearseek.engine.forked import can_fork, map_forked
-from clearseek.engine.request import Completion, Request, Sampling
-from clearseek.engine.sampler import sample
-from clearseek.engine.slots import Occupant, Slots
-from clearseek.engine.streams import uniforms
-from clearseek.model.attention import Cache
-from clearseek.model.decoder import Decoder
+from clearseek.engine import row_sampler
+from clearseek.engine.best_of import pick_best
+from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.ending import Ending
+from clearseek.engine.formats import Format
+from clearseek.engine.fused_runner import FusedRunner
+from clearseek.engine.layout import Layout, why_plain
+from clearseek.engine.plain_runner import PlainRunner
+from clearseek.engine.request import Completion, FinishReason, Request
+from clearseek.engine.row import RowMaker
+from clearseek.engine.scheduler import Scheduler
+from clearseek.engine.sequence import Sequence as Answer
+from clearseek.engine.slots import Slots
+from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import Router
 from clearseek.model.indexer import Indexer
-from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.layers import RMSNorm
+from clearseek.text.tokenizer import Tokenizer
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
-_PREFILL_ROWS = 64  # prompts read in one pass
-_PREFILL_MULTIPLE = 16  # their length is rounded up to it: a CPU prepares every new shape of product
-_FORKED_PARAMETERS = 20_000_000  # above, a decoding step is arithmetic, which threads share well
-_FORKED_SAMPLES = 64  # below, forking costs more than it saves
-_FORKED_SECONDS = 600.0  # to wait for another process after this one is done
-_SHRINK_AT = 0.6  # occupied share below which the tail of a batch drops its empty slots
+_STEP_TOKENS = 512  # new tokens of a step
+_CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
+_MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
+_ENOUGH = 0.25  # share of the slots that may stand empty before the others are asked
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -50,19 +54,12 @@ def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
     return copied
 
 
-def next_logits(model: Decoder, fused: FusedDecoder | None, slots: Slots) -> Tensor:
-    """Scores [B, V] of every slot's next token, by the kernels where the model fits them; extends the caches."""
-    if fused is not None:
-        return fused.logits(fused.decode(slots.last_token, slots.position, slots.caches))
-    dtype = slots.caches[0][0].dtype
-    return model.logits(model.decode(slots.last_token, slots.position, slots.caches, dtype))
-
-
 class Engine:
     """Holds a copy of a model's weights in the compute dtype and samples from it.
 
-    A token of `stop_ids` ends a completion, as its last. Without `copies` it samples from the model itself, for as
-    long as its weights do not change.
+    Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
+    kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
+    `tokenizer`.
     """
 
     def __init__(
@@ -72,152 +69,292 @@ class Engine:
         dtype: torch.dtype,
         num_slots: int = 256,
         copies: bool = True,
+        form: Format | None = None,
+        step_tokens: int = _STEP_TOKENS,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        self.stop_ids, self.dtype, self.num_slots = frozenset(stop_ids), dtype, num_slots
-        self.model = inference_copy(model, dtype) if copies else model
-        self.fused = FusedDecoder.of(self.model, dtype)
+        self.stop_ids, self.dtype = frozenset(stop_ids), dtype
+        self.num_slots, self.step_tokens = num_slots, step_tokens
+        self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
+        self.why_plain, self.copies = why_plain(model, self.form), copies
+        # the kernels lay the weights out anyway
+        self.model = inference_copy(model, dtype) if copies and self.why_plain else model
+        self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
         self.weights_version = 0
+        self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
 
     @torch.no_grad()
     def load_weights(self, model: Decoder) -> None:
-        """Take over a model's current weights; completions from now on carry the next version number."""
-        for ours, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            ours.copy_(theirs)
-        self.fused = FusedDecoder.of(self.model, self.dtype)
+        """Take over a model's current weights; completions from now on carry the next version number.
+
+        What the cache knows is forgotten; sequences on their way are read again and go on with the new weights.
+        """
+        if self.why_plain is None:
+            self.model = model
+        else:
+            for ours, theirs in zip(
+                self.model.state_dict().values(), model.state_dict().values(), strict=True
+            ):
+                ours.copy_(theirs)
         self.weights_version += 1
+        if self._parts is not None:
+            self.runner.refresh(self.model)
+            self.scheduler.pause_all()
+            self.pool.forget()
 
     def generate(
         self, requests: Sequence[Request], on_token: OnToken | None = None
     ) -> list[list[Completion]]:
-        """Complete every request; returns its samples in order. InputError if a prompt is empty or too long.
-
-        All requests of one call share temperature and top_p; their budgets may differ.
-        """
-        if on_token is None and self._is_worth_forking(requests):
-            return self._generate_forked(requests)
-        results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
+        """Complete every request; returns its samples in order. InputError if a prompt is empty or too long."""
+        results: list[list[Completion | None]] = [[None] * request.num_drawn for request in requests]
         for request, index, completion in self.stream(requests, on_token):
             results[request][index] = completion
-        return [[completion for completion in group if completion is not None] for group in results]
+        groups = [[completion for completion in group if completion is not None] for group in results]
+        return [
+            pick_best(group, request.num_samples) if request.best_of else group
+            for request, group in zip(requests, groups, strict=True)
+        ]
 
-    def _is_worth_forking(self, requests: Sequence[Request]) -> bool:
-        """Small models on several cores: there one process per core samples about twice as fast as threads."""
-        on_cpu = self.model.embedding.weight.device.type == "cpu"
-        if not (on_cpu and can_fork() and torch.get_num_threads() > 1 and len(requests) > 1):
-            return False
-        small = sum(parameter.numel() for parameter in self.model.parameters()) <= _FORKED_PARAMETERS
-        return small and sum(request.num_samples for request in requests) >= _FORKED_SAMPLES
-
-    def _generate_forked(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """Share the requests out over one process per core; a sample does not depend on where it is drawn."""
-        count = min(torch.get_num_threads(), len(requests))
-        parts = map_forked(self.generate, [requests[i::count] for i in range(count)], _FORKED_SECONDS)
-        return [parts[i % count][i // count] for i in range(len(requests))]
-
-    @torch.no_grad()
     def stream(
         self, requests: Sequence[Request], on_token: OnToken | None = None
     ) -> Iterator[tuple[int, int, Completion]]:
         """As `generate`, yielding (request, sample, completion) as each finishes."""
+        for request in requests:
+            self.check(request)
         if not requests:
             return
-        self._check(requests)
-        sampling = requests[0].sampling
-        length = max(len(request.prompt) + request.sampling.max_tokens for request in requests)
-        num_samples = sum(request.num_samples for request in requests)
-        slots = Slots(
-            self.model,
-            min(self.num_slots, num_samples),
-            length,
-            max(request.sampling.max_tokens for request in requests),
-            self.dtype,
-            self.stop_ids,
+        self._make_ready(requests)
+        answers = [answer for index, request in enumerate(requests) for answer in self.submit(request, index)]
+        try:
+            while not self.is_idle:
+                for answer, completion in self.step(on_token):
+                    yield answer.index, answer.sample, completion
+        finally:
+            if not self.is_idle:
+                for answer in answers:
+                    self.cancel(answer)
+
+    def submit(self, request: Request, index: int = 0) -> list[Answer]:
+        """Let a request's samples wait for their turn; `index` is how `on_token` will call it.
+
+        Raises InputError as `check` does.
+        """
+        self.check(request)
+        if self._parts is None or not self._has_room_for(request):
+            self._make_ready([request])
+        answers = [self._begun(index, number, request) for number in range(request.num_drawn)]
+        for answer in answers:
+            answer.leader = answers[0] if answer is not answers[0] else None
+            self.scheduler.add(answer)
+        return answers
+
+    def _begun(self, index: int, number: int, request: Request) -> Answer:
+        """One of a request's samples, before it waits."""
+        answer = Answer(index, number, request, request.prompt, row=self.maker.start(request))
+        if not request.sampling.is_simple:
+            answer.ending = Ending(request.sampling, self.stop_ids, self.maker.tokenizer)
+        return answer
+
+    @torch.no_grad()
+    def step(self, on_token: OnToken | None = None) -> list[tuple[Answer, Completion]]:
+        """Compute some tokens of whoever is in turn; returns the completions that are finished by it."""
+        self.scheduler.seat()
+        slots, runner = self.slots, self.runner
+        reading = any(not slots.active[slot] for slot in slots.taken)
+        plain = bool(np.all(slots.is_plain[slots.active > 0]))
+        before = slots.num_sampled.copy() if on_token is not None else None
+        if isinstance(runner, FusedRunner) and plain and not reading:
+            self._decode(runner, 1 if on_token is not None else _MOST_AT_ONCE)
+        else:
+            self._advance()
+        if on_token is not None and before is not None:
+            self._tell(on_token, before)
+        return [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+
+    def cancel(self, answer: Answer) -> Completion | None:
+        """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
+        if answer in self.slots.sequences:
+            self.scheduler.release(self.slots.sequences.index(answer))
+        elif answer in self.scheduler.waiting():
+            self.scheduler.drop(answer)
+        else:
+            return None
+        return self._completion(answer, "cancelled")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits or is being answered."""
+        return self._parts is None or not (self.slots.taken or self.scheduler.num_waiting)
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest prompt and answer together that the cache can hold."""
+        return self._most_blocks() * BLOCK_TOKENS
+
+    @property
+    def runner(self) -> FusedRunner | PlainRunner:
+        """What computes."""
+        return self._ready[0]
+
+    @property
+    def slots(self) -> Slots:
+        """Who is being answered."""
+        return self._ready[1]
+
+    @property
+    def pool(self) -> BlockPool:
+        """The cache's blocks."""
+        return self._ready[2]
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Who comes next."""
+        return self._ready[3]
+
+    @property
+    def _ready(self) -> tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler]:
+        assert self._parts is not None, "submit or stream makes it ready"
+        return self._parts
+
+    def check(self, request: Request) -> None:
+        """InputError where a request can't be answered, whatever else there is to do."""
+        limit, wanted = (
+            self.model.config.max_position_embeddings,
+            len(request.prompt) + request.sampling.max_tokens,
         )
-        waiting = deque((r, s) for r, request in enumerate(requests) for s in range(request.num_samples))
-        prompts = _Prompts(self.model, requests, self.dtype)
-        while waiting or any(occupant is not None for occupant in slots.occupants):
-            self._fill(slots, waiting, requests, prompts)
-            for slot in self._advance(slots, sampling, on_token):
-                occupant, completion = slots.release(slot, self.weights_version)
-                yield occupant.request, occupant.sample, completion
-            self._shrink(slots, bool(waiting))
-
-    def _advance(self, slots: Slots, sampling: Sampling, on_token: OnToken | None) -> list[int]:
-        """A token for every slot, or several where nobody asks for each; returns the slots that are finished."""
-        is_plain = sampling.temperature > 0 and sampling.top_p == 1
-        if self.fused is not None and on_token is None and is_plain:
-            return slots.decode_on(self.fused, sampling.temperature)
-        logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
-        drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
-        if on_token is not None:
-            for occupant, token in zip(slots.occupants, drawn.tokens.tolist(), strict=True):
-                if occupant is not None:
-                    on_token(occupant.request, occupant.sample, token)
-        return slots.record(drawn)
-
-    def _fill(
-        self, slots: Slots, waiting: deque[tuple[int, int]], requests: Sequence[Request], prompts: "_Prompts"
-    ) -> None:
-        """Seat waiting samples, a request's samples together as far as there is room."""
-        if not waiting:
-            return
-        free = deque(slots.free)
-        while waiting and free:
-            index = waiting[0][0]
-            request = requests[index]
-            seats, occupants = [], []
-            while waiting and free and waiting[0][0] == index:
-                seats.append(free.popleft())
-                occupants.append(Occupant(*waiting.popleft()))
-            budget = request.sampling.max_tokens
-            drawn = torch.stack(
-                [torch.from_numpy(uniforms(request.key, occupant.sample, budget)) for occupant in occupants]
+        if not request.prompt:
+            raise InputError("a prompt must hold at least one token")
+        self.maker.check(request)
+        if wanted > limit:
+            raise InputError(
+                f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
+                f"exceed the model's context of {limit} tokens"
             )
-            tokens, entries = prompts.read(index)
-            slots.admit(seats, occupants, tokens, entries, drawn.to(tokens.device))
+        if self._blocks_for(request) > self._most_blocks():
+            raise InputError(
+                f"a request of {wanted} tokens needs more cache than there is room for: {_CACHE_BYTES / 2**30:.0f} GiB"
+            )
 
-    def _shrink(self, slots: Slots, has_waiting: bool) -> None:
-        """Drop empty slots once nothing waits and many are empty."""
-        occupied = sum(occupant is not None for occupant in slots.occupants)
-        if not has_waiting and 0 < occupied < _SHRINK_AT * slots.size:
-            slots.keep_occupied()
+    def _decode(self, runner: FusedRunner, most: int) -> None:
+        """Many tokens for everyone, in one call."""
+        most = self.scheduler.make_room(most)
+        active = int(self.slots.active.sum())
+        enough = max(active // 32, 1) if self.scheduler.num_waiting else active
+        stops = np.array(sorted(self.stop_ids), np.int64)
+        if active:
+            runner.decode(self.slots.for_kernel(), stops, most, enough)
 
-    def _check(self, requests: Sequence[Request]) -> None:
-        limit = self.model.config.max_position_embeddings
-        first = requests[0].sampling
-        for request in requests:
-            wanted = len(request.prompt) + request.sampling.max_tokens
-            if not request.prompt:
-                raise InputError("a prompt must hold at least one token")
-            if wanted > limit:
-                raise InputError(
-                    f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
-                    f"exceed the model's context of {limit} tokens"
-                )
-            if (request.sampling.temperature, request.sampling.top_p) != (first.temperature, first.top_p):
-                raise InputError("requests of one batch must share temperature and top_p")
+    def _advance(self) -> None:
+        """One step for everyone: those that are being read, and a token for each that is being answered."""
+        self.scheduler.make_room(1)
+        batch, asked = self.scheduler.batch()
+        if not len(batch.tokens):
+            return
+        scores = self.runner.step(batch)
+        self.scheduler.computed(batch)
+        if not len(asked):
+            return
+        numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
+        rows = [row for slot in asked.tolist() if (row := self._answer(slot).row) is not None]
+        # in whatever the model's kernels compute, theirs draws as it does when it decodes on
+        dtype = torch.bfloat16 if isinstance(self.runner, FusedRunner) else self.dtype
+        drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
+        tokens = drawn.tokens.cpu().numpy()
+        self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
+        for slot, token, row in zip(asked.tolist(), tokens.tolist(), rows, strict=True):
+            if self._note(slot, token) or row.error is not None:
+                self.slots.active[slot] = 0
 
+    def _note(self, slot: int, token: int) -> bool:
+        """Tell a sequence of a new token; whether that ends it."""
+        answer = self._answer(slot)
+        if answer.row is not None and not self.slots.is_plain[slot]:
+            answer.row.note(token)
+        if answer.ending is None:
+            return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
+        answer.text.append(answer.ending.feed(token))
+        return answer.ending.finish_reason is not None
 
-class _Prompts:
-    """Reads prompts in batches, each once, and keeps its cache entries until all its samples are seated."""
+    def _answer(self, slot: int) -> Answer:
+        answer = self.slots.sequences[slot]
+        assert answer is not None
+        return answer
 
-    def __init__(self, model: Decoder, requests: Sequence[Request], dtype: torch.dtype) -> None:
-        self.model, self.requests, self.dtype = model, requests, dtype
-        self.ready: dict[int, tuple[Tensor, list[Cache]]] = {}
+    def _is_over(self, slot: int) -> bool:
+        """Whether a slot's sequence has ended; one that is still being read isn't active either."""
+        answer = self._answer(slot)
+        return (
+            not self.slots.active[slot]
+            and answer.is_read
+            and self.slots.num_sampled[slot] > len(answer.sampled)
+        )
 
-    def read(self, index: int) -> tuple[Tensor, list[Cache]]:
-        """A request's prompt tokens [T] and its cache entries, [T − 1 or more, size] per tensor."""
-        if index not in self.ready:
-            self.ready = {}
-            self._read_batch(range(index, min(index + _PREFILL_ROWS, len(self.requests))))
-        return self.ready[index]
+    def _tell(self, on_token: OnToken, before: np.ndarray) -> None:
+        for slot in self.slots.taken:
+            sequence = self.slots.sequences[slot]
+            assert sequence is not None
+            for place in range(before[slot], self.slots.num_sampled[slot]):
+                on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
 
-    def _read_batch(self, indices: range) -> None:
-        device = self.model.embedding.weight.device
-        prompts = [torch.tensor(self.requests[i].prompt, dtype=torch.long) for i in indices]
-        padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(device)
-        padded = F.pad(padded, (0, -padded.shape[1] % _PREFILL_MULTIPLE))
-        caches = self.model.prefill(padded, self.dtype)
-        for row, index in enumerate(indices):
-            entries = [tuple(tensor[row] for tensor in cache) for cache in caches]
-            self.ready[index] = prompts[row].to(device), entries
+    def _finish(self, slot: int) -> tuple[Answer, Completion]:
+        answer = self.scheduler.release(slot)
+        if answer.row is not None and answer.row.error is not None:
+            return answer, self._completion(answer, "error")
+        if answer.ending is not None:
+            return answer, self._completion(answer, answer.ending.finish_reason or "length")
+        return answer, self._completion(answer, "stop" if answer.sampled[-1] in self.stop_ids else "length")
+
+    def _completion(self, answer: Answer, reason: FinishReason) -> Completion:
+        entropy = float(np.mean(answer.entropies)) if answer.entropies else 0.0
+        completion = Completion(
+            list(answer.sampled), list(answer.log_probs), reason, entropy, self.weights_version
+        )
+        if answer.row is not None:
+            completion.forced = frozenset(answer.row.forced_at)
+            completion.error = str(answer.row.error) if answer.row.error else None
+        if answer.ending is not None:
+            completion.stopped_by = answer.ending.stopped_by
+            completion.text = "".join(answer.text) if self.maker.tokenizer is not None else None
+        return completion
+
+    def _blocks_for(self, request: Request) -> int:
+        return (len(request.prompt) + request.sampling.max_tokens - 2) // BLOCK_TOKENS + 1
+
+    def _most_blocks(self) -> int:
+        sizes = (self._cache_size(index) for index in range(self.model.config.num_layers))
+        return max(_CACHE_BYTES // (BLOCK_TOKENS * sum(sizes) * self.dtype.itemsize), 1)
+
+    def _cache_size(self, index: int) -> int:
+        layer = self.model.layers[index]
+        assert isinstance(layer, Layer)
+        # the kernels keep latents in two orders, for scores and for values
+        return sum(layer.attention.cache_sizes) * (2 if self.model.config.is_latent else 1)
+
+    def _has_room_for(self, request: Request) -> bool:
+        return (
+            request.sampling.max_tokens <= self.slots.room
+            and self._blocks_for(request) <= self.slots.tables.shape[1]
+        )
+
+    def _make_ready(self, requests: Sequence[Request]) -> None:
+        """Room in the cache and in the slots for these requests, as many as may be answered at once."""
+        blocks = sorted(
+            (self._blocks_for(request) for request in requests for _ in range(request.num_drawn)),
+            reverse=True,
+        )
+        num_blocks = min(sum(blocks[: self.num_slots]), self._most_blocks())
+        room = max(request.sampling.max_tokens for request in requests)
+        if self._parts is None:
+            runner, pool = self._new_runner(num_blocks), BlockPool(num_blocks)
+            slots = Slots(self.num_slots, room, blocks[0])
+            self._parts = runner, slots, pool, Scheduler(pool, slots, runner, self.step_tokens)
+            return
+        if num_blocks > self.pool.num_blocks:
+            self.runner.grow(num_blocks)
+            self.pool.grow(num_blocks)
+        self.slots.grow(room, blocks[0])
+
+    def _new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+        if self.why_plain is None:
+            return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks)
+        return PlainRunner(self.model, self.dtype, num_blocks)

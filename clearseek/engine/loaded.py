@@ -164,7 +164,9 @@ class Model:
         """An engine over the weights as they are; made again when one has changed."""
         versions = [tensor._version for tensor in self.decoder.state_dict().values()]
         if self._engine is None or self._engine[0] != versions:
-            engine = Engine(self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False)
+            engine = Engine(
+                self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False, tokenizer=self.tokenizer
+            )
             self._engine = versions, engine
         return self._engine[1]
 

@@ -86,6 +86,12 @@ class Row:
         return self._is_plain and not self.forced
 
     @property
+    def takes_likeliest(self) -> bool:
+        """Whether its next token is the one that the model finds likeliest, whatever is cut off."""
+        is_changed = self.seen is not None or self._grammar is not None or self.sampling.logit_bias
+        return not (self.sampling.temperature or is_changed or self.forced)
+
+    @property
     def error(self) -> InputError | None:
         """What went wrong with its constraint; the engine then ends this sample, and no other."""
         return None if self._grammar is None else self._grammar.error

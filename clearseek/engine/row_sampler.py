@@ -59,7 +59,7 @@ def draw(rows: Sequence[Row], logits: Tensor, uniforms: Tensor, dtype: torch.dty
     The numbers are multiples of 2^-24, as `streams.uniforms` gives them. Neither rows nor logits are changed: the
     caller notes the tokens that it takes (`Row.note`).
     """
-    parts = list(_parts(rows, logits.shape[-1]))
+    parts = list(_parts(rows, logits.shape[-1], fits(dtype, logits)))
     if len(parts) == 1:
         return _draw_part(parts[0][0], rows, logits, uniforms, dtype)
     drawn = Drawn.empty(len(rows), logits.device)
@@ -80,11 +80,15 @@ def distribution(rows: Sequence[Row], logits: Tensor) -> Tensor:
     return spread
 
 
-def _parts(rows: Sequence[Row], size: int) -> Iterator[tuple[float | None, list[int]]]:
-    """Places of rows that are drawn together: plain ones of a temperature, and all others (None)."""
+def _parts(rows: Sequence[Row], size: int, is_fused: bool) -> Iterator[tuple[float | None, list[int]]]:
+    """Places of rows that are drawn together: plain ones of a temperature, and all others (None).
+
+    Rows of temperature 0 are plain where the kernel takes the likeliest token, as it does in decoding on.
+    """
     groups: dict[float | None, list[int]] = {}
     for place, row in enumerate(rows):
-        groups.setdefault(row.sampling.temperature if row.is_plain else None, []).append(place)
+        is_plain = row.is_plain or (is_fused and row.takes_likeliest)
+        groups.setdefault(row.sampling.temperature if is_plain else None, []).append(place)
     most = max(1, _SCORES_AT_ONCE // size)
     for key, places in groups.items():
         for start in range(0, len(places), most):
@@ -103,8 +107,8 @@ def _draw_part(
         probs = every.softmax(-1)
         tokens = fixed_point.draw(fixed_point.weights_of(probs), uniforms)
         log_probs, entropies = _at(every, tokens), fixed_point.entropies(probs, every)
-    whole = torch.ones_like(log_probs)
-    return Drawn(tokens, log_probs, log_probs, whole, entropies, torch.zeros_like(tokens, dtype=torch.bool))
+    whole, processed = torch.ones_like(log_probs), log_probs if temperature else torch.zeros_like(log_probs)
+    return Drawn(tokens, log_probs, processed, whole, entropies, torch.zeros_like(tokens, dtype=torch.bool))
 
 
 def _draw_changed(rows: Sequence[Row], logits: Tensor, uniforms: Tensor) -> Drawn:

@@ -1,7 +1,4 @@
-"""One conversation partner: a model directory opened for talking, whose answers arrive token by token.
-
-Apart from `engine`, which samples many at once: here one answer grows until it ends, and its cache with it.
-"""
+"""One conversation partner: a model directory opened for talking, whose answers arrive token by token."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,21 +6,16 @@ from pathlib import Path
 import torch
 
 from clearseek.config.errors import InputError
-from clearseek.engine.engine import inference_copy, next_logits
-from clearseek.engine.request import FinishReason, Sampling
-from clearseek.engine.sampler import sample
-from clearseek.engine.slots import Occupant, Slots
-from clearseek.engine.streams import stream_key, uniforms
-from clearseek.model.attention import Cache
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import FinishReason, Request, Sampling
+from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
-from clearseek.model.kernels.decode import FusedDecoder
 from clearseek.model.source import load_source, resolve_source, tokenizer_directory
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.thoughts import Kind, ThoughtParser
 from clearseek.text.tokenizer import Tokenizer
 
-_FIRST_ROOM = 256  # tokens that the cache has room for at first; it doubles when they are used up
 _TOP_P = 0.95
 
 
@@ -38,16 +30,15 @@ def open_session(model: str, device: str = "auto") -> "Session":
         tokenizer = Tokenizer.load(files)
     decoder = load_source(directory, device=choice.device)
     tokenizer.require_room(decoder.config.vocab_size, directory)
-    return Session(inference_copy(decoder, choice.dtype), tokenizer, choice.dtype)
+    return Session(decoder, tokenizer, choice.dtype)
 
 
 class Session:
     """A loaded model and its tokenizer. `completion_tokens` and `finish_reason` tell of the last answer."""
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
-        """`model` is an inference copy for `dtype`."""
-        self.model, self.tokenizer, self.dtype = model, tokenizer, dtype
-        self.fused = FusedDecoder.of(model, dtype)
+        self.model, self.tokenizer = model, tokenizer
+        self.engine = Engine(model, tokenizer.stop_ids, dtype, num_slots=1, tokenizer=tokenizer)
         self.completion_tokens = 0
         self.finish_reason: FinishReason = "stop"
 
@@ -72,7 +63,9 @@ class Session:
                 f"{self.model.config.max_position_embeddings} tokens; shorten it or start a new one"
             )
         opened = self.tokenizer.chat.render(messages, thinking=thinking).rstrip().endswith("<think>")
-        sampling = Sampling(temperature, _TOP_P, min(room, max_tokens or room))
+        sampling = Sampling(
+            temperature, _TOP_P, min(room, max_tokens or room, self.engine.most_tokens - len(prompt))
+        )
         return self._pieces(prompt, stream_key("session", seed), sampling, ThoughtParser(opened))
 
     def _pieces(
@@ -91,33 +84,17 @@ class Session:
         yield from parser.close()
         self.finish_reason = reason
 
-    @torch.no_grad()
     def tokens(self, prompt: Sequence[int], key: int, sampling: Sampling) -> Iterator[int]:
-        """Sample up to `max_tokens` tokens after `prompt`, from the stream that `key` addresses."""
-        device = self.model.embedding.weight.device
-        known = list(prompt)
-        entries = self._read(torch.tensor(known, device=device))
-        drawn = torch.from_numpy(uniforms(key, 0, sampling.max_tokens)).to(device)
-        while len(drawn):
-            room = min(len(drawn), max(_FIRST_ROOM, len(known)))
-            slots = Slots(self.model, 1, len(known) + room, room, self.dtype, self.tokenizer.stop_ids)
-            slots.admit(
-                [0], [Occupant(0, 0)], torch.tensor(known, device=device), entries, drawn[:room].unsqueeze(0)
-            )
-            for _ in range(room):
-                known.append(self._next(slots, sampling))
-                yield known[-1]
-            entries = [tuple(tensor[0] for tensor in cache) for cache in slots.caches]
-            drawn = drawn[room:]
+        """Sample up to `max_tokens` tokens after `prompt`, from the stream that `key` addresses.
 
-    def _read(self, prompt: torch.Tensor) -> list[Cache]:
-        """The prompt's cache entries, [T, size] per tensor and layer."""
-        caches = self.model.prefill(prompt.unsqueeze(0), self.dtype)
-        return [tuple(tensor[0] for tensor in cache) for cache in caches]
-
-    def _next(self, slots: Slots, sampling: Sampling) -> int:
-        """One decoding step of the only slot."""
-        logits, numbers = next_logits(self.model, self.fused, slots), slots.next_uniforms()
-        drawn = sample(logits, numbers, sampling.temperature, sampling.top_p, self.dtype)
-        slots.record(drawn)
-        return int(drawn.tokens[0])
+        What an earlier conversation began with the same tokens is not read again.
+        """
+        said: list[int] = []
+        (answer,) = self.engine.submit(Request(tuple(prompt), key, 1, sampling))
+        try:
+            while not self.engine.is_idle:
+                self.engine.step(lambda request, sample, token: said.append(token))
+                yield from said
+                said.clear()
+        finally:
+            self.engine.cancel(answer)

@@ -1,152 +1,123 @@
-"""The state of a batch being decoded: a number of slots, each with a cache row and its sample's stream.
+"""The sequences being decoded: a row of arrays for each slot. Python sees one only when it enters or leaves.
 
-Everything per token is a tensor over slots; Python sees a slot only when a sample enters or leaves it.
+The arrays are numpy's: kernels read them by address, and single numbers are cheap to get at.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import numpy as np
 
-import torch
-from torch import Tensor
+from clearseek.engine.blocks import BLOCK_TOKENS
+from clearseek.engine.sequence import Sequence
+from clearseek.engine.streams import uniforms
 
-from clearseek.engine.request import Completion, FinishReason
-from clearseek.engine.sampler import Sampled
-from clearseek.model.attention import Cache
-from clearseek.model.decoder import Decoder, Layer
-from clearseek.model.kernels.decode import FusedDecoder
-
-_MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
-
-
-@dataclass(frozen=True)
-class Occupant:
-    """Which sample of which request sits in a slot."""
-
-    request: int
-    sample: int
+_PER_TOKEN = "uniforms", "tokens", "log_probs", "entropies"
 
 
 class Slots:
-    """`size` rows of cache for up to `length` positions, and what each row has sampled so far.
+    """`size` slots for completions of up to `room` tokens and contexts of up to `num_blocks` blocks."""
 
-    An empty slot decodes on at position 0 and what it draws is ignored: shapes stay the same.
-    """
-
-    PER_SLOT = (
-        "last_token", "position", "num_sampled", "budget", "active",
-        "tokens", "log_probs", "entropies", "uniforms",
+    # the order in which kernels read them: `Slots` in step.cpp
+    FOR_KERNEL = (
+        "last_token", "position", "num_sampled", "budget", "active", "tables", "inverse", "uniforms", "tokens",
+        "log_probs", "entropies",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        model: Decoder,
-        size: int,
-        length: int,
-        max_tokens: int,
-        dtype: torch.dtype,
-        stop_ids: Collection[int],
-    ) -> None:
-        """A token of `stop_ids` ends the sample in its slot."""
-        device = model.embedding.weight.device
-        self.stop_ids = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
-        self.caches: list[Cache] = []
-        for layer in model.layers:
-            assert isinstance(layer, Layer)
-            sizes = layer.attention.cache_sizes
-            self.caches.append(tuple(torch.zeros(size, length, n, dtype=dtype, device=device) for n in sizes))
-        self.occupants: list[Occupant | None] = [None] * size
-        self.last_token = torch.zeros(size, dtype=torch.long, device=device)
-        self.position = torch.zeros(size, dtype=torch.long, device=device)  # where `last_token` goes
-        self.num_sampled = torch.zeros(size, dtype=torch.long, device=device)
-        self.budget = torch.ones(size, dtype=torch.long, device=device)
-        self.active = torch.zeros(size, dtype=torch.bool, device=device)
-        self.tokens = torch.zeros(size, max_tokens, dtype=torch.long, device=device)
-        self.log_probs = torch.zeros(size, max_tokens, device=device)
-        self.entropies = torch.zeros(size, max_tokens, device=device)
-        self.uniforms = torch.zeros(size, max_tokens, device=device)
+    def __init__(self, size: int, room: int, num_blocks: int) -> None:
+        self.sequences: list[Sequence | None] = [None] * size
+        self.last_token = np.zeros(size, np.int64)
+        self.position = np.zeros(size, np.int64)  # where `last_token` goes
+        self.num_sampled = np.zeros(size, np.int64)
+        self.budget = np.ones(size, np.int64)
+        self.active = np.zeros(size, np.uint8)  # whether its prompt is read and it has not ended
+        self.num_blocks = np.zeros(size, np.int64)  # that it holds
+        self.seated = np.zeros(size, np.int64)  # the how-manieth to be seated
+        self.tables = np.zeros((size, num_blocks), np.int32)
+        self.inverse = np.ones(size, np.float32)  # 1 / temperature; 0: the likeliest
+        self.is_plain = np.ones(size, np.bool_)  # see `Sampling.is_simple`
+        self.uniforms = np.zeros((size, room), np.float32)
+        self.tokens = np.zeros((size, room), np.int64)
+        self.log_probs = np.zeros((size, room), np.float32)
+        self.entropies = np.zeros((size, room), np.float32)
 
     @property
-    def size(self) -> int:
-        """Number of slots."""
-        return len(self.occupants)
+    def room(self) -> int:
+        """Tokens that a slot can take."""
+        return self.tokens.shape[1]
+
+    def grow(self, room: int, num_blocks: int) -> None:
+        """Make longer completions and contexts fit; shorter ones do anyway."""
+        for name, width in ("tables", num_blocks), *((name, room) for name in _PER_TOKEN):
+            array = getattr(self, name)
+            if width > array.shape[1]:
+                setattr(self, name, np.pad(array, ((0, 0), (0, width - array.shape[1]))))
 
     @property
     def free(self) -> list[int]:
-        """Indices of the empty slots."""
-        return [slot for slot, occupant in enumerate(self.occupants) if occupant is None]
+        """The empty slots."""
+        return [slot for slot, sequence in enumerate(self.sequences) if sequence is None]
 
-    def admit(
-        self,
-        slots: list[int],
-        occupants: list[Occupant],
-        prompt: Tensor,
-        entries: list[Cache],
-        uniforms: Tensor,
-    ) -> None:
-        """Put samples of one prompt [T] into empty slots; the last prompt token is fed at the next step.
+    @property
+    def taken(self) -> list[int]:
+        """The others, in the order of their slots."""
+        return [slot for slot, sequence in enumerate(self.sequences) if sequence is not None]
 
-        `entries` hold the prompt's cache, [≥ T − 1, size] each; `uniforms` [len(slots), max_tokens].
-        """
-        known, budget = prompt.shape[0] - 1, uniforms.shape[1]
-        for kept, new in zip(self.caches, entries, strict=True):
-            for tensor, entry in zip(kept, new, strict=True):
-                tensor[slots, :known] = entry[:known]
-        for slot, occupant in zip(slots, occupants, strict=True):
-            self.occupants[slot] = occupant
-        self.last_token[slots] = prompt[-1]
-        self.position[slots], self.budget[slots], self.active[slots] = known, budget, True
-        self.uniforms[slots, :budget] = uniforms
+    def for_kernel(self) -> list[np.ndarray]:
+        """Its arrays as `FusedRunner.decode` wants them."""
+        return [getattr(self, name) for name in self.FOR_KERNEL]
 
-    def next_uniforms(self) -> Tensor:
-        """The number that each slot's next token is drawn with, [size]."""
-        return self.uniforms.gather(1, self.num_sampled.unsqueeze(1)).squeeze(1)
-
-    def record(self, sampled: Sampled) -> list[int]:
-        """Note one token per slot; returns the slots that are finished and must be released now."""
-        where = self.num_sampled.unsqueeze(1)
-        self.tokens.scatter_(1, where, sampled.tokens.unsqueeze(1))
-        self.log_probs.scatter_(1, where, sampled.log_probs.unsqueeze(1))
-        self.entropies.scatter_(1, where, sampled.entropies.unsqueeze(1))
-        self.num_sampled += self.active
-        self.position += self.active
-        self.last_token = sampled.tokens
-        return self.finished()
-
-    def decode_on(self, fused: FusedDecoder, temperature: float) -> list[int]:
-        """What `next_uniforms`, a draw and `record` do, for as many tokens as pass until a slot is finished."""
-        tensors = [getattr(self, name) for name in self.PER_SLOT]
-        fused.decode_on(tensors, self.caches, temperature, self.stop_ids, _MOST_AT_ONCE)
-        return self.finished()
-
-    def finished(self) -> list[int]:
-        """The slots whose last token was an end, or the last of their budget."""
-        ended = (self.last_token.unsqueeze(1) == self.stop_ids).any(1)
-        done = self.active & (ended | (self.num_sampled >= self.budget))
-        return done.nonzero().flatten().tolist()
-
-    def release(self, slot: int, version: int) -> tuple[Occupant, Completion]:
-        """Empty a finished slot and hand out its completion."""
-        occupant = self.occupants[slot]
-        assert occupant is not None
-        count = int(self.num_sampled[slot])
-        tokens = self.tokens[slot, :count].tolist()
-        reason: FinishReason = "stop" if tokens[-1] in self.stop_ids.tolist() else "length"
-        completion = Completion(
-            tokens,
-            self.log_probs[slot, :count].tolist(),
-            reason,
-            float(self.entropies[slot, :count].mean()),
-            version,
+    def seat(self, slot: int, sequence: Sequence) -> None:
+        """Put a sequence into an empty slot; it goes on where it was paused."""
+        sampling, known = sequence.request.sampling, len(sequence.sampled)
+        self.seated[slot] = self.seated.max() + 1
+        self.sequences[slot] = sequence
+        self.last_token[slot] = sequence.tokens[-1]
+        self.position[slot], self.num_sampled[slot] = len(sequence.tokens) - 1, known
+        self.budget[slot], self.active[slot] = sampling.max_tokens, sequence.is_read
+        self.inverse[slot] = 1 / sampling.temperature if sampling.temperature else 0
+        self.is_plain[slot] = sampling.is_simple
+        self.uniforms[slot, : sampling.max_tokens] = uniforms(
+            sequence.request.key, sequence.sample, sampling.max_tokens
         )
-        self.occupants[slot] = None
-        self.active[slot], self.num_sampled[slot], self.position[slot] = False, 0, 0
-        return occupant, completion
+        for array, values in self._results(sequence):
+            array[slot, :known] = values
+        self.num_blocks[slot] = 0
+        self.extend_table(slot)
 
-    def keep_occupied(self) -> None:
-        """Drop the empty slots, so that the tail of a batch does not pay for them."""
-        kept = [slot for slot, occupant in enumerate(self.occupants) if occupant is not None]
-        index = torch.tensor(kept, device=self.active.device)
-        self.occupants = [self.occupants[slot] for slot in kept]
-        self.caches = [tuple(tensor[index] for tensor in cache) for cache in self.caches]
-        for name in self.PER_SLOT:
-            setattr(self, name, getattr(self, name)[index])
+    def extend_table(self, slot: int) -> None:
+        """Note the blocks that a slot's sequence holds by now."""
+        sequence = self.sequences[slot]
+        assert sequence is not None
+        self.tables[slot, : len(sequence.blocks)] = sequence.blocks
+        self.num_blocks[slot] = len(sequence.blocks)
+
+    def record(
+        self, slots: np.ndarray, tokens: np.ndarray, log_probs: np.ndarray, entropies: np.ndarray
+    ) -> None:
+        """Note a token for each of `slots`."""
+        where = slots, self.num_sampled[slots]
+        self.tokens[where], self.log_probs[where], self.entropies[where] = tokens, log_probs, entropies
+        self.last_token[slots] = tokens
+        self.num_sampled[slots] += 1
+        self.position[slots] += 1
+
+    def short_of_blocks(self, ahead: int) -> list[int]:
+        """Active slots that hold too few blocks for their next `ahead` tokens."""
+        left = self.budget - self.num_sampled
+        needed = (self.position + np.minimum(ahead, left) - 1) // BLOCK_TOKENS + 1
+        return np.flatnonzero((needed > self.num_blocks) & (self.active > 0)).tolist()
+
+    def leave(self, slot: int) -> Sequence:
+        """Empty a slot; its sequence keeps what was sampled."""
+        sequence = self.sequences[slot]
+        assert sequence is not None
+        count = self.num_sampled[slot]
+        for array, values in self._results(sequence):
+            values[:] = array[slot, :count].tolist()
+        self.sequences[slot], self.active[slot] = None, 0
+        return sequence
+
+    def _results(self, sequence: Sequence) -> tuple[tuple[np.ndarray, list], ...]:
+        return (
+            (self.tokens, sequence.sampled),
+            (self.log_probs, sequence.log_probs),
+            (self.entropies, sequence.entropies),
+        )

@@ -141,10 +141,10 @@ def attend(
 
 
 def write(cache: Cache, entries: tuple[Tensor, ...], where: Tensor) -> None:
-    """Put one new entry [B, 1, size] per row into each cache tensor [B, S, size] at position `where` [B], in place."""
-    rows = torch.arange(where.shape[0], device=where.device)
+    """Put new entries [B, T, size] into each cache tensor [B, S, size] at positions `where` [B, T], in place."""
+    rows = torch.arange(where.shape[0], device=where.device)[:, None]
     for kept, entry in zip(cache, entries, strict=True):
-        kept[rows, where] = entry[:, 0]
+        kept[rows, where] = entry
 
 
 class GroupedQueryAttention(nn.Module):
@@ -203,12 +203,12 @@ class GroupedQueryAttention(nn.Module):
         return parts
 
     def decode(self, x: Tensor, turn: Turn, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
-        """One new token per row, [B, 1, hidden]: its key and value join the cache at `where` [B], then it attends."""
+        """New tokens [B, T, hidden]: their keys and values join the cache at `where` [B, T], then they attend."""
         query, key, value = self.project(x, turn)
         write(cache, (key, value), where)
         if self.window is not None:
             order = torch.arange(visible.shape[-1], device=visible.device)
-            visible = visible & (order > where[:, None] - self.window)[:, None, None]
+            visible = visible & (order > where[..., None] - self.window)[:, None]
         return self.mix(query, cache, visible)
 
     def mix(self, query: Tensor, cache: Cache, visible: Tensor) -> Tensor:
@@ -307,7 +307,7 @@ class LatentAttention(nn.Module):
         return torch.cat(parts[:2], dim=-1), *parts[2:]
 
     def decode(self, x: Tensor, turn: Turn, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
-        """One new token per row, [B, 1, hidden], in the absorbed form; its latent joins the cache at `where` [B]."""
+        """New tokens [B, T, hidden] in the absorbed form; their latents join the cache at `where` [B, T]."""
         query_latent = self.query_latent(x)
         query, *parts = self.read(x, query_latent, turn)
         write(cache, self.cache_of(tuple(parts)), where)
@@ -315,13 +315,15 @@ class LatentAttention(nn.Module):
             visible = self.indexer(x, query_latent, turn, cache[1], visible)
         kept = cache[0]
         key_up, value_up = self.absorbed_weights(x.dtype)
-        nope, rope = query.squeeze(1).split((self.nope_size, self.rope_size), dim=-1)
-        in_latent = torch.bmm(nope.transpose(0, 1), key_up).transpose(0, 1)
-        query = torch.cat((in_latent, rope), dim=-1)  # [B, H, R + P]
-        keys = kept.unsqueeze(1)
-        mixed = attend(query.unsqueeze(1), keys, keys[..., : self.rank], visible, self.scale).squeeze(1)
-        values = torch.bmm(mixed.transpose(0, 1), value_up.transpose(1, 2))
-        return self.out(values.transpose(0, 1).flatten(1).unsqueeze(1))
+        nope, rope = query.split((self.nope_size, self.rope_size), dim=-1)
+        in_latent = (nope.transpose(1, 2) @ key_up).transpose(1, 2)
+        batch, length = x.shape[:2]
+        query = torch.cat((in_latent, rope), dim=-1).flatten(1, 2)  # [B, T · H, R + P]
+        keys, seen = kept.unsqueeze(1), visible.repeat_interleave(self.num_heads, dim=2)
+        mixed = attend(query.unsqueeze(1), keys, keys[..., : self.rank], seen, self.scale)
+        mixed = mixed.view(batch, length, self.num_heads, self.rank).transpose(1, 2)
+        values = mixed @ value_up.transpose(1, 2)
+        return self.out(values.transpose(1, 2).flatten(2))
 
     def absorbed_weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The two halves of `kv_b` per head: key [H, nope, R] and value [H, value, R]."""

@@ -79,7 +79,7 @@ class Layer(nn.Module):
         return self.attention.cache_of(self.attention.project(normed, turns[self.layer_type])[1:])
 
     def decode(self, x: Tensor, turns: Turns, cache: Cache, where: Tensor, visible: Tensor) -> Tensor:
-        """One new token per row, [B, 1, hidden], computed in the cache's dtype; extends `cache` in place."""
+        """New tokens [B, T, hidden], computed in the cache's dtype; extends `cache` in place."""
         normed = self.attention_norm(x, cache[0].dtype)
         mixed = self.attention.decode(normed, turns[self.layer_type], cache, where, visible)
         return self.feed(x, mixed, None)[0]
@@ -243,15 +243,15 @@ class Decoder(nn.Module):
         return [*caches, last.entries(states, turns, dtype)]
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
-        """Final states [B, hidden] of one new token per row [B] at positions `where` [B]; extends the caches."""
+        """Final states [B, T, hidden] of new tokens [B, T] at positions `where` [B, T]; extends the caches."""
         length = caches[0][0].shape[1]
-        turns = self.turns(length, tokens.device, where[:, None])
-        visible = (torch.arange(length, device=tokens.device) <= where[:, None])[:, None, None]
-        states = self.embed(tokens, dtype).unsqueeze(1)
+        turns = self.turns(length, tokens.device, where)
+        visible = (torch.arange(length, device=tokens.device) <= where[..., None])[:, None]
+        states = self.embed(tokens, dtype)
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             states = layer.decode(states, turns, cache, where, visible)
-        return self.norm(states, dtype).squeeze(1)
+        return self.norm(states, dtype)
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores [..., V] of final states, in fp32."""

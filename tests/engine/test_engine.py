@@ -211,7 +211,6 @@ def test_nothing_asked_is_nothing_done():
     [
         ([Request((), 0)], "at least one token"),
         ([Request((1,) * 60, 0, 1, Sampling(max_tokens=9))], "context of 64 tokens"),
-        ([Request((1,), i, 1, Sampling(0.5 + i, 1.0, 9)) for i in range(2)], "share temperature"),
     ],
 )
 def test_impossible_requests_are_refused_before_anything_runs(requests, message):

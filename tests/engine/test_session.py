@@ -84,16 +84,6 @@ def test_a_session_says_what_the_engine_samples(tmp_path, tokenizer, fp32, famil
     assert session.finish_reason == completion.finish_reason
 
 
-def test_a_cache_that_grows_changes_nothing(tmp_path, tokenizer, fp32, monkeypatch):
-    save(tmp_path, tokenizer)
-    session = open_session(str(tmp_path), "cpu")
-    whole = said(session, max_tokens=100)
-    monkeypatch.setattr("clearseek.engine.session._FIRST_ROOM", 1)
-    prompt = tokenizer.encode_chat(QUESTION)
-    assert len(prompt) < 50, "the cache would not grow"
-    assert said(session, max_tokens=100) == whole
-
-
 def test_the_same_seed_says_the_same_and_another_does_not(tmp_path, tokenizer):
     save(tmp_path, tokenizer, std=0.05)
     session = open_session(str(tmp_path), "cpu")

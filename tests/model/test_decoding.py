@@ -47,7 +47,7 @@ def decoded_logits(model, tokens, prompt_lengths, cache_length):
         )  # a finished row decodes its last token again
         now = tokens.gather(1, where[:, None])[:, 0]
         logits[torch.arange(len(tokens)), where] = model.logits(
-            model.decode(now, where, caches, torch.float32)
+            model.decode(now[:, None], where[:, None], caches, torch.float32)[:, 0]
         )
     return logits
 

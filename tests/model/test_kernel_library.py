@@ -186,7 +186,7 @@ def test_another_processor_or_source_has_a_file_of_its_own(small, monkeypatch):
 def test_importing_builds_and_loads_nothing():
     """Law 9, for everything that uses them."""
     code = (
-        "import clearseek.engine.session, clearseek.train.rl, clearseek.model.kernels.decode\n"
+        "import clearseek.engine.session, clearseek.train.rl\n"
         "from clearseek.model.kernels import library\n"
         "print(library._load.cache_info().currsize)"
     )

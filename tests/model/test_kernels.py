@@ -4,14 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clearseek.engine.engine import inference_copy
 from clearseek.model import attention, layers, log_probs, rotary
-from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import library, products
-from clearseek.model.kernels.decode import FusedDecoder
-from tests.model.kernel_inputs import BF16, assert_same, branched, compare, lane_sized, packed, rms
+from tests.model.kernel_inputs import BF16, branched, compare, lane_sized, packed, rms
 from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
@@ -251,35 +248,3 @@ def test_a_model_computes_the_same_with_and_without(name, has_branches, monkeypa
     for wanted, ours, theirs in zip(exact, fused, without, strict=True):
         error, allowed = ((x - wanted).norm() / wanted.norm() for x in (ours, theirs))
         assert error < 1.5 * allowed + 1e-3
-
-
-@pytest.mark.parametrize(
-    "name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 without query latent", "deepseek_v3 yarn"]
-)
-def test_one_call_decodes_what_the_plain_steps_decode(name):
-    """From prompts of several lengths, token by token, caches and log-probabilities as in fp32 up to bf16."""
-    model = inference_copy(lane_sized(name, num_dense_layers=1 if "deepseek" in name else 0), BF16)
-    exact = lane_sized(name, num_dense_layers=1 if "deepseek" in name else 0)
-    fused = FusedDecoder.of(model, BF16)
-    lengths, tokens = torch.tensor([1, 7, 30]).repeat(20), torch.arange(60 * 40).view(60, 40) % 97
-
-    def caches_of(model, dtype):
-        entries = model.prefill(tokens[:, :30], dtype)
-        return [tuple(F.pad(kept, (0, 0, 0, 10)) for kept in cache) for cache in entries]
-
-    with torch.no_grad():
-        ours, wanted = caches_of(model, BF16), caches_of(exact, torch.float32)
-        for step in range(5):
-            where = lengths + step
-            new = tokens.gather(1, where[:, None]).squeeze(1)
-            mine = fused.logits(fused.decode(new, where, ours)).log_softmax(-1)
-            theirs = exact.logits(exact.decode(new, where, wanted, torch.float32)).log_softmax(-1)
-            assert (mine - theirs).abs().max() < 0.05
-    for cache, right in zip(ours, wanted, strict=True):
-        for kept, expected in zip(cache, right, strict=True):
-            assert_same(kept, expected, 0.03)
-
-
-def test_a_model_of_other_sizes_is_decoded_plainly():
-    assert FusedDecoder.of(Decoder(CONFIGS["qwen3"]), BF16) is None
-    assert FusedDecoder.of(lane_sized("qwen3"), torch.float32) is None

@@ -144,7 +144,7 @@ def test_adapted_weights_reach_every_form_of_a_pass():
         plain = merged(tokens, torch.ones_like(tokens)).states
         assert torch.equal(through.states, plain)
         caches = merged.prefill(tokens, torch.float32)
-        decoded = merged.decode(tokens[:, -1], torch.tensor([8, 8]), caches, torch.float32)
+        decoded = merged.decode(tokens[:, -1:], torch.tensor([[8], [8]]), caches, torch.float32)[:, 0]
     torch.testing.assert_close(decoded, plain[:, -1], rtol=1e-4, atol=1e-4)
 
 

@@ -136,9 +136,9 @@ def greedy(model, tokens):
         for kept, entry in zip(cache, entries, strict=True):
             kept[:, : tokens.shape[1] - 1] = entry[:, :-1]
     while tokens.shape[1] < length:
-        where = torch.tensor([tokens.shape[1] - 1])
-        states = model.decode(tokens[:, -1], where, caches, torch.float32)
-        tokens = torch.cat((tokens, model.logits(states).argmax(-1, keepdim=True)), dim=1)
+        where = torch.tensor([[tokens.shape[1] - 1]])
+        states = model.decode(tokens[:, -1:], where, caches, torch.float32)
+        tokens = torch.cat((tokens, model.logits(states).argmax(-1)), dim=1)
     return tokens
 
 

@@ -72,7 +72,7 @@ def view_of(config: ModelConfig, layout: Layout, tensor: Tensor) -> Tensor:
     if layout == "transposed":
         return tensor.transpose(1, 2)
     if layout in ("gates", "ups"):  # [E, in, out, 2], or of biases [E, out, 2]
-        half = tensor.select(-1, ("gates", "ups").index(layout))
+        half = tensor[..., ("gates", "ups").index(layout)]
         return half.transpose(1, 2) if half.ndim > 2 else half
     keys = config.qk_nope_head_dim or 0
     by_head = tensor.unflatten(0, (config.num_heads, -1))

@@ -293,11 +293,14 @@ def _places(query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor) ->
 
 
 def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B]."""
+    """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B].
+
+    Temperature 0 takes the likeliest, and reports the rest as at 1.
+    """
     scores, uniforms = dense_rows(scores.float()), uniforms.float().contiguous()
     rows, size = scores.shape
     tokens, scratch = scores.new_empty(rows, dtype=torch.int64), scores.new_empty(rows, size)
     log_probs, entropies = scores.new_empty(2, rows).unbind()
-    given = scores, scores.stride(0), uniforms, float(1 / temperature)
+    given = scores, scores.stride(0), uniforms, float(1 / temperature if temperature else 0)
     call("draw", *given, tokens, log_probs, entropies, scratch, rows, size)
     return tokens, log_probs, entropies

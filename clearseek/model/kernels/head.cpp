@@ -76,9 +76,12 @@ void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t*
     }
 }
 
-// From rows `width` apart: the first token whose cumulative probability exceeds uniform · total; its log-probability; the row's entropy
+// From rows `width` apart: the first token whose cumulative probability exceeds uniform · total; its log-probability; the
+// row's entropy. `inverse` 0: the likeliest token, of equal ones the first, and the rest as at temperature 1.
 void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
           float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads) {
+    const bool takes_likeliest = inverse == 0;
+    if (takes_likeliest) inverse = 1;
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n++) {
         const float *row = scores + n * width, top = largest_of(row, size);
@@ -96,7 +99,7 @@ void draw(const float* scores, int64_t width, const float* uniforms, float inver
         }
         const float whole = sum(total), log_sum = std::log(whole);
         double threshold = static_cast<double>(uniforms[n]) * whole, reached = 0;
-        int64_t chosen = -1;
+        int64_t chosen = takes_likeliest ? std::find(row, row + size, top) - row : -1;
         for (int64_t c = 0; c < size && chosen < 0; c += 16) {  // sixteen at once, then one by one
             const __mmask16 some = lanes(size - c);
             const double next = reached + sum(_mm512_maskz_loadu_ps(some, weight + c));

@@ -1,0 +1,116 @@
+"""Weights in the formats that the engine reads them in, laid out for its kernels: see `model/kernels/formats.h`.
+
+Int8 and int4 are whole numbers times a scale for each output and group of inputs, with GGUF's Q8_0 and Q4_0 rounding:
+what is quantised here and what is read from such a file are the same numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clearseek.config.errors import InputError
+from clearseek.model.huge_pages import HugePages
+from clearseek.model.kernels.functions import call
+
+FormatName = Literal["float32", "bfloat16", "int8", "int4"]
+GROUPS = (32, 64, 128)
+PANEL = 64  # outputs side by side, as in formats.h
+_NUMBERS: dict[FormatName, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+_SCALE_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a weight is kept; `group` inputs share a scale in int8 and int4. InputError for another group."""
+
+    name: FormatName
+    group: int = 32
+
+    def __post_init__(self) -> None:
+        if self.name not in _NUMBERS:
+            raise InputError(f"{self.name} is no weight format; there are {', '.join(_NUMBERS)}")
+        if self.group not in GROUPS:
+            raise InputError(
+                f"group {self.group}: weights can be quantised in groups of 32, 64 or 128 inputs"
+            )
+
+    @property
+    def number(self) -> int:
+        """Its number in the kernels."""
+        return _NUMBERS[self.name]
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether numbers are rounded to a few whole ones."""
+        return self.name in ("int8", "int4")
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Memory per number, scales included."""
+        if not self.is_quantised:
+            return 4.0 if self.name == "float32" else 2.0
+        return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
+
+    def num_bytes(self, outputs: int, inputs: int) -> int:
+        """Of a weight [outputs, inputs], filled up to whole panels."""
+        return round(-(-outputs // PANEL) * PANEL * inputs * self.bytes_per_weight)
+
+
+class Quantised(NamedTuple):
+    """Whole numbers [outputs, inputs] from 0 on (uint8) and scales [outputs, inputs / group] in fp16."""
+
+    whole: Tensor
+    scales: Tensor
+
+
+def quantise(weight: Tensor, form: Format) -> Quantised:
+    """Round a weight [outputs, inputs] to int8 or int4, as `lay_out` does."""
+    groups = weight.float().unflatten(-1, (-1, form.group))
+    largest = groups.abs().amax(-1, keepdim=True)
+    if form.name == "int8":
+        scale = largest / 127
+        scaled = groups * torch.where(scale > 0, 1 / scale, 0.0)
+        whole = (scaled + scaled.sign() * 0.5).trunc() + 128
+    else:
+        peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+        scale = peak / -8
+        whole = (groups * torch.where(scale != 0, 1 / scale, 0.0) + 8.5).trunc().clamp(0, 15)
+    return Quantised(whole.to(torch.uint8).flatten(-2), scale.squeeze(-1).half())
+
+
+def dequantise(weight: Quantised, form: Format) -> Tensor:
+    """The numbers that a quantised weight stands for, [outputs, inputs] in fp32."""
+    zero = 128 if form.name == "int8" else 8
+    groups = weight.whole.float().unflatten(-1, (-1, form.group)) - zero
+    return (groups * weight.scales.float().unsqueeze(-1)).flatten(-2)
+
+
+def lay_out(weight: Tensor, form: Format, memory: HugePages | None = None) -> Tensor:
+    """A weight [..., outputs, inputs] in fp32 or bf16 as the kernels read it: bytes [..., n]."""
+    *many, outputs, inputs = weight.shape
+    dtype = torch.float32 if weight.dtype == torch.float32 else torch.bfloat16
+    weight = weight.detach().to(dtype).contiguous().view(-1, outputs, inputs)
+    laid = (memory or HugePages()).empty(len(weight), form.num_bytes(outputs, inputs), dtype=torch.uint8)
+    for one, to in zip(weight, laid, strict=True):
+        call("lay_out_weight", int(dtype == torch.float32), one, outputs, inputs, form.number, form.group, to)
+    return laid.view(*many, -1)
+
+
+def lay_out_quantised(weight: Quantised, form: Format, memory: HugePages | None = None) -> Tensor:
+    """The same of a weight that is quantised already."""
+    outputs, inputs = weight.whole.shape
+    laid = (memory or HugePages()).empty(form.num_bytes(outputs, inputs), dtype=torch.uint8)
+    whole, scales = weight.whole.contiguous(), weight.scales.contiguous()
+    call("lay_out_quantised", whole, scales, outputs, inputs, form.number, form.group, laid)
+    return laid
+
+
+def product(x: Tensor, laid: Tensor, outputs: int, form: Format) -> Tensor:
+    """x [N, inputs] in fp32 or bf16 · a laid out weight: [N, outputs] in fp32. The kernel alone, to test and time."""
+    x = x.contiguous()
+    y = torch.empty(len(x), outputs)
+    is_wide = int(x.dtype == torch.float32)
+    call("weight_product", is_wide, x, laid, *x.shape, outputs, form.number, form.group, y)
+    return y

@@ -1,0 +1,227 @@
+"""A model's weights laid out for `model/kernels/step.cpp`, which takes new tokens of many sequences through all layers.
+
+`why_plain` says of a model what the kernels don't know of it; such models go through PyTorch: see `plain`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clearseek.config.model import ModelConfig
+from clearseek.engine.formats import Format, lay_out
+from clearseek.model.attention import GroupedQueryAttention, LatentAttention
+from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.experts import MixtureOfExperts
+from clearseek.model.huge_pages import HugePages
+from clearseek.model.kernels.library import LANES, MAX_HEAD, why_not
+from clearseek.model.layers import SwiGLU
+
+MAX_EXPERTS = 512  # as in routing.h
+_NO_WEIGHT = (0, 0, 0, 0)
+_FLOAT32 = Format("float32")
+
+
+@dataclass
+class Layout:
+    """Numbers and addresses as step.cpp reads them; `kept` is what the addresses point at.
+
+    Without `copies` the embedding is the model's own, which must not change then.
+    """
+
+    model: Decoder
+    form: Format
+    copies: bool = True
+    kept: list[Tensor] = field(default_factory=list)
+    num_bytes: int = 0  # of the matrices
+
+    def __post_init__(self) -> None:
+        assert why_plain(self.model, self.form) is None
+        model, config = self.model, self.model.config
+        self._memory = HugePages()
+        self.dtype = torch.float32 if self.form.name == "float32" else torch.bfloat16
+        self.layers = [self._layer(layer) for layer in model.layers if isinstance(layer, Layer)]
+        self.head = self._weight(model.head_weight)
+        embedding = model.embedding.weight.detach()
+        if embedding.dtype not in (torch.float32, torch.bfloat16):
+            embedding = embedding.float()
+        embedding = embedding.clone() if self.copies else embedding.contiguous()
+        self.kept.append(embedding)
+        head_size = config.head_size
+        if config.is_latent:
+            head_size = (config.qk_nope_head_dim or 0) + config.rotary_dim
+        self.numbers = [
+            config.hidden_size, config.num_layers, config.is_latent, config.num_heads, head_size, config.rotary_dim,
+            config.value_size, config.kv_lora_rank or 0, config.rotates_pairs, config.qk_norm == "after_rotary",
+            self.form.group, embedding.data_ptr(), embedding.dtype == torch.float32, self._address(model.norm.weight),
+            *self.head,
+        ]  # fmt: skip
+        first = model.layers[0]
+        assert isinstance(first, Layer)
+        scale = first.attention.scale
+        constants = [config.rms_norm_eps, config.latent_norm_eps, scale, config.value_scale]
+        self.constants = torch.tensor(constants, dtype=torch.float32)
+        self.routing = self._routing(config)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's."""
+        return self.model.config
+
+    @property
+    def width(self) -> int:
+        """Columns of scores: the vocabulary filled up to whole lanes."""
+        return -(-self.model.config.vocab_size // LANES) * LANES
+
+    def cache_sizes(self, index: int) -> tuple[int, int]:
+        """Numbers that a layer keeps of one token: of its keys and of its values."""
+        config = self.model.config
+        if config.is_latent:
+            rank = config.kv_lora_rank or 0
+            return rank + config.rotary_dim, rank
+        heads = config.kv_heads_of(config.layer_type(index))
+        return heads * config.head_size, heads * config.value_size
+
+    def tables(self, caches: Sequence[tuple[Tensor, Tensor]], length: int) -> tuple[Tensor, Tensor]:
+        """The model's and the layers' numbers, with rotary tables for `length` positions and the layers' caches."""
+        turns = self.model.turns(length, torch.device("cpu"))
+        self._turning = {
+            kind: [part.float().contiguous() for part in turn[:2]] for kind, turn in turns.items()
+        }
+        rows = []
+        for index, (fields, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            kind = self.model.config.layer_type(index)
+            window = self.model.config.sliding_window if kind == "sliding_attention" else None
+            turning = (part.data_ptr() for part in self._turning[kind])
+            heads = 1 if self.model.config.is_latent else self.model.config.kv_heads_of(kind)
+            rows.append([*fields, *turning, heads, window or 0, *(part.data_ptr() for part in cache)])
+        return torch.tensor(self.numbers, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
+
+    def _routing(self, config: ModelConfig) -> Tensor:
+        numbers = torch.tensor([
+            config.num_routed_experts, config.num_experts_per_token, config.num_expert_groups,
+            config.num_limited_groups, 2 if config.group_score == "two_best" else 1,
+            config.router_scores == "sigmoid", config.normalises_gates,
+        ], dtype=torch.int64)  # fmt: skip
+        factors = torch.tensor([config.routed_scaling_factor, config.gate_floor], dtype=torch.float32)
+        return torch.cat((numbers.view(torch.uint8), factors.view(torch.uint8)))
+
+    def _layer(self, layer: Layer) -> list[int]:
+        """The fields of `StepLayer` up to the rotary tables."""
+        attention = layer.attention
+        norms: list[Tensor | None] = [layer.attention_norm.weight, layer.feed_forward_norm.weight]
+        if isinstance(attention, LatentAttention):
+            norms += [
+                attention.q_norm.weight if attention.has_query_latent else None,
+                None,
+                attention.kv_norm.weight,
+            ]
+            weights, biases = self._latent(attention)
+        else:
+            norms += [norm.weight if norm else None for norm in (attention.q_norm, attention.k_norm)] + [None]
+            weights, biases = self._grouped(attention)
+        return [
+            *map(self._address, norms), *(number for weight in weights for number in weight),
+            *map(self._address, biases), *self._feed_forward(layer.feed_forward),
+        ]  # fmt: skip
+
+    def _grouped(self, attention: GroupedQueryAttention) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
+        matrices = [self._weight(part.weight) for part in (attention.q, attention.kv, attention.out)]
+        weights = [_NO_WEIGHT, *matrices[:2], _NO_WEIGHT, _NO_WEIGHT, matrices[2]]
+        return weights, [attention.q.bias, attention.kv.bias, attention.out.bias, attention.sinks]
+
+    def _latent(self, attention: LatentAttention) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
+        key_up, value_up = attention.absorbed_weights(attention.kv_b.weight.dtype)
+        low = self._weight(attention.q_a.weight) if attention.has_query_latent else _NO_WEIGHT
+        weights = [
+            low, self._weight(attention.q.weight), self._weight(attention.kv_a.weight),
+            self._weight(key_up.transpose(1, 2)), self._weight(value_up), self._weight(attention.out.weight),
+        ]  # fmt: skip
+        query_bias = attention.q_a.bias if attention.has_query_latent else None
+        return weights, [query_bias, attention.kv_a.bias, attention.out.bias, None]
+
+    def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU) -> list[int]:
+        own = feed_forward if isinstance(feed_forward, SwiGLU) else feed_forward.shared
+        routed: list[tuple[int, ...]] = [_NO_WEIGHT] * 4
+        biases: list[Tensor | None] = [None, None]
+        if isinstance(feed_forward, MixtureOfExperts):
+            gate, up = feed_forward.gate_up.chunk(2, dim=1)
+            router = feed_forward.router
+            routed = [
+                self._weight(router.weight, _FLOAT32),
+                *map(self._weight, (gate, up, feed_forward.down)),
+            ]
+            biases = [router.selection_bias, router.bias]
+        dense: list[tuple[int, ...]] = [_NO_WEIGHT] * 3
+        if own is not None:
+            gate, up = own.gate_up.weight.chunk(2, dim=0)
+            dense = [self._weight(weight) for weight in (gate, up, own.down.weight)]
+        return [
+            *(number for weight in routed for number in weight), *map(self._address, biases),
+            *(number for weight in dense for number in weight),
+        ]  # fmt: skip
+
+    def _weight(self, weight: Tensor, form: Format | None = None) -> tuple[int, ...]:
+        """The fields of `Weight` for one matrix, or for several one behind the other."""
+        form = form or self.form
+        laid = lay_out(weight, form, self._memory)
+        self.kept.append(laid)
+        self.num_bytes += laid.numel()
+        return laid.data_ptr(), weight.shape[-1], -(-weight.shape[-2] // LANES) * LANES, form.number
+
+    def _address(self, vector: Tensor | None) -> int:
+        if vector is None:
+            return 0
+        self.kept.append(vector.detach().float().contiguous())
+        return self.kept[-1].data_ptr()
+
+
+def why_plain(model: Decoder, form: Format) -> str | None:
+    """What keeps a model from the kernels; None: nothing."""
+    config = model.config
+    if model.embedding.weight.device.type != "cpu":
+        return "it is not on the CPU"
+    reasons = (
+        (why_not(), str(why_not())),
+        (config.sandwich_norm, "norms on what its layers add"),
+        (config.index_topk, "an indexer that chooses positions"),
+        (config.mlp_bias, "biases in its feed-forward layers"),
+        (config.expert_bias or config.swiglu_limit, "gpt-oss's experts"),
+        (config.has_shared_gate, "a gate on its shared experts"),
+        (
+            config.rope_scaling is not None and config.rope_scaling.query_beta,
+            "queries that grow with the position",
+        ),
+        (config.num_routed_experts > MAX_EXPERTS, f"more than {MAX_EXPERTS} experts"),
+    )
+    for is_so, reason in reasons:
+        if is_so:
+            return reason
+    return _unfit_size(config, form)
+
+
+def _unfit_size(config: ModelConfig, form: Format) -> str | None:
+    """Rows are taken in whole lanes, and in whole groups where weights are quantised."""
+    rank, rotary = config.kv_lora_rank or 0, config.rotary_dim
+    nope = config.qk_nope_head_dim or 0
+    vectors = {
+        "hidden_size": config.hidden_size, "rotary size": rotary, "value size": config.value_size,
+        "head size": nope + rotary if config.is_latent else config.head_size, "latent rank": rank,
+    }  # fmt: skip
+    inputs = {
+        "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+        "moe_intermediate_size": config.moe_intermediate_size, "shared width": config.shared_size,
+        "query rank": config.q_lora_rank or 0, "latent rank": rank, "nope size": nope,
+        "attention width": config.num_heads * config.value_size,
+    }  # fmt: skip
+    step = form.group if form.is_quantised else LANES
+    for name, size in [*vectors.items(), *inputs.items()]:
+        if size % LANES:
+            return f"its {name} ({size}) is not a multiple of {LANES}"
+    for name, size in inputs.items():
+        if size % step:
+            return f"its {name} ({size}) is not a multiple of the group of {step}"
+    if (nope + rotary if config.is_latent else config.head_size) > MAX_HEAD:
+        return f"heads of more than {MAX_HEAD} numbers"
+    return None

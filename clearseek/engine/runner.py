@@ -1,0 +1,41 @@
+"""What takes new tokens through a model: kernels where they know it, else PyTorch. Both keep the cache in blocks."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from clearseek.model.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Batch:
+    """New tokens of several slots, N rows, those of a slot behind one another and in order.
+
+    `tables` [slots, blocks] are the cache blocks of each slot, `wanted` the rows whose scores are asked for.
+    """
+
+    tokens: np.ndarray  # [N] int64
+    positions: np.ndarray  # [N] int64
+    slots: np.ndarray  # [N] int64
+    tables: np.ndarray  # int32
+    wanted: np.ndarray  # int64, ascending
+
+
+class Runner(Protocol):
+    """Extends the cache by a batch and says what may come next."""
+
+    num_blocks: int
+
+    def step(self, batch: Batch) -> Tensor:
+        """Scores [wanted, V] in fp32."""
+
+    def copy_block(self, source: int, to: int) -> None:
+        """Make one block of the cache know what another does."""
+
+    def grow(self, num_blocks: int) -> None:
+        """More blocks; what there are keep what they know."""
+
+    def refresh(self, model: Decoder) -> None:
+        """The weights have changed: from now on they are those of `model`."""

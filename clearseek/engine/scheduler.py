@@ -1,0 +1,230 @@
+"""Who is computed next: seats waiting sequences, shares out cache blocks and each step's tokens, pauses whom it must.
+
+There are no phases of reading and of answering: every sequence has tokens that the cache doesn't know yet, one or
+many, and a step computes as many of them as its budget holds (vLLM's V1 scheduler). A paused sequence gives its
+blocks back and is read again later, with what it had sampled; its numbers stay the same.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool, chain
+from clearseek.engine.runner import Batch, Runner
+from clearseek.engine.sequence import Sequence
+from clearseek.engine.slots import Slots
+
+
+class Scheduler:
+    """`step_tokens` are the most new tokens of a step."""
+
+    def __init__(self, pool: BlockPool, slots: Slots, runner: Runner, step_tokens: int) -> None:
+        self.pool, self.slots, self.runner, self.step_tokens = pool, slots, runner, step_tokens
+        self.num_paused = 0
+        self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without a slot."""
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, sequence: Sequence, first: bool = False) -> None:
+        """Let a sequence wait, behind those of its client or before them."""
+        queue = self._waiting.setdefault(sequence.request.client, deque())
+        queue.appendleft(sequence) if first else queue.append(sequence)
+
+    def waiting(self) -> Iterator[Sequence]:
+        """All that wait."""
+        return (sequence for queue in self._waiting.values() for sequence in queue)
+
+    def drop(self, sequence: Sequence) -> None:
+        """A sequence waits no more."""
+        client = sequence.request.client
+        self._waiting[client].remove(sequence)
+        if not self._waiting[client]:
+            del self._waiting[client]
+
+    def seat(self) -> None:
+        """Fill empty slots, as far as there are blocks for what is to be read; each client in its turn."""
+        free, stuck = deque(self.slots.free), set[str]()
+        while free and len(stuck) < len(self._waiting):
+            client = next(client for client in self._waiting if client not in stuck)
+            sequence = self._next_of(client, len(free))
+            if sequence is None:
+                stuck.add(client)
+                continue
+            self.drop(sequence)
+            self.slots.seat(free.popleft(), sequence)
+            if client in self._waiting:
+                self._waiting.move_to_end(client)
+
+    def batch(self) -> tuple[Batch, np.ndarray]:
+        """The next step's rows, and the slots whose next token is asked for, in the order of their scores."""
+        decoding = np.flatnonzero(self.slots.active)
+        budget = max(self.step_tokens - len(decoding), 1)
+        reading: dict[int, int] = {}  # slot → how many of its tokens
+        for slot in self.slots.taken:
+            sequence = self.slots.sequences[slot]
+            assert sequence is not None
+            if not self.slots.active[slot] and budget > 0:
+                reading[slot] = min(len(sequence.tokens) - sequence.num_computed, budget)
+                budget -= reading[slot]
+        rows: list[tuple[int, int, int]] = []  # slot, first position, count
+        for slot in sorted([*decoding.tolist(), *reading]):
+            sequence = self.slots.sequences[slot]
+            assert sequence is not None
+            is_decoding = slot not in reading
+            first = int(self.slots.position[slot]) if is_decoding else sequence.num_computed
+            rows.append((slot, first, 1 if is_decoding else reading[slot]))
+        return self._batch_of(rows)
+
+    def computed(self, batch: Batch) -> None:
+        """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
+        slots, counts = np.unique(batch.slots, return_counts=True)
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            sequence = self.slots.sequences[slot]
+            assert sequence is not None
+            if not self.slots.active[slot]:
+                sequence.num_computed += count
+                self._publish(sequence)
+                self.slots.active[slot] = sequence.num_computed >= len(sequence.tokens)
+
+    def make_room(self, ahead: int) -> int:
+        """Give active slots blocks for their next tokens, `ahead` or as many as there is room for: at least one.
+
+        Where there is no room even for one, the sequence that was seated last is paused.
+        """
+        while True:
+            short = self.slots.short_of_blocks(ahead)
+            wanted = sum(self._missing(slot, ahead) for slot in short)
+            if wanted <= self.pool.num_free:
+                for slot in short:
+                    self._lengthen(slot, self._missing(slot, ahead))
+                return ahead
+            if ahead > 1:
+                ahead //= 2
+            else:
+                self._pause()
+
+    def release(self, slot: int) -> Sequence:
+        """Empty a slot and give its blocks back; what they know can still be found."""
+        known = int(self.slots.position[slot])
+        sequence = self.slots.leave(slot)
+        if sequence.is_read:
+            sequence.tokens = (*sequence.request.prompt, *sequence.sampled)
+            sequence.num_computed = known
+            self._publish(sequence)
+        self.pool.release(sequence.blocks)
+        sequence.blocks, sequence.names, sequence.num_computed = [], [], 0
+        return sequence
+
+    def pause_all(self) -> None:
+        """Send everyone back to wait: what the cache knows is no longer true."""
+        for slot in sorted(self.slots.taken, key=lambda slot: self.slots.seated[slot]):
+            self._send_back(slot)
+
+    def check(self) -> None:
+        """Fail where blocks are held by nobody, or not counted."""
+        held = [sequence.blocks for sequence in self.slots.sequences if sequence is not None]
+        self.pool.check(held)
+
+    def _next_of(self, client: str, room: int) -> Sequence | None:
+        """The client's first that can be seated, now with blocks. Samples of a prompt being read keep a seat."""
+        for number, sequence in enumerate(self._waiting[client]):
+            if number >= room:  # every seat is kept for those before it
+                return None
+            if not _awaits(sequence):
+                return sequence if self._find_room(sequence) else None
+        return None
+
+    def _find_room(self, sequence: Sequence) -> bool:
+        """Blocks for all that is to be read of a waiting sequence, known ones first; False where there are too few."""
+        leader = sequence.leader
+        if leader is not None and leader.blocks and not sequence.sampled:
+            return self._follow(sequence, leader)
+        blocks, names = self.pool.find(sequence.tokens)
+        missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
+        if missing > self.pool.num_free:
+            self.pool.release(blocks)
+            self.pool.queries -= len(sequence.tokens)
+            self.pool.hits -= len(blocks) * BLOCK_TOKENS
+            return False
+        sequence.blocks = [*blocks, *(self.pool.take() for _ in range(missing))]
+        sequence.names, sequence.num_computed = names, len(blocks) * BLOCK_TOKENS
+        return True
+
+    def _follow(self, sequence: Sequence, leader: Sequence) -> bool:
+        """Share a prompt's full blocks with the sample that read it, and copy the one that is not full."""
+        known = len(sequence.tokens) - 1
+        shared, has_rest = divmod(known, BLOCK_TOKENS)
+        if self.pool.num_free < 1:
+            return False
+        for block in leader.blocks[:shared]:
+            self.pool.hold(block)
+        own = self.pool.take()
+        if has_rest:
+            self.runner.copy_block(leader.blocks[shared], own)
+        sequence.blocks = [*leader.blocks[:shared], own]
+        sequence.names, sequence.num_computed = leader.names[:shared], known
+        self.pool.queries += len(sequence.tokens)
+        self.pool.hits += known
+        return True
+
+    def _batch_of(self, rows: list[tuple[int, int, int]]) -> tuple[Batch, np.ndarray]:
+        tokens, positions, slots, wanted, asked = [], [], [], [], []
+        count = 0
+        for slot, first, length in rows:
+            sequence = self.slots.sequences[slot]
+            assert sequence is not None
+            if self.slots.active[slot]:
+                tokens.append(np.array([self.slots.last_token[slot]]))
+            else:
+                tokens.append(np.array(sequence.tokens[first : first + length]))
+            positions.append(np.arange(first, first + length))
+            slots.append(np.full(length, slot))
+            count += length
+            if self.slots.active[slot] or first + length == len(sequence.tokens):
+                wanted.append(count - 1)
+                asked.append(slot)
+        joined = [np.concatenate([*part, []]).astype(np.int64) for part in (tokens, positions, slots)]
+        batch = Batch(joined[0], joined[1], joined[2], self.slots.tables, np.array(wanted, np.int64))
+        return batch, np.array(asked, np.int64)
+
+    def _publish(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are full."""
+        for number in range(len(sequence.names), sequence.num_computed // BLOCK_TOKENS):
+            first = number * BLOCK_TOKENS
+            before = sequence.names[-1] if sequence.names else b""
+            sequence.names.append(chain(before, sequence.tokens[first : first + BLOCK_TOKENS]))
+            self.pool.publish(sequence.blocks[number], sequence.names[-1])
+
+    def _missing(self, slot: int, ahead: int) -> int:
+        left = int(self.slots.budget[slot] - self.slots.num_sampled[slot])
+        last = int(self.slots.position[slot]) + min(ahead, left) - 1
+        return max(last // BLOCK_TOKENS + 1 - int(self.slots.num_blocks[slot]), 0)
+
+    def _lengthen(self, slot: int, count: int) -> None:
+        sequence = self.slots.sequences[slot]
+        assert sequence is not None
+        sequence.blocks += [self.pool.take() for _ in range(count)]
+        self.slots.extend_table(slot)
+
+    def _pause(self) -> None:
+        """Send the sequence that came last back to wait."""
+        self._send_back(max(self.slots.taken, key=lambda slot: self.slots.seated[slot]))
+
+    def _send_back(self, slot: int) -> None:
+        """Back to wait, before all others of its client."""
+        sequence = self.release(slot)
+        sequence.leader = None
+        self.num_paused += 1
+        self.add(sequence, first=True)
+
+
+def _awaits(sequence: Sequence) -> bool:
+    """Whether another sample of its prompt is reading it just now."""
+    leader = sequence.leader
+    if leader is None or not leader.blocks or sequence.sampled:
+        return False
+    return leader.num_computed < len(sequence.tokens) - 1

@@ -1,0 +1,37 @@
+"""One completion on its way: its prompt, what is known of it in the cache, and where it stands."""
+
+from dataclasses import dataclass, field
+
+from clearseek.engine.ending import Ending
+from clearseek.engine.request import Request
+from clearseek.engine.row import Row
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Sample `sample` of request number `index`. `tokens` are the prompt's and, after a pause, what was sampled."""
+
+    index: int
+    sample: int
+    request: Request
+    tokens: tuple[int, ...]
+    num_computed: int = 0  # of `tokens`, in the cache
+    blocks: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they are published
+    sampled: list[int] = field(default_factory=list)  # before it was paused; the next two go with it
+    log_probs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    leader: "Sequence | None" = None  # another sample of the same prompt, which reads it first
+    row: Row | None = None  # what its sampler knows of it
+    ending: Ending | None = None  # what may end it, where that is more than the model's ends and its budget
+    text: list[str] = field(default_factory=list)  # what `ending` let through
+
+    @property
+    def last_position(self) -> int:
+        """The most positions it can come to need in the cache; the last token drawn is never read."""
+        return len(self.request.prompt) + self.request.sampling.max_tokens - 1
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all its tokens but the last are in the cache."""
+        return self.num_computed >= len(self.tokens) - 1

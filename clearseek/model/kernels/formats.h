@@ -1,0 +1,262 @@
+// Weights in the formats that the engine reads them in, and their products with rows of activations.
+//
+// A weight [outputs, inputs] lies in panels of 64 outputs, one behind the other, each in the order in which a product
+// reads it. Int8 and int4 weights are unsigned, with 128 or 8 added, and have an fp16 scale for each output and group of
+// inputs, behind the group's own words; what is added is taken off each sum, by the sum of the activations.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "pack.h"
+#include "product.h"
+
+enum Format : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };  // as in `engine/formats.py`
+static constexpr int64_t PANEL = 64;
+
+struct Weight {
+    const uint8_t* data;  // null: there is none
+    int64_t inputs, outputs, format;
+
+    bool is_quantised() const { return format == INT8 || format == INT4; }
+};
+
+static inline int64_t group_bytes(int64_t format, int64_t group) {
+    return PANEL * (format == INT8 ? group : group / 2) + PANEL * static_cast<int64_t>(sizeof(uint16_t));
+}
+static inline int64_t panel_bytes(int64_t format, int64_t inputs, int64_t group) {
+    if (format == FLOAT32) return PANEL * inputs * 4;
+    if (format == BFLOAT16) return PANEL * inputs * 2;
+    return inputs / group * group_bytes(format, group);
+}
+static inline int64_t weight_bytes(const Weight& w, int64_t group) {
+    return num_panels(w.outputs) * panel_bytes(w.format, w.inputs, group);
+}
+
+// Rows of activations as int8 with a scale for each row and group, and the sums of the groups' whole numbers
+struct Quantised {
+    int8_t* bytes;
+    float* scales;
+    int32_t* sums;
+    int64_t inputs, group;
+
+    Quantised from(int64_t row) const {
+        return {bytes + row * inputs, scales + row * (inputs / group), sums + row * (inputs / group), inputs, group};
+    }
+};
+
+// One group of one row
+template <typename Act>
+static inline void quantise_group(const Act* x, int64_t group, int8_t* bytes, float* scale, int32_t* sum_of) {
+    __m512 top = _mm512_setzero_ps();
+    for (int64_t c = 0; c < group; c += 16) top = _mm512_max_ps(top, _mm512_abs_ps(load(x + c)));
+    const float largest = _mm512_reduce_max_ps(top);
+    const __m512 factor = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
+    __m512i total = _mm512_setzero_si512();
+    for (int64_t c = 0; c < group; c += 16) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(load(x + c), factor));
+        total = _mm512_add_epi32(total, whole);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + c), _mm512_cvtsepi32_epi8(whole));
+    }
+    *scale = largest / 127.0f;
+    *sum_of = _mm512_reduce_add_epi32(total);
+}
+
+// Where rows are few the weights come from memory; a little ahead of its use they are sent for
+static constexpr int FEW = 2;
+static constexpr int64_t AHEAD_BYTES = 1024;
+static inline void ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p) + AHEAD_BYTES, _MM_HINT_T0); }
+
+// C [M, 16 N] at (i, j) of fp32 factors; A's rows `lda` apart, B's lines of columns `b.line` apart
+template <typename Out>
+struct Fp32Tile {
+    int64_t words;
+    const float* a;
+    int64_t lda;
+    Right b;
+    Out* c;
+    int64_t ldc;
+    bool add;
+
+    template <int M, int N>
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+        const float *left = a + i0 * lda, *right = reinterpret_cast<const float*>(b.at(j0));
+        Out* to = c + i0 * ldc + j0;
+        __m512 sums[M][N];
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
+        for (int64_t k = 0; k < words; k++) {
+            __m512 column[N];
+            if (M <= FEW) UNROLLED for (int j = 0; j < N; j++) ahead(right + k * b.line + 16 * j);
+            UNROLLED for (int j = 0; j < N; j++) column[j] = load(right + k * b.line + 16 * j);
+            UNROLLED for (int i = 0; i < M; i++) {
+                const __m512 row = _mm512_set1_ps(left[i * lda + k]);
+                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_fmadd_ps(row, column[j], sums[i][j]);
+            }
+        }
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) {
+                Out* place = to + i * ldc + 16 * j;
+                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
+            }
+    }
+};
+
+// A few rows of bf16 by a panel: the sums of `Bf16Tile`, in its order
+template <typename Out>
+struct Bf16RowTile {
+    int64_t words;
+    const uint32_t* a;
+    int64_t lda;
+    const uint32_t* panel;
+    Out* c;
+    int64_t ldc;
+    bool add;
+
+    template <int M, int N>
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+        const uint32_t *left = a + i0 * lda, *right = panel + j0;
+        __m512 sums[M][N];
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
+        for (int64_t k = 0; k < words; k++) {
+            __m512bh column[N];
+            UNROLLED for (int j = 0; j < N; j++) {
+                ahead(right + k * PANEL + 16 * j);
+                column[j] = (__m512bh)_mm512_loadu_si512(right + k * PANEL + 16 * j);
+            }
+            UNROLLED for (int i = 0; i < M; i++) {
+                const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(left[i * lda + k]));
+                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, column[j]);
+            }
+        }
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) {
+                Out* place = c + (i0 + i) * ldc + j0 + 16 * j;
+                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
+            }
+    }
+};
+
+// C [rows, size] (+)= A · B of fp32; a word is one number
+template <typename Out>
+static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c, int64_t ldc,
+                    bool add) {
+    compute_tiles(rows, size, Fp32Tile<Out>{words, a, lda, b, c, ldc, add});
+}
+
+// Numbers that lie in a word of a product's factors
+template <typename Act>
+static constexpr int64_t IN_WORD = sizeof(uint32_t) / sizeof(Act);
+
+// C [M, 16 N] at (i, j) of quantised rows and a panel of int8 or int4
+template <int64_t Bits, typename Out>
+struct GroupedTile {
+    const uint8_t* panel;
+    Quantised x;
+    Out* c;
+    int64_t ldc;
+    bool add;
+
+    template <int M, int N>
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+        constexpr int64_t in_line = 32 / Bits;  // inputs whose 64 weights share a line
+        const int64_t lines = x.group / in_line, groups = x.inputs / x.group, bytes = group_bytes(Bits == 8 ? INT8 : INT4, x.group);
+        const int8_t* left = x.bytes + i0 * x.inputs;
+        const float* scales = x.scales + i0 * groups;
+        const int32_t* sums = x.sums + i0 * groups;
+        __m512 total[M][N];
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) total[i][j] = _mm512_setzero_ps();
+        for (int64_t g = 0; g < groups; g++) {
+            const uint8_t* at = panel + g * bytes;
+            const uint32_t* right = reinterpret_cast<const uint32_t*>(at) + j0;
+            const uint16_t* scale_at = reinterpret_cast<const uint16_t*>(at + lines * 4 * PANEL) + j0;
+            __m512i part[M][N];
+            UNROLLED for (int i = 0; i < M; i++) {
+                const __m512i start = _mm512_set1_epi32(-(1 << (Bits - 1)) * sums[i * groups + g]);
+                UNROLLED for (int j = 0; j < N; j++) part[i][j] = start;
+            }
+            for (int64_t k = 0; k < lines; k++) {
+                __m512i column[N], upper[N];
+                UNROLLED for (int j = 0; j < N; j++) {
+                    if (M <= FEW) ahead(right + k * PANEL + 16 * j);
+                    column[j] = _mm512_loadu_si512(right + k * PANEL + 16 * j);
+                    if (Bits == 4) {
+                        upper[j] = _mm512_and_si512(_mm512_srli_epi32(column[j], 4), _mm512_set1_epi8(15));
+                        column[j] = _mm512_and_si512(column[j], _mm512_set1_epi8(15));
+                    }
+                }
+                UNROLLED for (int i = 0; i < M; i++) {
+                    const int8_t* word = left + i * x.inputs + g * x.group + k * in_line;
+                    const __m512i row = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(word));
+                    UNROLLED for (int j = 0; j < N; j++)
+                        asm("vpdpbusd %2, %1, %0" : "+v"(part[i][j]) : "v"(column[j]), "v"(row));
+                    if (Bits == 4) {
+                        const __m512i next = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(word + 4));
+                        UNROLLED for (int j = 0; j < N; j++)
+                            asm("vpdpbusd %2, %1, %0" : "+v"(part[i][j]) : "v"(upper[j]), "v"(next));
+                    }
+                }
+            }
+            UNROLLED for (int j = 0; j < N; j++) {
+                const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale_at + 16 * j)));
+                UNROLLED for (int i = 0; i < M; i++) {
+                    const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(scales[i * groups + g]));
+                    total[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[i][j]), both, total[i][j]);
+                }
+            }
+        }
+        UNROLLED for (int i = 0; i < M; i++)
+            UNROLLED for (int j = 0; j < N; j++) {
+                Out* place = c + (i0 + i) * ldc + j0 + 16 * j;
+                store(place, add ? _mm512_add_ps(total[i][j], load(place)) : total[i][j]);
+            }
+    }
+};
+
+template <int N, typename Tile>
+static __attribute__((noinline)) void grouped_tiles_below(int64_t rows, int64_t j, const Tile& tile) {
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4)  // as many sums as there are registers for
+        for (int half = 0; half < N; half += 2) tile.template compute<4, N == 1 ? 1 : 2>(i, j + 16 * half);
+    for (; i + 2 <= rows; i += 2) tile.template compute<2, N>(i, j);
+    for (; i < rows; i++) tile.template compute<1, N>(i, j);
+}
+
+template <typename Tile>
+static void grouped_tiles(int64_t rows, int64_t size, const Tile& tile) {
+    int64_t j = 0;
+    if (size == 64) return grouped_tiles_below<4>(rows, 0, tile);
+    for (; j + 32 <= size; j += 32) grouped_tiles_below<2>(rows, j, tile);
+    if (j < size) grouped_tiles_below<1>(rows, j, tile);
+}
+
+// The left side of a product with weights of any format: plain rows, and the same quantised where a weight is
+template <typename Act>
+struct Left {
+    const Act* rows;
+    int64_t stride;
+    Quantised quantised;
+};
+
+// Columns 64 · panel … of y [rows, outputs] (+)= x · a weight
+template <typename Act, typename Out>
+static void panel_product(const Weight& w, int64_t panel, const Left<Act>& x, int64_t rows, Out* y, int64_t ldy,
+                          int64_t group, bool add = false) {
+    const uint8_t* data = w.data + panel * panel_bytes(w.format, w.inputs, group);
+    const int64_t size = std::min(PANEL, w.outputs - panel * PANEL);
+    Out* to = y + panel * PANEL;
+    if (w.format == INT8) return grouped_tiles(rows, size, GroupedTile<8, Out>{data, x.quantised, to, ldy, add});
+    if (w.format == INT4) return grouped_tiles(rows, size, GroupedTile<4, Out>{data, x.quantised, to, ldy, add});
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(data);
+    if constexpr (sizeof(Act) == 4)
+        product(rows, size, w.inputs, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);
+    else
+    {
+        const uint32_t* left = reinterpret_cast<const uint32_t*>(x.rows);
+        if (rows <= 2 * FEW)
+            grouped_tiles(rows, size, Bf16RowTile<Out>{w.inputs / 2, left, x.stride / 2, words, to, ldy, add});
+        else
+            product(rows, size, w.inputs / 2, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);
+    }
+}

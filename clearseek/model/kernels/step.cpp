@@ -1,0 +1,630 @@
+// One step of the engine: new tokens of many sequences go through all layers of a model, whatever their numbers.
+//
+// Large models are shared out inside each layer: a thread has some outputs of every product. Small ones go by
+// sequences: a thread has some of them and takes them through alone. What comes out is the same.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "paged_attention.h"
+#include "routing.h"
+#include "team.h"
+
+static constexpr int64_t TILE_ROWS = 48;  // queries that share a look at a block of the cache
+
+// What `engine/layout.py` fills in, in this order; all int64 or pointers
+struct StepLayer {
+    const float *attention_norm, *feed_norm, *query_norm, *key_norm, *latent_norm;
+    Weight query_low, query, key_value, key_up, value_up, out;  // grouped-query: query, key_value, out; latent: all
+    const float *query_bias, *key_value_bias, *out_bias, *sinks;
+    Weight router, gate, up, down;         // experts one behind the other
+    const float *selection_bias, *router_bias;
+    Weight own_gate, own_up, own_down;     // shared experts; all there is of a dense layer
+    const float *cos, *sin;                // [positions, rotary / 2]
+    int64_t key_heads, window;
+    void *keys, *values;
+};
+
+struct StepModel {
+    int64_t hidden, layers, is_latent, heads, head_size, rotary, value_size, rank, turns_pairs, norm_after_turn, group;
+    const void* embedding;
+    int64_t embedding_is_wide;
+    const float* norm;
+    Weight head;
+};
+
+struct StepConstants {
+    float eps, latent_eps, scale, value_scale;
+};
+
+// Rows of new tokens, those of a sequence behind one another
+struct StepBatch {
+    const int64_t *tokens, *positions, *sequences;  // [N]
+    const int32_t* tables;                          // [sequences, table_width]: blocks of each
+    int64_t table_width, rows;
+    const int64_t* wanted;  // rows whose scores are asked for
+    int64_t num_wanted;
+    float *scores, *states;  // [wanted, width], [wanted, hidden]; null: not asked for
+    int64_t width;
+};
+
+struct Tile {
+    int64_t first, count;
+};
+
+template <typename Act>
+struct Activations {
+    std::vector<float> stream, expert_outputs, gates;
+    std::vector<Act> normed, low, query, key, absorbed, mixed, values, gathered, hidden, own_hidden;
+    std::vector<int8_t> bytes, gathered_bytes;
+    std::vector<float> scales, gathered_scales;
+    std::vector<int32_t> sums, gathered_sums, chosen;
+};
+
+template <typename T>
+static T* room(std::vector<T>& kept, int64_t size) {
+    if (static_cast<int64_t>(kept.size()) < size) kept.resize(size);
+    return kept.data();
+}
+
+template <typename Act>
+class Step {
+    const StepModel& m;
+    const StepLayer* layers;
+    const StepConstants& k;
+    const Routing& routing;
+    const StepBatch& b;
+    Team& team;
+    Activations<Act>& a;
+    const int64_t first, rows;  // this team's
+    const std::vector<Tile>& tiles;
+
+public:
+    Step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing, const StepBatch& b,
+         Team& team, Activations<Act>& a, int64_t first, int64_t rows, const std::vector<Tile>& tiles)
+        : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), tiles(tiles) {}
+
+    // How much room a team needs; before its threads start
+    void make_room() {
+        const int64_t query = m.heads * m.head_size, mixed = m.heads * std::max(m.rank, m.value_size);
+        room(a.stream, rows * m.hidden), room(a.normed, rows * m.hidden), room(a.query, rows * query);
+        room(a.mixed, rows * mixed), room(a.values, rows * m.heads * m.value_size);
+        if (m.is_latent) room(a.absorbed, rows * m.heads * (m.rank + m.rotary));
+        int64_t widest = std::max(m.hidden, std::max(query, m.heads * m.value_size)), groups = 0;
+        for (int64_t l = 0; l < m.layers; l++) {
+            const StepLayer& layer = layers[l];
+            room(a.key, rows * layer.key_value.outputs), room(a.low, rows * layer.query_low.outputs);
+            room(a.own_hidden, rows * layer.own_down.inputs);
+            widest = std::max({widest, layer.own_down.inputs, layer.query_low.outputs});
+            if (!layer.router.data) continue;
+            const int64_t slots = rows * routing.chosen;
+            room(a.hidden, slots * layer.down.inputs), room(a.expert_outputs, slots * m.hidden);
+            room(a.gathered, slots * m.hidden), room(a.gates, slots), room(a.chosen, slots);
+            groups = std::max(groups, slots * std::max(m.hidden, layer.down.inputs));
+        }
+        room(a.bytes, rows * widest), room(a.scales, rows * widest / m.group + 1), room(a.sums, rows * widest / m.group + 1);
+        room(a.gathered_bytes, groups), room(a.gathered_scales, groups / m.group + 1), room(a.gathered_sums, groups / m.group + 1);
+    }
+
+    void run() {
+        team.share(rows, [&](int64_t n) { embed(n); });
+        for (int64_t l = 0; l < m.layers; l++) {
+            const StepLayer& layer = layers[l];
+            norm_rows(layer.attention_norm, layer.query.is_quantised() || layer.key_value.is_quantised());
+            m.is_latent ? latent_attention(layer) : grouped_attention(layer);
+            norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
+            feed_forward(layer);
+        }
+        finish();
+    }
+
+private:
+    Quantised quantised(int64_t inputs) const { return {a.bytes.data(), a.scales.data(), a.sums.data(), inputs, m.group}; }
+    Left<Act> left(const Act* rows_of, int64_t inputs) const { return {rows_of, inputs, quantised(inputs)}; }
+    float* stream(int64_t n) { return a.stream.data() + n * m.hidden; }
+
+    void embed(int64_t n) {
+        const int64_t at = b.tokens[first + n] * m.hidden;
+        if (m.embedding_is_wide) std::memcpy(stream(n), static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
+        else
+            for (int64_t c = 0; c < m.hidden; c += 16) store(stream(n) + c, load(static_cast<const bf16*>(m.embedding) + at + c));
+    }
+
+    template <typename In, typename To>
+    static void norm_row(const In* x, const float* weight, To* y, int64_t size, float eps) {
+        __m512 squares = _mm512_setzero_ps();
+        for (int64_t c = 0; c < size; c += 16) squares = _mm512_fmadd_ps(load(x + c), load(x + c), squares);
+        const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(sum(squares) / size + eps));
+        for (int64_t c = 0; c < size; c += 16)
+            store(y + c, _mm512_mul_ps(_mm512_mul_ps(load(x + c), factor), load(weight + c)));
+    }
+
+    // Groups of rows [count, inputs] from `x`, each thread its part
+    void quantise(const Act* x, int64_t count, const Quantised& to) {
+        const int64_t groups = to.inputs / m.group;
+        team.share(count * groups,
+                   [&](int64_t i) { quantise_group(x + i * m.group, m.group, to.bytes + i * m.group, to.scales + i, to.sums + i); });
+    }
+
+    void norm_rows(const float* weight, bool is_quantised) {
+        team.wait();
+        Act* normed = a.normed.data();
+        const Quantised q = quantised(m.hidden);
+        team.share(rows, [&](int64_t n) {
+            norm_row(stream(n), weight, normed + n * m.hidden, m.hidden, k.eps);
+            if (!is_quantised) return;
+            const Quantised to = q.from(n);
+            for (int64_t g = 0; g < m.hidden / m.group; g++)
+                quantise_group(normed + n * m.hidden + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
+        });
+        team.wait();
+    }
+
+    // y [rows, outputs] (+)= x · w, each thread some panels
+    template <typename Out>
+    void linear(const Weight& w, const Left<Act>& x, Out* y, const float* bias = nullptr, bool add = false) {
+        team.share(num_panels(w.outputs), [&](int64_t p) {
+            panel_product(w, p, x, rows, y, w.outputs, m.group, add);
+            const int64_t end = std::min(w.outputs, (p + 1) * PANEL);
+            for (int64_t n = 0; bias && n < rows; n++)
+                for (int64_t c = p * PANEL; c < end; c += 16)
+                    store(y + n * w.outputs + c, _mm512_add_ps(load(y + n * w.outputs + c), load(bias + c)));
+        });
+    }
+
+    // One head of one token: norm where there is a weight, and turning `rotary` numbers from `begin` on; in place
+    void turn_head(const StepLayer& layer, Act* x, const float* weight, int64_t size, int64_t begin, int64_t position) const {
+        alignas(64) float head[MAX_HEAD];
+        for (int64_t c = 0; c < size; c += 16) store(head + c, load(x + c));
+        if (weight && !m.norm_after_turn) norm_row(head, weight, head, size, k.eps);
+        const int64_t line = position * m.rotary / 2;
+        turn(head + begin, m.rotary, m.rotary, layer.cos + line, layer.sin + line, 1.0f, m.turns_pairs);
+        if (weight && m.norm_after_turn) norm_row(head, weight, head, size, k.eps);
+        for (int64_t c = 0; c < size; c += 16) store(x + c, load(head + c));
+    }
+
+    const int32_t* table(int64_t n) const { return b.tables + b.sequences[first + n] * b.table_width; }
+
+    // Whether no later token of its sequence is in this batch
+    bool is_newest(int64_t n) const { return n + 1 == rows || b.sequences[first + n + 1] != b.sequences[first + n]; }
+
+    // What attention left, through the last product into the stream
+    void put_out(const StepLayer& layer, const Act* x, int64_t size) {
+        if (layer.out.is_quantised()) {
+            quantise(x, rows, quantised(size));
+            team.wait();
+        }
+        linear(layer.out, left(x, size), a.stream.data(), layer.out_bias, true);
+    }
+
+    void grouped_attention(const StepLayer& layer) {
+        const int64_t size = m.head_size, heads = m.heads, key_heads = layer.key_heads, group = heads / key_heads;
+        const int64_t width = layer.key_value.outputs, keys = key_heads * size;
+        const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), key_heads, size, m.value_size};
+        Act *query = a.query.data(), *key = a.key.data(), *mixed = a.mixed.data();
+        linear(layer.query, left(a.normed.data(), m.hidden), query, layer.query_bias);
+        linear(layer.key_value, left(a.normed.data(), m.hidden), key, layer.key_value_bias);
+        team.wait();
+        team.share(rows * (heads + key_heads), [&](int64_t i) {
+            const int64_t n = i / (heads + key_heads), h = i % (heads + key_heads), position = b.positions[first + n];
+            if (h < heads) return turn_head(layer, query + (n * heads + h) * size, layer.query_norm, size, 0, position);
+            Act* row = key + n * width;
+            const int64_t head = h - heads;
+            turn_head(layer, row + head * size, layer.key_norm, size, 0, position);
+            Act* value = row + keys + head * m.value_size;
+            if (k.value_scale != 1.0f)
+                for (int64_t c = 0; c < m.value_size; c += 16)
+                    store(value + c, _mm512_mul_ps(load(value + c), _mm512_set1_ps(k.value_scale)));
+            cache.write(table(n)[position / BLOCK_TOKENS], head, position % BLOCK_TOKENS, row + head * size, value, is_newest(n));
+        });
+        team.wait();
+        attend(layer, cache, key_heads, group, query, size, mixed);
+        team.wait();
+        put_out(layer, mixed, heads * m.value_size);
+    }
+
+    // Every tile and part of the heads: `parts` parts of `count` query heads [N, heads, D] that share a key head
+    void attend(const StepLayer& layer, const PagedCache<Act>& cache, int64_t parts, int64_t count, const Act* query,
+                int64_t size, Act* mixed) {
+        const int64_t heads = parts * count, width = cache.value_size;
+        const int64_t most = std::max(TILE_ROWS, count);
+        TileScratch scratch(most, width);
+        Unset<Act> picked(most * size), out(most * width);
+        Unset<int64_t> positions(most);
+        Unset<float> sinks(most);
+        team.take(static_cast<int64_t>(tiles.size()) * parts, [&](int64_t i) {
+            const Tile& tile = tiles[i / parts];
+            const int64_t part = i % parts, tokens_at_once = std::max<int64_t>(1, most / count);
+            for (int64_t n = tile.first; n < tile.first + tile.count; n += tokens_at_once) {
+                const int64_t tokens = std::min(tokens_at_once, tile.first + tile.count - n), filled = tokens * count;
+                for (int64_t r = 0; r < filled; r++) {
+                    const int64_t token = n + r / count, head = part * count + r % count;
+                    std::memcpy(picked.data() + r * size, query + (token * heads + head) * size, size * sizeof(Act));
+                    positions.data()[r] = b.positions[first + token];
+                    if (layer.sinks) sinks.data()[r] = layer.sinks[head];
+                }
+                const QueryTile<Act> rows_{picked.data(), positions.data(), layer.sinks ? sinks.data() : nullptr, filled, layer.window};
+                attend_tile(cache, table(n), cache.heads == 1 ? 0 : part, rows_, k.scale, scratch, out.data());
+                for (int64_t r = 0; r < filled; r++) {
+                    const int64_t token = n + r / count, head = part * count + r % count;
+                    std::memcpy(mixed + (token * heads + head) * width, out.data() + r * width, width * sizeof(Act));
+                }
+            }
+        });
+    }
+
+    // y = x · one head's weight, for all rows; quantised on the way
+    void head_product(const Weight& w, int64_t head, const Act* x, int64_t ldx, Act* y, int64_t ldy, Activations<Act>& own) {
+        const int64_t bytes = weight_bytes(w, m.group), groups = w.inputs / m.group;
+        Weight one = w;
+        one.data += head * bytes;
+        Left<Act> given{x, ldx, {}};
+        if (w.is_quantised()) {
+            given.quantised = {room(own.bytes, rows * w.inputs), room(own.scales, rows * groups), room(own.sums, rows * groups), w.inputs, m.group};
+            for (int64_t n = 0; n < rows; n++) {
+                const Quantised to = given.quantised.from(n);
+                for (int64_t g = 0; g < groups; g++)
+                    quantise_group(x + n * ldx + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
+            }
+        }
+        for (int64_t p = 0; p < num_panels(w.outputs); p++) panel_product(one, p, given, rows, y, ldy, m.group);
+    }
+
+    // The absorbed form: queries move into the latent, so that only it and the shared rotary key are read
+    void latent_attention(const StepLayer& layer) {
+        const int64_t size = m.head_size, nope = size - m.rotary, kept = m.rank + m.rotary, heads = m.heads;
+        const int64_t width = layer.key_value.outputs, low = layer.query_low.outputs;
+        const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, kept, m.rank};
+        Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data(), *mixed = a.mixed.data();
+        Activations<Act> own;
+        linear(layer.key_value, left(a.normed.data(), m.hidden), key, layer.key_value_bias);
+        if (low) {
+            linear(layer.query_low, left(a.normed.data(), m.hidden), a.low.data(), layer.query_bias);
+            team.wait();
+            team.share(rows, [&](int64_t n) {
+                Act* row = a.low.data() + n * low;
+                norm_row(row, layer.query_norm, row, low, k.latent_eps);
+            });
+            team.wait();
+            if (layer.query.is_quantised()) {
+                quantise(a.low.data(), rows, quantised(low));
+                team.wait();
+            }
+            linear(layer.query, left(a.low.data(), low), query);
+        } else {
+            linear(layer.query, left(a.normed.data(), m.hidden), query);
+        }
+        team.wait();
+        team.share(rows * (heads + 1), [&](int64_t i) {
+            const int64_t n = i / (heads + 1), h = i % (heads + 1), position = b.positions[first + n];
+            if (h < heads) {
+                Act* head = query + (n * heads + h) * size;
+                turn_head(layer, head, nullptr, size, nope, position);
+                std::memcpy(absorbed + (n * heads + h) * kept + m.rank, head + nope, m.rotary * sizeof(Act));
+                return;
+            }
+            Act* row = key + n * width;
+            norm_row(row, layer.latent_norm, row, m.rank, k.latent_eps);
+            turn_head(layer, row + m.rank, nullptr, m.rotary, 0, position);
+            cache.write(table(n)[position / BLOCK_TOKENS], 0, position % BLOCK_TOKENS, row, row, is_newest(n));
+        });
+        team.wait();
+        team.share(heads, [&](int64_t h) {
+            head_product(layer.key_up, h, query + h * size, heads * size, absorbed + h * kept, heads * kept, own);
+        });
+        team.wait();
+        int64_t parts = 1;  // of the heads, so that there is something for every thread
+        while (static_cast<int64_t>(tiles.size()) * parts < team.size && heads % (2 * parts) == 0) parts *= 2;
+        attend(layer, cache, parts, heads / parts, absorbed, kept, mixed);
+        team.wait();
+        team.share(heads, [&](int64_t h) {
+            head_product(layer.value_up, h, mixed + h * m.rank, heads * m.rank, a.values.data() + h * m.value_size,
+                         heads * m.value_size, own);
+        });
+        team.wait();
+        put_out(layer, a.values.data(), heads * m.value_size);
+    }
+
+    // 64 hidden units of a SwiGLU for `count` rows, each times its gate
+    void hidden_units(const Weight& gate, const Weight& up, int64_t panel, const Left<Act>& x, int64_t count,
+                      const float* gates, Act* hidden, int64_t line) {
+        const int64_t size = std::min(PANEL, gate.outputs - panel * PANEL);
+        alignas(64) float sides[2][TILE_ROWS * PANEL];
+        for (int64_t n = 0; n < count; n += TILE_ROWS) {
+            const int64_t some = std::min(TILE_ROWS, count - n);
+            Left<Act> part = x;
+            part.rows += n * x.stride;
+            if (gate.is_quantised()) part.quantised = x.quantised.from(n);
+            const int64_t bytes = panel_bytes(gate.format, gate.inputs, m.group);
+            const Weight one[2] = {{gate.data + panel * bytes, gate.inputs, size, gate.format},
+                                   {up.data + panel * bytes, up.inputs, size, up.format}};
+            for (int side = 0; side < 2; side++) panel_product(one[side], 0, part, some, sides[side], PANEL, m.group);
+            for (int64_t i = 0; i < some; i++)
+                for (int64_t c = 0; c < size; c += 16) {
+                    const __m512 g = load(sides[0] + i * PANEL + c), silu = _mm512_mul_ps(g, sigmoid(g));
+                    const __m512 unit = _mm512_mul_ps(silu, load(sides[1] + i * PANEL + c));
+                    store(hidden + (n + i) * line + panel * PANEL + c,
+                          gates ? _mm512_mul_ps(unit, _mm512_set1_ps(gates[n + i])) : unit);
+                }
+        }
+    }
+
+    // Tokens of a layer in the order of their experts
+    struct Order {
+        std::vector<int64_t> ends, slots;  // of each expert; the slot of each token's choice
+        std::vector<float> gates;
+        std::vector<int64_t> active;
+    };
+
+    Order order() const {
+        Order o;
+        const int64_t count = rows * routing.chosen;
+        std::vector<int64_t> next(routing.experts + 1, 0);
+        for (int64_t i = 0; i < count; i++) next[a.chosen[i] + 1]++;
+        for (int64_t e = 0; e < routing.experts; e++) {
+            if (next[e + 1]) o.active.push_back(e);
+            next[e + 1] += next[e];
+        }
+        o.ends.assign(next.begin() + 1, next.end());
+        o.slots.resize(count), o.gates.resize(count);
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t slot = next[a.chosen[i]]++;
+            o.slots[i] = slot, o.gates[slot] = a.gates[i];
+        }
+        return o;
+    }
+
+    void route(const StepLayer& layer) {
+        team.share(rows, [&](int64_t n) {
+            alignas(64) float scores[MOST_EXPERTS];
+            Unset<float> wide(m.hidden);
+            for (int64_t c = 0; c < m.hidden; c += 16) store(wide.data() + c, load(a.normed.data() + n * m.hidden + c));
+            const Left<float> x{wide.data(), m.hidden, {}};
+            for (int64_t p = 0; p < num_panels(layer.router.outputs); p++)
+                panel_product(layer.router, p, x, 1, scores, layer.router.outputs, m.group);
+            for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
+            choose_experts(routing, scores, layer.selection_bias, a.chosen.data() + n * routing.chosen,
+                           a.gates.data() + n * routing.chosen);
+        });
+        team.wait();
+    }
+
+    void feed_forward(const StepLayer& layer) {
+        if (layer.router.data) return routed(layer);
+        const Left<Act> x = left(a.normed.data(), m.hidden);
+        Act* hidden = a.own_hidden.data();
+        const int64_t width = layer.own_down.inputs;
+        team.share(num_panels(width),
+                   [&](int64_t p) { hidden_units(layer.own_gate, layer.own_up, p, x, rows, nullptr, hidden, width); });
+        team.wait();
+        if (layer.own_down.is_quantised()) {
+            quantise(hidden, rows, quantised(width));
+            team.wait();
+        }
+        linear(layer.own_down, left(hidden, width), a.stream.data(), nullptr, true);
+    }
+
+    void routed(const StepLayer& layer) {
+        route(layer);
+        const Order o = order();
+        const int64_t chosen = routing.chosen, slots = rows * chosen, width = layer.down.inputs, own_width = layer.own_down.inputs;
+        Left<Act> x = left(a.normed.data(), m.hidden), gathered = x;
+        const bool is_gathered = rows > 1, is_quantised = layer.gate.is_quantised();
+        const Quantised room_{a.gathered_bytes.data(), a.gathered_scales.data(), a.gathered_sums.data(), m.hidden, m.group};
+        if (is_gathered) {
+            const int64_t groups = m.hidden / m.group;
+            gathered = {a.gathered.data(), m.hidden, room_};
+            team.share(slots, [&](int64_t i) {
+                const int64_t n = i / chosen, slot = o.slots[i];
+                if (!is_quantised)
+                    std::memcpy(a.gathered.data() + slot * m.hidden, x.rows + n * m.hidden, m.hidden * sizeof(Act));
+                else {
+                    const Quantised from = x.quantised.from(n), to = room_.from(slot);
+                    std::memcpy(to.bytes, from.bytes, m.hidden);
+                    std::memcpy(to.scales, from.scales, groups * sizeof(float));
+                    std::memcpy(to.sums, from.sums, groups * sizeof(int32_t));
+                }
+            });
+            team.wait();
+        }
+        const int64_t panels = num_panels(width), own_panels = layer.own_gate.data ? num_panels(own_width) : 0;
+        const int64_t count = static_cast<int64_t>(o.active.size());
+        Act *hidden = a.hidden.data(), *own_hidden = a.own_hidden.data();
+        const auto begin_of = [&](int64_t e) { return e ? o.ends[e - 1] : 0; };
+        const auto expert = [&](const Weight& w, int64_t e) {
+            return Weight{w.data + e * weight_bytes(w, m.group), w.inputs, w.outputs, w.format};
+        };
+        team.take(count * panels + own_panels, [&](int64_t i) {
+            if (i < own_panels) return hidden_units(layer.own_gate, layer.own_up, i, x, rows, nullptr, own_hidden, own_width);
+            i -= own_panels;
+            const int64_t e = o.active[i / panels], begin = begin_of(e);
+            Left<Act> part = gathered;
+            if (is_gathered) {
+                part.rows += begin * m.hidden;
+                if (is_quantised) part.quantised = gathered.quantised.from(begin);
+            }
+            hidden_units(expert(layer.gate, e), expert(layer.up, e), i % panels, part, o.ends[e] - begin,
+                         o.gates.data() + begin, hidden + begin * width, width);
+        });
+        team.wait();
+        const Quantised hidden_q{a.gathered_bytes.data(), a.gathered_scales.data(), a.gathered_sums.data(), width, m.group};
+        if (layer.down.is_quantised()) quantise(hidden, slots, hidden_q);
+        if (own_panels && layer.own_down.is_quantised()) quantise(own_hidden, rows, quantised(own_width));
+        if (layer.down.is_quantised()) team.wait();
+        const int64_t out_panels = num_panels(m.hidden), own_out = own_panels ? out_panels : 0;
+        float* outputs = a.expert_outputs.data();
+        team.take(count * out_panels + own_out, [&](int64_t i) {
+            if (i < own_out)
+                return panel_product(layer.own_down, i, left(own_hidden, own_width), rows, a.stream.data(), m.hidden, m.group, true);
+            i -= own_out;
+            const int64_t e = o.active[i / out_panels], begin = begin_of(e);
+            Left<Act> part{hidden + begin * width, width, {}};
+            if (layer.down.is_quantised()) part.quantised = hidden_q.from(begin);
+            panel_product(expert(layer.down, e), i % out_panels, part, o.ends[e] - begin, outputs + begin * m.hidden, m.hidden, m.group);
+        });
+        team.wait();
+        team.share(rows * (m.hidden / 16), [&](int64_t i) {
+            const int64_t n = i / (m.hidden / 16), c = i % (m.hidden / 16) * 16;
+            __m512 total = _mm512_setzero_ps();
+            for (int64_t j = 0; j < chosen; j++)
+                total = _mm512_add_ps(total, load(outputs + o.slots[n * chosen + j] * m.hidden + c));
+            store(stream(n) + c, _mm512_add_ps(load(stream(n) + c), total));
+        });
+    }
+
+    // Final states of the wanted rows among this team's, and their scores
+    void finish() {
+        team.wait();
+        std::vector<int64_t> mine;
+        for (int64_t i = 0; i < b.num_wanted; i++)
+            if (b.wanted[i] >= first && b.wanted[i] < first + rows) mine.push_back(i);
+        if (mine.empty()) return;
+        const int64_t count = static_cast<int64_t>(mine.size());
+        Act* states = a.normed.data();
+        const Quantised q = quantised(m.hidden);
+        team.share(count, [&](int64_t i) {
+            norm_row(stream(b.wanted[mine[i]] - first), m.norm, states + i * m.hidden, m.hidden, k.eps);
+            for (int64_t c = 0; b.states && c < m.hidden; c += 16)
+                store(b.states + mine[i] * m.hidden + c, load(states + i * m.hidden + c));
+        });
+        team.wait();
+        if (!b.scores) return;
+        if (m.head.is_quantised()) {
+            quantise(states, count, q);
+            team.wait();
+        }
+        const Left<Act> x{states, m.hidden, q};  // what is mine lies together
+        team.share(num_panels(m.head.outputs),
+                   [&](int64_t p) { panel_product(m.head, p, x, count, b.scores + mine[0] * b.width, b.width, m.group); });
+    }
+};
+
+// Stretches of rows, from `first` to `last`, that belong to one sequence, cut into pieces
+static std::vector<Tile> tiles_of(const StepBatch& b, int64_t first, int64_t last, int64_t most) {
+    std::vector<Tile> tiles;
+    for (int64_t n = first; n < last;) {
+        int64_t end = n + 1;
+        while (end < last && end - n < most && b.sequences[end] == b.sequences[n]) end++;
+        tiles.push_back({n - first, end - n});
+        n = end;
+    }
+    return tiles;
+}
+
+// Where each of `parts` teams' rows end: about equal, and never inside a sequence
+static std::vector<int64_t> cuts_of(const StepBatch& b, int64_t parts) {
+    std::vector<int64_t> cuts{0};
+    for (int64_t part = 1; part < parts; part++) {
+        int64_t cut = std::max(cuts.back(), b.rows * part / parts);
+        while (cut > cuts.back() && cut < b.rows && b.sequences[cut] == b.sequences[cut - 1]) cut++;
+        cuts.push_back(cut);
+    }
+    cuts.push_back(b.rows);
+    return cuts;
+}
+
+template <typename Act>
+static void step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
+                 const StepBatch& b, std::vector<Activations<Act>>& activations, int64_t teams, int64_t threads) {
+    teams = std::min(teams, std::min(threads, std::max<int64_t>(1, b.rows)));
+    const int64_t size = threads / teams, sharing = m.is_latent ? m.heads : m.heads / std::max<int64_t>(1, layers[0].key_heads);
+    const std::vector<int64_t> cuts = cuts_of(b, teams);
+    const int64_t at_once = std::max<int64_t>(1, TILE_ROWS / sharing);
+    std::vector<Team::Meeting> meetings(teams);
+    activations.resize(std::max<int64_t>(teams, activations.size()));
+    std::vector<std::vector<Tile>> tiles(teams);
+    for (int64_t t = 0; t < teams; t++) tiles[t] = tiles_of(b, cuts[t], cuts[t + 1], at_once);
+    const auto go = [&](int64_t t, int64_t rank, int64_t members) {
+        const int64_t rows = cuts[t + 1] - cuts[t];
+        Team team(meetings[t], rank, members);
+        Step<Act> mine(m, layers, k, routing, b, team, activations[t], cuts[t], rows, tiles[t]);
+        if (rank == 0) mine.make_room();
+        team.wait();
+        if (rows) mine.run();
+    };
+#pragma omp parallel num_threads(static_cast<int>(teams * size)) if (teams * size > 1)
+    {
+        const int64_t thread = omp_get_thread_num();
+        if (omp_get_num_threads() == teams * size) go(thread / size, thread % size, size);
+        else if (thread == 0)  // fewer threads than asked for: none may wait for one that isn't there
+            for (int64_t t = 0; t < teams; t++) go(t, 0, 1);
+    }
+}
+
+// What `engine/slots.py` keeps of the sequences that are being decoded, in this order: all pointers, a row per slot
+struct Slots {
+    int64_t *last_token, *position, *num_sampled;
+    const int64_t* budget;
+    uint8_t* active;
+    const int32_t* tables;
+    const float *inverse, *uniforms;  // 1 / temperature, 0: the likeliest; [slots, room]
+    int64_t* tokens;                  // [slots, room], as are the next two
+    float *log_probs, *entropies;
+};
+
+extern "C" void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens,
+                     float* log_probs, float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
+
+// Tokens of every active slot, one after another, until `enough` of them have ended or each has `most` new ones.
+// A slot ends at one of the `ends` or with its budget, and is active no more.
+template <typename Act>
+static void decode(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
+                   const Slots& s, int64_t slots, int64_t room_of_slot, int64_t table_width, const int64_t* ends,
+                   int64_t num_ends, int64_t most, int64_t enough, int64_t vocabulary, int64_t width, int64_t teams,
+                   int64_t threads) {
+    std::vector<Activations<Act>> activations;
+    const int64_t begun = std::count_if(s.active, s.active + slots, [](uint8_t is_active) { return is_active; });
+    std::vector<int64_t> rows, tokens, positions, wanted(slots), drawn(slots);
+    std::vector<float> log_probs(slots), entropies(slots);
+    const Unset<float> scores(begun * width), scratch(begun * width);
+    for (int64_t n = 0; n < slots; n++) wanted[n] = n;
+    int64_t ended = 0;
+    for (int64_t turn = 0; turn < most && ended < enough; turn++) {
+        rows.clear(), tokens.clear(), positions.clear();
+        for (int64_t n = 0; n < slots; n++)
+            if (s.active[n]) rows.push_back(n), tokens.push_back(s.last_token[n]), positions.push_back(s.position[n]);
+        const int64_t count = static_cast<int64_t>(rows.size());
+        if (!count) return;
+        const StepBatch batch{tokens.data(), positions.data(), rows.data(), s.tables, table_width, count,
+                              wanted.data(), count, scores.data(), nullptr, width};
+        step<Act>(m, layers, k, routing, batch, activations, teams, threads);
+        PARALLEL(threads)
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t n = rows[i];
+            float *from = scores.data() + i * width, *to = scratch.data() + i * width;
+            draw(from, width, s.uniforms + n * room_of_slot + s.num_sampled[n], s.inverse[n], &drawn[i], &log_probs[i],
+                 &entropies[i], to, 1, vocabulary, 1);
+        }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t n = rows[i], at = n * room_of_slot + s.num_sampled[n];
+            s.tokens[at] = s.last_token[n] = drawn[i];
+            s.log_probs[at] = log_probs[i], s.entropies[at] = entropies[i];
+            s.num_sampled[n]++, s.position[n]++;
+            const bool is_end = std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
+            if (is_end || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0, ended++;
+        }
+    }
+}
+
+extern "C" {
+
+// Scores and states of the wanted rows of a batch, which are in order; the caches are extended. `teams` share out the
+// rows, and each has as many of the threads as are left for it. Activations are fp32 (`is_wide`) or bf16.
+void engine_step(int64_t is_wide, const StepModel* model, const StepLayer* layers, const StepConstants* constants,
+                 const Routing* routing, const StepBatch* batch, int64_t teams, int64_t threads) {
+    const auto go = [&](auto activations) {
+        step(*model, layers, *constants, *routing, *batch, activations, teams, threads);
+    };
+    is_wide ? go(std::vector<Activations<float>>()) : go(std::vector<Activations<bf16>>());
+}
+
+// See `decode`
+void engine_decode(int64_t is_wide, const StepModel* model, const StepLayer* layers, const StepConstants* constants,
+                   const Routing* routing, const Slots* slots, int64_t count, int64_t room_of_slot, int64_t table_width,
+                   const int64_t* ends, int64_t num_ends, int64_t most, int64_t enough, int64_t vocabulary, int64_t width,
+                   int64_t teams, int64_t threads) {
+    (is_wide ? decode<float> : decode<bf16>)(*model, layers, *constants, *routing, *slots, count, room_of_slot,
+                                             table_width, ends, num_ends, most, enough, vocabulary, width, teams, threads);
+}
+}

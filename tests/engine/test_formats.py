@@ -1,0 +1,74 @@
+"""Quantised weights: laid out and multiplied by the kernels as the plain formulas say, and as GGUF rounds."""
+
+import numpy as np
+import pytest
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.engine.formats import Format, dequantise, lay_out, lay_out_quantised, product, quantise
+from clearseek.model.kernels import library
+
+kernels = pytest.mark.skipif(bool(library.why_not()), reason=f"no kernels here: {library.why_not()}")
+
+
+def weight_of(outputs, inputs, dtype=torch.float32):
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(outputs)).to(dtype)
+
+
+@kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "group"), [("int8", 32), ("int8", 128), ("int4", 32), ("int4", 64)])
+@pytest.mark.parametrize("outputs", [16, 64, 112])
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_products_are_those_of_the_dequantised_weight(name, group, outputs, rows, dtype):
+    form, weight = Format(name, group), weight_of(outputs, 256, dtype)
+    x = torch.randn(rows, 256, generator=torch.Generator().manual_seed(3)).bfloat16()
+    parts = quantise(weight, form)
+    found = product(x, lay_out(weight, form), outputs, form)
+    assert torch.equal(found, product(x, lay_out_quantised(parts, form), outputs, form))
+    wanted = x.float() @ dequantise(parts, form).T
+    # activations are rounded to int8 too: half a step of each group
+    assert (found - wanted).norm() / wanted.norm() < 0.01
+
+
+@kernels
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [1, 4, 5, 50])
+def test_products_of_plain_weights(name, rows):
+    form, weight = Format(name), weight_of(80, 96)
+    dtype = torch.float32 if name == "float32" else torch.bfloat16
+    x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(3)).to(dtype)
+    wanted = x.float() @ weight.to(dtype).float().T
+    torch.testing.assert_close(product(x, lay_out(weight, form), 80, form), wanted, rtol=1e-4, atol=1e-4)
+
+
+@kernels
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
+def test_a_row_s_product_does_not_depend_on_the_others(name):
+    form, weight = Format(name), weight_of(80, 96)
+    x, laid = torch.randn(20, 96).bfloat16(), lay_out(weight, form)
+    together = product(x, laid, 80, form)
+    for count in range(1, 20):
+        assert torch.equal(product(x[:count], laid, 80, form), together[:count])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("int8", "Q8_0"), ("int4", "Q4_0")])
+def test_rounding_is_gguf_s(name, kind):
+    gguf = pytest.importorskip("gguf")
+    weight = weight_of(48, 128)
+    kind = gguf.GGMLQuantizationType[kind]
+    theirs = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)
+    assert np.array_equal(dequantise(quantise(weight, Format(name)), Format(name)).numpy(), theirs)
+
+
+def test_nothing_is_nothing():
+    for name in ("int8", "int4"):
+        form = Format(name)
+        assert not dequantise(quantise(torch.zeros(16, 64), form), form).any()
+
+
+def test_unknown_formats_and_groups_are_refused():
+    with pytest.raises(InputError, match="int3 is no weight format"):
+        Format("int3")
+    with pytest.raises(InputError, match="group 48"):
+        Format("int8", 48)

@@ -1,0 +1,138 @@
+"""The kernels' step against the plain forward pass: every format, every kernel's shape, every way to cut a batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from clearseek.engine.blocks import BLOCK_TOKENS
+from clearseek.engine.formats import Format
+from clearseek.engine.fused_runner import FusedRunner
+from clearseek.engine.layout import Layout, why_plain
+from clearseek.engine.plain_runner import PlainRunner
+from clearseek.engine.runner import Batch
+from clearseek.model.decoder import Decoder
+from clearseek.model.kernels import library
+from tests.model.kernel_inputs import lane_sized
+from tests.model.tiny import some_tokens
+
+pytestmark = pytest.mark.skipif(bool(library.why_not()), reason=f"no kernels here: {library.why_not()}")
+
+WINDOWS = ("sliding_attention", "full_attention", "sliding_attention")
+SHAPES = {
+    "qwen3": {},
+    "llama": {},
+    "llama with a window": {
+        "sliding_window": 40,
+        "layer_types": ("sliding_attention", "full_attention", "sliding_attention"),
+    },
+    "deepseek_v3": {"num_dense_layers": 1},
+    "deepseek_v3 without query latent": {"num_dense_layers": 1},
+    "deepseek_v3 yarn": {"num_dense_layers": 1},
+}
+WHOLE_GROUPS = {"kv_lora_rank": 64, "qk_nope_head_dim": 32}  # what quantised weights need
+LENGTH = 150
+TABLES = np.array([[3, 1, 6, 0], [2, 7, 5, 4]], np.int32)
+
+
+def model_of(name: str) -> Decoder:
+    changes = SHAPES[name] | (WHOLE_GROUPS if "deepseek" in name else {})
+    model = lane_sized(name.split(" with a")[0], max_position_embeddings=512, **changes)
+    return model.requires_grad_(False).eval()
+
+
+def rows_of(tokens: torch.Tensor, *stretches: tuple[int, int, int]) -> Batch:
+    """Stretches (slot, first, last) of rows [B, T], all of whose scores are wanted."""
+    slots = np.concatenate([np.full(last - first, slot) for slot, first, last in stretches])
+    positions = np.concatenate([np.arange(first, last) for _, first, last in stretches])
+    chosen = tokens.numpy()[slots, positions]
+    return Batch(chosen, positions, slots, TABLES, np.arange(len(slots)))
+
+
+def whole(model: Decoder, tokens: torch.Tensor) -> torch.Tensor:
+    return model.logits(model(tokens, torch.ones_like(tokens), torch.float32, 0).states)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_in_fp32_a_step_is_the_forward_pass(name):
+    model = model_of(name)
+    assert why_plain(model, Format("float32")) is None
+    tokens = some_tokens(model.config, 2, LENGTH)
+    runner = FusedRunner(Layout(model, Format("float32")), 8)
+    scores = runner.step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH)))
+    found, wanted = scores.view(2, LENGTH, -1).log_softmax(-1), whole(model, tokens).log_softmax(-1)
+    assert (found - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["qwen3", "llama with a window", "deepseek_v3"])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_however_a_prompt_is_cut_every_bit_is_the_same(name, form, num_threads):
+    """Alone, beside another, in stretches that begin and end anywhere, by one thread or two."""
+    model = model_of(name)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    layout = Layout(model, Format(form))
+    wanted = FusedRunner(layout, 8).step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH))).view(2, LENGTH, -1)
+    torch.set_num_threads(num_threads)
+    runner, parts = FusedRunner(layout, 8), ([], [])
+    cuts = [
+        ((0, 70), (0, 33)),
+        ((70, 71), (33, 98)),
+        *(((t, t + 1), (27 + t, 28 + t)) for t in range(71, 123)),
+    ]
+    for first, second in [*cuts, ((123, 150), None)]:
+        stretches = [(0, *first)] + ([(1, *second)] if second else [])
+        scores = runner.step(rows_of(tokens, *stretches))
+        parts[0].append(scores[: first[1] - first[0]])
+        parts[1].append(scores[first[1] - first[0] :])
+    torch.set_num_threads(1)
+    assert torch.equal(torch.cat(parts[0]), wanted[0])
+    assert torch.equal(torch.cat(parts[1]), wanted[1])
+
+
+@pytest.mark.parametrize(("form", "allowed"), [("bfloat16", 0.02), ("int8", 0.03), ("int4", 0.4)])
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_v3 without query latent"])
+def test_formats_are_as_near_as_their_rounding(name, form, allowed):
+    """The scores' error relative to their size; routed layers are left out, where a near tie decides otherwise."""
+    changes = WHOLE_GROUPS | {"num_routed_experts": 0} if "deepseek" in name else {}
+    model = lane_sized(name, max_position_embeddings=512, **changes).requires_grad_(False)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    runner = FusedRunner(Layout(model, Format(form)), 8)
+    found = runner.step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH))).view(2, LENGTH, -1)
+    wanted = whole(model, tokens)
+    assert (found - wanted).norm() / wanted.norm() < allowed
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama with a window", "deepseek_v3"])
+def test_the_plain_runner_says_the_same(name):
+    """In fp32, from prompts read at once or in stretches, and of copied blocks."""
+    model = model_of(name)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    wanted = whole(model, tokens).log_softmax(-1)
+    runner = PlainRunner(model, torch.float32, 8)
+    batch = rows_of(tokens, (0, 0, 80), (1, 0, 1))
+    last = Batch(batch.tokens, batch.positions, batch.slots, TABLES, np.array([79, 80]))
+    found = runner.step(last).log_softmax(-1)
+    assert (found - torch.stack((wanted[0, 79], wanted[1, 0]))).abs().max() < 1e-4
+    found = runner.step(rows_of(tokens, (0, 80, LENGTH), (1, 1, 40))).log_softmax(-1)
+    assert (found - torch.cat((wanted[0, 80:], wanted[1, 1:40]))).abs().max() < 1e-4
+
+
+def test_a_copied_block_knows_what_the_other_does():
+    model = model_of("qwen3")
+    tokens = some_tokens(model.config, 2, LENGTH)
+    tokens[1] = tokens[0]
+    for runner in FusedRunner(Layout(model, Format("bfloat16")), 8), PlainRunner(model, torch.float32, 8):
+        first = runner.step(rows_of(tokens, (0, 0, BLOCK_TOKENS), (0, BLOCK_TOKENS, BLOCK_TOKENS + 3)))[-1]
+        runner.copy_block(TABLES[0, 0], TABLES[1, 0])
+        runner.copy_block(TABLES[0, 1], TABLES[1, 1])
+        again = runner.step(rows_of(tokens, (1, BLOCK_TOKENS + 2, BLOCK_TOKENS + 3)))[-1]
+        torch.testing.assert_close(again, first, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_kernels_do_not_know_is_named():
+    assert "sandwich" not in str(why_plain(model_of("qwen3"), Format("bfloat16")))
+    model = lane_sized("qwen3")
+    assert "group of 128" in str(why_plain(model, Format("int8", 128)))
+    assert "norms on what its layers add" in str(
+        why_plain(lane_sized("qwen3", sandwich_norm=True), Format("bfloat16"))
+    )

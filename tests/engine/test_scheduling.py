@@ -1,0 +1,178 @@
+"""Many requests over one cache: whatever room there is, in whatever order, each gets what it would get alone."""
+
+import random
+
+import pytest
+import torch
+
+from clearseek.config.errors import InputError
+from clearseek.engine import engine as engine_module
+from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Request, Sampling
+from tests.model.kernel_inputs import lane_sized
+from tests.model.tiny import some_tokens
+
+SHAPES = ("qwen3", "deepseek_v3")
+
+
+def model_of(name="qwen3"):
+    return lane_sized(name, max_position_embeddings=1024).requires_grad_(False)
+
+
+def engine_of(name="qwen3", num_blocks=None, monkeypatch=None, **settings):
+    """An engine; `num_blocks` bounds its cache."""
+    engine = Engine(model_of(name), (), torch.float32, **settings)
+    if num_blocks is not None:
+        monkeypatch.setattr(Engine, "_most_blocks", lambda self: num_blocks)
+    return engine
+
+
+def requests_of(count=6, samples=2, seed=0, longest=300, **sampling):
+    draw = random.Random(seed)
+    tokens = some_tokens(model_of().config, count, longest, seed).tolist()
+    return [
+        Request(
+            tuple(row[: draw.randint(1, longest)]),
+            50 + i,
+            samples,
+            Sampling(max_tokens=draw.randint(1, 90), **sampling),
+        )
+        for i, row in enumerate(tokens)
+    ]
+
+
+def alone(request, name="qwen3"):
+    return engine_of(name).generate([request])[0]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_slots": 3}, {"step_tokens": 7}, {"num_slots": 5, "step_tokens": 64}]
+)
+def test_a_request_among_others_gets_what_it_gets_alone(name, settings):
+    requests = requests_of()
+    for request, found in zip(requests, engine_of(name, **settings).generate(requests), strict=True):
+        assert found == alone(request, name)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_cache_too_small_for_all_pauses_some_and_changes_nothing(name, monkeypatch):
+    requests = requests_of(samples=3)
+    wanted = [alone(request, name) for request in requests]
+    engine = engine_of(name, 8, monkeypatch, num_slots=6)
+    assert engine.generate(requests) == wanted
+    assert engine.scheduler.num_paused > 0
+    assert engine.pool.num_free == 8
+
+
+def test_plain_and_other_requests_share_a_batch():
+    requests = (
+        requests_of(4, 1)
+        + requests_of(4, 1, seed=1, top_k=3)
+        + requests_of(2, 1, seed=2, presence_penalty=1.5)
+    )
+    for request, found in zip(requests, engine_of().generate(requests), strict=True):
+        assert found == alone(request)
+
+
+def test_a_prompt_begun_before_is_not_read_again():
+    (request,) = requests_of(1, 1, longest=300)
+    prompt = (request.prompt * 300)[:300]
+    engine = engine_of()
+    first = engine.generate([Request(prompt, 1)])
+    assert (engine.pool.hits, engine.pool.queries) == (0, 300)
+    assert engine.generate([Request(prompt, 1)]) == first
+    assert engine.pool.hits == 300 // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def test_the_samples_of_a_prompt_read_it_once():
+    engine = engine_of()
+    engine.generate([Request((5,) * 100, 1, 16)])
+    assert engine.pool.hits == 15 * 99
+
+
+def test_new_weights_are_answered_with_at_once_and_forget_the_old():
+    model = model_of()
+    engine, request = Engine(model, (), torch.float32), Request((3,) * 100, 1, 2, Sampling(max_tokens=40))
+    engine.generate([request])
+    for parameter in model.parameters():
+        parameter.mul_(1.3)
+    engine.load_weights(model)
+    found = engine.generate([request])
+    assert [completion.tokens for completion in found[0]] == [
+        c.tokens for c in Engine(model, (), torch.float32).generate([request])[0]
+    ]
+    assert {completion.weights_version for completion in found[0]} == {1}
+    assert engine.pool.hits == 2 * 99
+
+
+def test_cancelling_frees_at_once():
+    engine = engine_of(num_slots=2)
+    answers = [engine.submit(request)[0] for request in requests_of(4, 1)]
+    engine.step()
+    for answer in answers:
+        completion = engine.cancel(answer)
+        assert completion is not None
+        assert completion.finish_reason == "cancelled"
+        engine.scheduler.check()
+    assert engine.is_idle
+    assert engine.pool.num_free == engine.pool.num_blocks
+    assert engine.cancel(answers[0]) is None
+
+
+def test_clients_are_served_in_turn():
+    engine = engine_of(num_slots=1)
+    for number, client in enumerate("aaab"):
+        engine.submit(Request((number + 1,), 0, sampling=Sampling(max_tokens=2), client=client), number)
+    order = []
+    while not engine.is_idle:
+        order += [answer.index for answer, _ in engine.step()]
+    assert order == [0, 3, 1, 2]
+
+
+def test_a_request_that_no_cache_could_hold_is_refused(monkeypatch):
+    engine = engine_of("qwen3", 2, monkeypatch)
+    with pytest.raises(InputError, match="more cache than there is room for"):
+        engine.generate([Request((1,) * 200, 0)])
+    engine.generate([Request((1,) * 20, 0)])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_long_mixed_day_ends_with_every_block_free(name, monkeypatch):
+    """Requests, cancellations and new weights at random; what ends untouched is what it is alone."""
+    draw = random.Random(3)
+    model = model_of(name)
+    monkeypatch.setattr(Engine, "_most_blocks", lambda self: 12)
+    engine = Engine(model, (), torch.float32, num_slots=5, step_tokens=50)
+    waiting = requests_of(60, 1, seed=4, longest=200)
+    engine._make_ready([Request((1,) * 200, 0, 5, Sampling(max_tokens=100))])
+    running, finished = {}, {}
+    while waiting or running:
+        if waiting and draw.random() < 0.5:
+            index = len(waiting) - 1
+            running[index] = engine.submit(waiting.pop(), index)[0], engine.weights_version
+        for answer, completion in engine.step():
+            finished[answer.index] = answer.request, completion
+            del running[answer.index]
+        engine.scheduler.check()
+        if running and draw.random() < 0.1:
+            engine.cancel(running.pop(draw.choice(list(running)))[0])
+    assert engine.pool.num_free == engine.pool.num_blocks
+    assert len(finished) > 30
+    for request, completion in list(finished.values())[:15]:
+        assert completion == alone(request, name)[0]
+
+
+def test_the_pool_forgets_what_was_used_longest_ago():
+    pool = BlockPool(3)
+    blocks = [pool.take() for _ in range(3)]
+    for number, block in enumerate(blocks):
+        pool.publish(block, bytes([number]))
+        pool.release([block])
+    assert pool.take() == blocks[0]
+    assert pool._known == {b"\1": blocks[1], b"\2": blocks[2]}
+
+
+def test_the_cache_is_bounded():
+    assert engine_of().most_tokens * 2 * 4 <= engine_module._CACHE_BYTES
