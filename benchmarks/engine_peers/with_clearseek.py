@@ -1,0 +1,46 @@
+"""clearseek's engine as a worker, by its Python interface."""
+
+from typing import Any
+
+import torch
+from lines import Unsupported, serve
+
+import clearseek
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Request, Sampling
+from clearseek.model.log_probs import log_probs_from_logits
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+NEVER = -1  # no token ends a completion
+
+
+class Clearseek:
+    """A loaded model and an engine over it."""
+
+    def load(self, path: str, format_name: str) -> dict[str, Any]:
+        """Open a directory; formats that the engine has not got yet are refused."""
+        if format_name not in DTYPES:
+            raise Unsupported(f"has no {format_name} weights yet")
+        self.model = clearseek.load(path, DTYPES[format_name])
+        self.engine = Engine(self.model.decoder, NEVER, self.model.dtype, copies=False)
+        return {"version": clearseek.__version__, "torch": torch.__version__}
+
+    def generate(
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """As `lines.Engine` says; log-probabilities come with the tokens anyhow."""
+        sampling = Sampling(temperature, 1.0, max_tokens)
+        requests = [Request(tuple(ids), key, samples, sampling) for key, ids in enumerate(prompts)]
+        completions = [completion for group in self.engine.generate(requests) for completion in group]
+        return [one.tokens for one in completions], [one.log_probs for one in completions]
+
+    @torch.no_grad()
+    def score(self, prompt: list[int], completion: list[int]) -> dict[str, Any]:
+        """What the trainer's forward pass says of a completion's tokens: their log-probabilities."""
+        logits = self.model.logits([prompt + completion])[0, len(prompt) - 1 : -1]
+        chosen = log_probs_from_logits(logits, 1.0).gather(-1, torch.tensor(completion)[:, None])
+        return {"log_probs": chosen[:, 0].tolist()}
+
+
+if __name__ == "__main__":
+    serve(Clearseek())
