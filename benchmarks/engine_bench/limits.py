@@ -17,7 +17,7 @@ HEAD_FORMAT = {"int4": "int8"}  # the scores' matrix is stored one step finer, a
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def best_rate(work: Callable[[], object], amount: float, seconds: float = TRIAL_SECONDS) -> float:
+def best_rate(work: Callable[[], object], amount: float, seconds: float) -> float:
     """`amount` by the fastest of the calls that fit into `seconds`, per second; the first one warms up."""
     work()
     best, end = 0.0, time.perf_counter() + seconds
@@ -47,7 +47,7 @@ def read_bandwidth(num_bytes: int) -> float:
         floats.sum,
         lambda: torch.mv(matrix, vector),
     )
-    return max(best_rate(way, count * 8.0) for way in ways)
+    return max(best_rate(way, count * 8.0, TRIAL_SECONDS) for way in ways)
 
 
 def square_peak(format_name: str) -> float:

@@ -25,7 +25,6 @@ class Transformers:
         self.model.generation_config.eos_token_id = None
         return {"version": transformers.__version__, "torch": torch.__version__}
 
-    @torch.inference_mode()
     def generate(
         self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
     ) -> tuple[list[list[int]], None]:
