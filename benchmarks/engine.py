@@ -1,8 +1,8 @@
 """The engine beside transformers, vLLM and llama.cpp: the same random weights and prompts, turn by turn on two cores.
 
-Every engine is a process of its own that runs only in its turn, at its best settings, without a prefix cache. Each
-round has prompts of its own; figures are medians of the rounds after the first. Prints one JSON object: every figure,
-what this machine's memory and products allow, and `targets`, a row each. A peer that is not installed says so.
+Every engine is a process of its own that runs only in its turn, at its best settings. Each round has prompts of its
+own; figures are medians of the rounds after the first. Prints one JSON object: every figure, what this machine's
+memory and products allow, and `targets`, a row each. A peer that is not installed says so.
 
     make peers peers-vllm peers-llama      # the peers; each can be left out
     make bench-engine                      # or: .venv/bin/python -m benchmarks.engine --shapes dense-0.6b

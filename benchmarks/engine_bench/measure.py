@@ -125,7 +125,7 @@ def _turn(worker: Worker, turns: Turns, workload: Workload, prompts: list[list[i
             max_tokens=workload.max_tokens,
             samples=workload.samples,
             temperature=workload.temperature,
-            log_probs=False,
+            shares=workload.shares,
         )
     except WorkerError as error:
         turns.why = str(error)

@@ -16,6 +16,7 @@ FORMATS: dict[str, tuple[str | None, str]] = {
     "int4": (None, "q4_0"),
 }
 PROMPT_WORKLOADS = ("one_stream", "streams_16", "prefill_512", "shared_prefix", "rl_group")
+MORE_WORKLOADS = (*PROMPT_WORKLOADS, "shared_prefix_cached")  # the last is measured for orientation only
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ SHAPES: dict[str, Shape] = {
             intermediate_size=2048,
             tie_word_embeddings=True,
         ),
-        PROMPT_WORKLOADS,
+        MORE_WORKLOADS,
     ),
     "dense-0.6b": Shape(  # Qwen3-0.6B's
         _config(
@@ -59,7 +60,7 @@ SHAPES: dict[str, Shape] = {
             rope_theta=1_000_000.0,
             tie_word_embeddings=True,
         ),
-        (*PROMPT_WORKLOADS, "cold_start"),
+        (*MORE_WORKLOADS, "cold_start"),
     ),
     "latent-moe-0.5b": Shape(  # 0.1 billion of the parameters work on a token
         _config(
@@ -81,7 +82,7 @@ SHAPES: dict[str, Shape] = {
             num_dense_layers=1,
             routed_scaling_factor=2.5,
         ),
-        PROMPT_WORKLOADS,
+        MORE_WORKLOADS,
     ),
     "tiny-1m": Shape(
         _config(

@@ -16,6 +16,7 @@ class Workload:
     shared_tokens: int = 0
     samples: int = 1
     temperature: float = 0.0
+    shares: bool = True  # whether prefix caches of others than ours are on
 
     @property
     def counted_tokens(self) -> int:
@@ -37,10 +38,13 @@ class Workload:
 
 WORKLOADS: dict[str, Workload] = {
     "one_stream": Workload(num_prompts=1, prompt_tokens=16, max_tokens=128),
-    "streams_16": Workload(num_prompts=16, prompt_tokens=16, max_tokens=64),
+    "streams_16": Workload(num_prompts=16, prompt_tokens=16, max_tokens=64, shares=False),
     "prefill_512": Workload(num_prompts=1, prompt_tokens=512, max_tokens=1),
-    "shared_prefix": Workload(num_prompts=16, prompt_tokens=416, max_tokens=32, shared_tokens=400),
+    "shared_prefix": Workload(
+        num_prompts=16, prompt_tokens=416, max_tokens=32, shared_tokens=400, shares=False
+    ),
+    "shared_prefix_cached": Workload(num_prompts=16, prompt_tokens=416, max_tokens=32, shared_tokens=400),
     "rl_group": Workload(num_prompts=1, prompt_tokens=64, max_tokens=64, samples=16, temperature=1.0),
-    "batch_128": Workload(num_prompts=128, prompt_tokens=16, max_tokens=64, temperature=1.0),
+    "batch_128": Workload(num_prompts=128, prompt_tokens=16, max_tokens=64, temperature=1.0, shares=False),
 }
 COLD_START = Workload(num_prompts=1, prompt_tokens=16, max_tokens=1)

@@ -9,6 +9,9 @@ import sys
 import time
 from typing import Any, Protocol
 
+# token ids of every completion, and their log-probabilities where the engine was made to tell them
+Completions = tuple[list[list[int]], list[list[float]] | None]
+
 
 class Unsupported(Exception):
     """What an engine can't be asked, in a line."""
@@ -21,9 +24,12 @@ class Engine(Protocol):
         """Open a model; returns what the record should say, such as versions."""
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
-    ) -> tuple[list[list[int]], list[list[float]] | None]:
-        """Token ids of `samples` completions of every prompt, a prompt's together, none ended before `max_tokens`."""
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
+    ) -> Completions:
+        """`samples` completions of every prompt, a prompt's together, none ended before `max_tokens`.
+
+        Unless `shares`, other engines than ours read every prompt whole, though they have seen its beginning.
+        """
 
 
 def serve(engine: Engine) -> None:

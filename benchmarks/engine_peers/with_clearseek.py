@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lines import Unsupported, serve
+from lines import Completions, Unsupported, serve
 
 import clearseek
 from clearseek.engine.engine import Engine
@@ -26,9 +26,9 @@ class Clearseek:
         return {"version": clearseek.__version__, "torch": torch.__version__}
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """As `lines.Engine` says; log-probabilities come with the tokens anyhow."""
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
+    ) -> Completions:
+        """As `lines.Engine` says; what it shares of prompts it always does."""
         sampling = Sampling(temperature, 1.0, max_tokens)
         requests = [Request(tuple(ids), key, samples, sampling) for key, ids in enumerate(prompts)]
         completions = [completion for group in self.engine.generate(requests) for completion in group]

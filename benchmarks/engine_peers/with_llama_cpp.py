@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lines import serve
+from lines import Completions, Unsupported, serve
 
 BATCH_TOKENS = 2048  # of one call, the library's own default
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
@@ -45,9 +45,11 @@ class LlamaCpp:
         return {"version": (self.folder / "version").read_text(encoding="utf-8").strip()}
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
-    ) -> tuple[list[list[int]], None]:
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
+    ) -> Completions:
         """As `lines.Engine` says. A prompt is read once; its further samples get copies of its cache."""
+        if shares and len(prompts) > 1:
+            raise Unsupported("its server shares nothing between prompts that are answered at once")
         llama, length = self.llama, len(prompts[0])
         self._make_context(len(prompts) * samples, length + max_tokens)
         memory = llama.llama_get_memory(self.context)

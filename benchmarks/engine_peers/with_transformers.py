@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import transformers
-from lines import serve
+from lines import Completions, Unsupported, serve
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -26,14 +26,16 @@ class Transformers:
         return {"version": transformers.__version__, "torch": torch.__version__}
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
-    ) -> tuple[list[list[int]], None]:
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
+    ) -> Completions:
         """As `lines.Engine` says, without log-probabilities."""
         settings: dict[str, Any] = {"max_new_tokens": max_tokens, "do_sample": temperature > 0}
         if temperature > 0:
             settings |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
         if self.way == "generate_batch":
-            return self._batch([ids for ids in prompts for _ in range(samples)], settings), None
+            return self._batch([ids for ids in prompts for _ in range(samples)], settings, shares), None
+        if shares and len(prompts) > 1:
+            raise Unsupported("generate has no prefix cache")
         inputs = torch.tensor(prompts)
         found = self.model.generate(
             inputs,
@@ -44,7 +46,7 @@ class Transformers:
         )
         return found[:, inputs.shape[1] :].tolist(), None
 
-    def _batch(self, prompts: list[list[int]], settings: dict[str, Any]) -> list[list[int]]:
+    def _batch(self, prompts: list[list[int]], settings: dict[str, Any], shares: bool) -> list[list[int]]:
         """Every prompt as a request of its own; the cache holds what they need, not a share of the memory."""
         pages = -(-(len(prompts[0]) + settings["max_new_tokens"]) // PAGE_TOKENS)
         found = self.model.generate_batch(
@@ -54,10 +56,11 @@ class Transformers:
                 page_size=PAGE_TOKENS,
                 num_blocks=len(prompts) * pages + 1,
                 max_batch_tokens=2048,
-                allow_block_sharing=False,
+                allow_block_sharing=shares,
             ),
         )
-        return [list(one.generated_tokens) for one in found.values()]
+        numbers = {int(name.removeprefix("req_")): name for name in found}
+        return [list(found[numbers[number]].generated_tokens) for number in sorted(numbers)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""vLLM's CPU build as a worker, in this one process and without its prefix cache."""
+"""vLLM's CPU build as a worker, in this one process."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # read when vllm is imported
 
 import torch
 import vllm
-from lines import serve
+from lines import Completions, serve
 from vllm import LLM, SamplingParams
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -19,9 +19,9 @@ MAX_REQUESTS = 128
 class Vllm:
     """A loaded `LLM`, which needs no tokenizer: it is given ids."""
 
-    def __init__(self, eager: bool) -> None:
-        """`eager` is for tests, which can't wait for the compiler."""
-        self.eager = eager
+    def __init__(self, tests: bool) -> None:
+        """`tests` can't wait for the compiler, want log-probabilities and read configurations that are code."""
+        self.tests = tests
 
     def load(self, path: str, format_name: str) -> dict[str, Any]:
         """Open a directory; its first start compiles, later ones find that on the disk."""
@@ -31,15 +31,15 @@ class Vllm:
             skip_tokenizer_init=True,
             max_model_len=MAX_LENGTH,
             max_num_seqs=MAX_REQUESTS,
-            enable_prefix_caching=False,
             disable_log_stats=True,
-            enforce_eager=self.eager,
+            enforce_eager=self.tests,
+            trust_remote_code=self.tests,
         )
         return {"version": vllm.__version__, "torch": torch.__version__}
 
     def generate(
-        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, log_probs: bool
-    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
+    ) -> Completions:
         """As `lines.Engine` says."""
         sampling = SamplingParams(
             n=samples,
@@ -47,13 +47,14 @@ class Vllm:
             temperature=temperature,
             ignore_eos=True,
             detokenize=False,
-            logprobs=0 if log_probs else None,
+            logprobs=0 if self.tests else None,
+            skip_reading_prefix_cache=not shares,
         )
         inputs = [{"prompt_token_ids": ids} for ids in prompts]
         found = self.llm.generate(inputs, sampling, use_tqdm=False)
         outputs = [output for request in found for output in request.outputs]
         tokens = [list(output.token_ids) for output in outputs]
-        if not log_probs:
+        if not self.tests:
             return tokens, None
         return tokens, [
             [step[token].logprob for step, token in zip(output.logprobs, output.token_ids, strict=True)]
@@ -62,4 +63,4 @@ class Vllm:
 
 
 if __name__ == "__main__":
-    serve(Vllm("eager" in sys.argv[1:]))
+    serve(Vllm("tests" in sys.argv[1:]))

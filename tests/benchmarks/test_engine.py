@@ -31,7 +31,7 @@ class Counts:
         if format_name == "fp32": raise Unsupported("no fp32")
         time.sleep(0.3)
         return {{"version": "1"}}
-    def generate(self, prompts, max_tokens, samples, temperature, log_probs):
+    def generate(self, prompts, max_tokens, samples, temperature, shares):
         return [list(range(max_tokens)) for _ in range(len(prompts) * samples)], None
 serve(Counts())
 """
