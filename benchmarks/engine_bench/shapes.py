@@ -154,7 +154,10 @@ def saved(config: ModelConfig, folder: Path) -> Path:
     directory = folder / fingerprint(config)
     if directory.exists():
         return directory
-    model, tokenizer = Decoder(config), Tokenizer.train(["a"], 263)
+    model, tokenizer = (
+        Decoder(config),
+        Tokenizer.train(["merged " * 9], 270),
+    )  # llama.cpp opens none without merges
     model.initialise(torch.Generator().manual_seed(0))
     with write_directory(directory) as partial:
         save_model(model.bfloat16(), partial, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=2)

@@ -3,14 +3,19 @@
 Every worker stands in the environment of its own engine, so that this file needs the standard library only.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any, Protocol
 
 # token ids of every completion, and their log-probabilities where the engine was made to tell them
 Completions = tuple[list[list[int]], list[list[float]] | None]
+
+
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Unsupported(Exception):
@@ -34,6 +39,7 @@ class Engine(Protocol):
 
 def serve(engine: Engine) -> None:
     """Answer until the input ends. Whatever the engine prints goes to standard error."""
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -46,6 +52,12 @@ def serve(engine: Engine) -> None:
                 sys.excepthook(type(error), error, error.__traceback__)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _end_with_parent() -> None:
+    """Be killed when whoever asks is: a stopped process would never read that the questions ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def answer_to(engine: Engine, do: str, details: dict[str, Any]) -> dict[str, Any]:
