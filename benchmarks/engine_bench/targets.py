@@ -103,7 +103,12 @@ class _Figures:
         return found
 
     def ratios(self, cells: Iterable[tuple[str, str, str]], peers: list[str]) -> list[float | None]:
-        return [self._ratio(*cell, peers) for cell in cells]
+        """Ours ÷ the best of the peers, cell by cell; cells that no peer can do are no part of a target."""
+        return [self._ratio(*cell, peers) for cell in cells if not self._all_failed(*cell, peers)]
+
+    def _all_failed(self, shape: str, form: str, workload: str, peers: list[str]) -> bool:
+        able = [peer for peer in peers if form in ENGINES[peer].formats]
+        return all(self._failed(shape, form, workload, peer) for peer in able)
 
     def _ratio(self, shape: str, form: str, workload: str, peers: list[str]) -> float | None:
         """Ours ÷ the best of the peers that read the format; None where one of them is absent."""

@@ -28,6 +28,7 @@ class Vllm:
         self.llm = LLM(
             model=path,
             dtype=DTYPES[format_name],
+            attention_backend="CPU_MLA" if format_name == "fp32" else None,  # AMX's takes no fp32
             skip_tokenizer_init=True,
             max_model_len=MAX_LENGTH,
             max_num_seqs=MAX_REQUESTS,

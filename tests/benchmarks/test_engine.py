@@ -13,7 +13,7 @@ from benchmarks import engine
 from benchmarks.engine_bench import limits, workers
 from benchmarks.engine_bench.installed import installed_bytes
 from benchmarks.engine_bench.measure import OURS, Turns
-from benchmarks.engine_bench.shapes import SHAPES, Shape
+from benchmarks.engine_bench.shapes import PROMPT_WORKLOADS, SHAPES, Shape
 from benchmarks.engine_bench.targets import DENSE, LATENT, target_rows
 from benchmarks.engine_bench.workers import ENGINES, Peer, Worker, WorkerError
 from benchmarks.engine_bench.workloads import FIRST_PLAIN_ID, WORKLOADS, Workload
@@ -203,6 +203,21 @@ def test_a_peer_that_is_not_there_leaves_the_best_peer_unknown_but_one_that_fail
     assert row(target_rows(results, {}), name)["value"] is None
     cell["transformers-cb"] = {"why": "ValueError: no such attention"}
     assert row(target_rows(results, {}), name)["value"] == 3.0
+
+
+def test_what_no_peer_can_do_is_no_part_of_a_target():
+    cell = records({OURS: 30.0}) | {"vllm": {"why": "RuntimeError: wants bf16"}}
+    works = dict.fromkeys(PROMPT_WORKLOADS, cell)
+    name = "latent+MoE ÷ vllm"
+    assert row(target_rows({LATENT: {"fp32": {"workloads": works}}}, {}), name)["not_measured"] == 5
+    other = {work: records({OURS: 30.0, "vllm": 10.0}) for work in PROMPT_WORKLOADS}
+    both = {LATENT: {"fp32": {"workloads": works}, "bf16": {"workloads": other}}}
+    assert row(target_rows(both, {}), name) == {
+        "name": "latent+MoE ÷ vllm, least of all workloads",
+        "value": 3.0,
+        "met": True,
+        "bound": 3.0,
+    }
 
 
 def test_the_trainers_log_probabilities_are_a_target():
