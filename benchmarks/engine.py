@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     report = json.loads(chosen.out.read_text()) if chosen.out and chosen.out.exists() else {"results": {}}
-    report |= {"machine": machine(chosen.threads), "installed_bytes": installed_bytes("clearseek")}
+    report["installed_bytes"] = installed_bytes("clearseek")
+    if "machine" not in report:
+        report["machine"] = machine(chosen.threads)
     plan = Plan((OURS, *chosen.peers), chosen.rounds, chosen.seconds, chosen.threads, chosen.folder)
     for shape in chosen.shapes:
         for form in (form for form in SHAPES[shape].formats if form in chosen.formats):

@@ -1,5 +1,6 @@
 """Engines in processes of their own, asked in lines of JSON; one that isn't asked is stopped and takes no core."""
 
+import contextlib
 import json
 import os
 import select
@@ -114,8 +115,9 @@ class Worker:
         self._signal(signal.SIGKILL)
         self.process.wait(END_SECONDS)
         for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # a question that a dead one never read
+                if pipe:
+                    pipe.close()
 
     def _write(self, question: dict[str, Any]) -> None:
         assert self.process.stdin is not None

@@ -144,6 +144,15 @@ def test_an_engine_that_dies_or_fails_is_a_reason(tmp_path, monkeypatch):
     assert "no library" in log.read_text()
 
 
+def test_a_question_that_a_dead_engine_never_read_is_a_reason_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "PEERS", tmp_path)
+    (tmp_path / "dies.py").write_text("")
+    with Worker(Peer("dies.py", Path(sys.executable), "-"), 1, tmp_path / "log") as worker:
+        worker.process.wait(20)
+        with pytest.raises(WorkerError, match="ended"):
+            worker.ask("load", path="-", format_name="fp32")
+
+
 def test_bytes_per_token_are_those_that_a_token_is_multiplied_with():
     layer = 4 * 32 * 32 + 3 * 32 * 64
     assert limits.bytes_per_token(SMALL, "bf16", 0) == 2 * (2 * layer + 300 * 32)
