@@ -55,6 +55,7 @@ peers-llama: setup $(PEERS_LLAMA)/version  ## build llama.cpp into .peers-llama,
 # the source distribution of llama-cpp-python, which carries llama.cpp, into the folder $(1)
 sdist = @$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(1) \
     $(subst _,-,$(subst -,==,$(LLAMA_CPP)))
+# Without the flags GCC 12 drops most of AMX's tile configuration as never read, and 8- and 4-bit products crash.
 $(PEERS_LLAMA)/version:
 	@command -v cmake >/dev/null && command -v c++ >/dev/null || \
 	    { echo "building llama.cpp needs cmake and a C++ compiler;" \
@@ -65,6 +66,7 @@ $(PEERS_LLAMA)/version:
 	@rm $(PEERS_LLAMA)/$(LLAMA_CPP).tar.gz
 	@echo "building llama.cpp, some minutes on two cores" >&2
 	@cmake -S $(PEERS_LLAMA)/vendor/llama.cpp -B $(PEERS_LLAMA)/build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+	    -DCMAKE_CXX_FLAGS="-fno-tree-dse -fno-dse" \
 	    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >$(PEERS_LLAMA)/build.log
 	@cmake --build $(PEERS_LLAMA)/build --parallel --target llama llama-bench llama-batched-bench llama-server \
 	    >>$(PEERS_LLAMA)/build.log
