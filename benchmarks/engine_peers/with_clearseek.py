@@ -7,22 +7,29 @@ from lines import Completions, Unsupported, serve
 
 import clearseek
 from clearseek.engine.engine import Engine
+from clearseek.engine.formats import Format, FormatName
 from clearseek.engine.request import Request, Sampling
 from clearseek.model.log_probs import log_probs_from_logits
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-NEVER = -1  # no token ends a completion
+# format → what activations are computed in, and how weights are kept
+FORMATS: dict[str, tuple[str, FormatName]] = {
+    "fp32": ("float32", "float32"),
+    "bf16": ("bfloat16", "bfloat16"),
+    "int8": ("bfloat16", "int8"),
+    "int4": ("bfloat16", "int4"),
+}
 
 
 class Clearseek:
     """A loaded model and an engine over it."""
 
     def load(self, path: str, format_name: str) -> dict[str, Any]:
-        """Open a directory; formats that the engine has not got yet are refused."""
-        if format_name not in DTYPES:
-            raise Unsupported(f"has no {format_name} weights yet")
-        self.model = clearseek.load(path, DTYPES[format_name])
-        self.engine = Engine(self.model.decoder, NEVER, self.model.dtype, copies=False)
+        """Open a directory; no token ends a completion. A form that only kernels have is refused without them."""
+        dtype, kept = FORMATS[format_name]
+        self.model = clearseek.load(path, dtype)
+        self.engine = Engine(self.model.decoder, (), self.model.dtype, copies=False, form=Format(kept))
+        if self.engine.form.is_quantised and self.engine.why_plain:
+            raise Unsupported(self.engine.why_plain)
         return {"version": clearseek.__version__, "torch": torch.__version__}
 
     def generate(
