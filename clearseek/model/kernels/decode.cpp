@@ -228,6 +228,7 @@ void decode_step(const Model* model, const Layer* layers, const float* constants
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         Scratch s(std::min(BLOCK, rows), widest, m.length);
+        const Tiles tiles;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < rows; first += BLOCK) {
             const Rows block{where + first, first, std::min(BLOCK, rows - first)};

@@ -51,8 +51,10 @@ extern "C" {
 void packed_head(const bf16* states, const uint32_t* weight, float* scores, int64_t rows, int64_t width, int64_t size,
                  int64_t threads) {
     PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n += TALL)
+    for (int64_t n = 0; n < rows; n += TALL) {
+        const Tiles tiles;
         scores_of(states + n * size, weight, scores + n * width, std::min(TALL, rows - n), width, size);
+    }
 }
 
 // The same scores, never stored: log p(target) at temperature 1 / inverse over the first V of `width` columns, and
@@ -64,6 +66,7 @@ void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t*
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         std::vector<float> scores(block * width);
+        const Tiles tiles;
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < rows; first += block) {
             const int64_t count = std::min(block, rows - first);

@@ -22,9 +22,10 @@ _FLAGS = (
     "-fPIC", "-w",
 )  # fmt: skip
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
+_TILES = frozenset(("amx_tile", "amx_bf16", "amx_int8"))
 LANES = 16  # every size that a kernel runs over is a multiple of this
 MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
-OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used
+OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used; to avx512: no tiles of AMX
 
 
 def why_not() -> str | None:
@@ -89,6 +90,15 @@ def _processor_flags() -> frozenset[str]:
     return frozenset(flags.split(":", 1)[1].split())
 
 
+def _has_tiles() -> bool:
+    """Whether products use AMX: where the processor has it, and Linux lets this process, and those it forks."""
+    if os.environ.get(OFF) == "avx512" or not _TILES <= _processor_flags():
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # of x86-64: linux/Documentation/arch/x86/xstate.rst
+    numbers = map(ctypes.c_long, (arch_prctl, request_permission, tile_data))
+    return ctypes.CDLL(None).syscall(*numbers) == 0
+
+
 def _compiler() -> list[str]:
     """The command that compiles C++, `CXX` where it is set; empty: there is none."""
     named = shlex.split(os.environ.get("CXX", ""))
@@ -100,14 +110,15 @@ def _built(folder: Path) -> Path:
     """The library's path in `folder`; built first where this source was never built for this processor."""
     sources, compiler = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")]), _compiler()
     texts = (path.read_text("utf-8") for path in sources)
-    told = [*_FLAGS, *compiler, ",".join(sorted(_processor_flags())), *texts]
+    flags = [*_FLAGS, *(["-DWITH_AMX"] if _has_tiles() else [])]
+    told = [*flags, *compiler, ",".join(sorted(_processor_flags())), *texts]
     name = f"kernels-{hashlib.blake2b(chr(0).join(told).encode(), digest_size=8).hexdigest()}.so"
     path = folder / name
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / name
             units = [str(source) for source in sources if source.suffix == ".cpp"]
-            command = [*compiler, *_FLAGS, "-o", str(made), *units]
+            command = [*compiler, *flags, "-o", str(made), *units]
             subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
             made.replace(path)  # another process may have built the same: either is right
     return path
