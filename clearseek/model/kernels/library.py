@@ -25,7 +25,7 @@ _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512
 _TILES = frozenset(("amx_tile", "amx_bf16", "amx_int8"))
 LANES = 16  # every size that a kernel runs over is a multiple of this
 MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
-OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used; to avx512: no tiles of AMX
+OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used; to avx512: kernels without AMX
 
 
 def why_not() -> str | None:
@@ -69,8 +69,10 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def _missing() -> str | None:
-    if os.environ.get(OFF) == "0":
+    if (told := os.environ.get(OFF, "1")) == "0":
         return f"{OFF}=0"
+    if told not in ("1", "avx512"):
+        raise ValueError(f"{OFF}={told} is not known; set it to 0 (no kernels), avx512 (none on AMX) or 1 (all)")
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "they are written for Linux on x86-64"
     if missing := [flag for flag in _NEEDED if flag not in _processor_flags()]:
@@ -90,8 +92,8 @@ def _processor_flags() -> frozenset[str]:
     return frozenset(flags.split(":", 1)[1].split())
 
 
-def _has_tiles() -> bool:
-    """Whether products use AMX: where the processor has it, and Linux lets this process, and those it forks."""
+def has_tiles() -> bool:
+    """Whether products run on AMX: the processor has it, and Linux lets this process, and those it forks, use it."""
     if os.environ.get(OFF) == "avx512" or not _TILES <= _processor_flags():
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # of x86-64: linux/Documentation/arch/x86/xstate.rst
@@ -110,7 +112,7 @@ def _built(folder: Path) -> Path:
     """The library's path in `folder`; built first where this source was never built for this processor."""
     sources, compiler = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")]), _compiler()
     texts = (path.read_text("utf-8") for path in sources)
-    flags = [*_FLAGS, *(["-DWITH_AMX"] if _has_tiles() else [])]
+    flags = [*_FLAGS, *(["-DWITH_AMX"] if has_tiles() else [])]
     told = [*flags, *compiler, ",".join(sorted(_processor_flags())), *texts]
     name = f"kernels-{hashlib.blake2b(chr(0).join(told).encode(), digest_size=8).hexdigest()}.so"
     path = folder / name
