@@ -63,8 +63,8 @@ struct Sight {
     }
 };
 
-// Where the products' sums begin must not tell who else is in the row: they are summed 32 positions at a time
-static inline int64_t whole_blocks(int64_t place) { return place / BLOCK * BLOCK; }
+// Tiles sum 32 positions at a time: where they begin must not tell who else is in the row
+static inline int64_t whole_blocks(int64_t place) { return HAS_TILES ? place / 32 * 32 : down16(place); }
 
 // Positions that a block of queries looks at, in columns of scores: [low, low + split), and behind a gap the others.
 struct Reach {

@@ -72,7 +72,9 @@ def _missing() -> str | None:
     if (told := os.environ.get(OFF, "1")) == "0":
         return f"{OFF}=0"
     if told not in ("1", "avx512"):
-        raise ValueError(f"{OFF}={told} is not known; set it to 0 (no kernels), avx512 (none on AMX) or 1 (all)")
+        raise ValueError(
+            f"{OFF}={told} is not known; set it to 0 (no kernels), avx512 (none on AMX) or 1 (all)"
+        )
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "they are written for Linux on x86-64"
     if missing := [flag for flag in _NEEDED if flag not in _processor_flags()]:
@@ -94,9 +96,13 @@ def _processor_flags() -> frozenset[str]:
 
 def has_tiles() -> bool:
     """Whether products run on AMX: the processor has it, and Linux lets this process, and those it forks, use it."""
-    if os.environ.get(OFF) == "avx512" or not _TILES <= _processor_flags():
+    if os.environ.get(OFF) == "avx512" or _TILES - _processor_flags():
         return False
-    arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # of x86-64: linux/Documentation/arch/x86/xstate.rst
+    arch_prctl, request_permission, tile_data = (
+        158,
+        0x1023,
+        18,
+    )  # of x86-64: linux/Documentation/arch/x86/xstate.rst
     numbers = map(ctypes.c_long, (arch_prctl, request_permission, tile_data))
     return ctypes.CDLL(None).syscall(*numbers) == 0
 

@@ -29,7 +29,7 @@ struct Int8Left {
 
 #define UNROLLED _Pragma("GCC unroll 8")  // or sums end up in memory
 
-// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose
+// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose (not to AMX)
 template <bool Upright, typename Out>
 struct Bf16Tile {
     int64_t words;
