@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from clearseek.config.errors import InputError
-from clearseek.model.kernels.library import why_not
+from clearseek.model.kernels.library import has_tiles, why_not
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -63,7 +63,8 @@ def _best_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     for instructions in ("amx_bf16", "avx512_bf16"):
         if capabilities.get(instructions):
             reason = why_not()
-            kernels = "with fused kernels" if reason is None else f"without fused kernels: {reason}"
+            on = " on AMX" if has_tiles() else ""
+            kernels = f"with fused kernels{on}" if reason is None else f"without fused kernels: {reason}"
             return torch.bfloat16, f"bfloat16 because this processor has {instructions}, {kernels}"
     return torch.float32, "float32 because this processor has no fast bfloat16"
 

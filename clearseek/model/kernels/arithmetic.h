@@ -4,10 +4,31 @@
 
 #include "int8.h"
 
-static constexpr int64_t TALL = 48;  // rows that share a look at the weights
+static constexpr int64_t TALL = HAS_TILES ? 96 : 48;  // rows that share a look at the weights
 
 // Rows summed in registers, and outputs that share a look at a panel of inputs
-static constexpr int64_t DEEP = 256, BAND = 48;
+static constexpr int64_t DEEP = 256, BAND = HAS_TILES ? 64 : 48;
+
+// The left side of a weight's gradient: where a thread has tiles, for every output all words, lines of a tile; else what
+// `Upright` products read, band after band
+static constexpr int64_t left_line(int64_t deep) { return HAS_TILES ? deep : BAND; }
+
+// Outputs as tiles read them, a band at a time: `pack` writes its words, lines BAND apart
+template <typename Pack>
+static void turn_bands(const Pack& pack, int64_t words, int64_t outputs, uint32_t* y, int64_t line) {
+    const Unset<uint32_t> band(line * BAND);
+    for (int64_t first = 0; first < outputs; first += BAND) {
+        const int64_t count = std::min(BAND, outputs - first);
+        pack(first, count, band.data());
+        pack_transposed(band.data(), BAND, words, count, y + first * line, line);
+    }
+}
+// A right side's words, filled up with zeros to those that a left side has then
+static int64_t filled_up(uint32_t* lines, int64_t words) {
+    if (!HAS_TILES) return words;
+    std::fill(lines + 64 * words, lines + 64 * up16(words), 0);
+    return up16(words);
+}
 
 // The left side of a product with a weight: up to TALL rows, given as bf16
 struct Bf16 {
@@ -23,21 +44,27 @@ struct Bf16 {
 
     // Both sides of the gradient of a weight over DEEP rows: the outputs' in bands, the inputs' 64 at a time
     struct Stretch {
+        static constexpr int64_t LINE = left_line(DEEP / 2);
         Unset<uint32_t> left, right;
         int64_t words = 0;
         explicit Stretch(int64_t outputs) : left(DEEP / 2 * (outputs + BAND)), right(DEEP / 2 * 64) {}
         template <typename RowOf>
         void take_outputs(const RowOf& row, int64_t rows, int64_t size) {
             words = (rows + 1) / 2;
-            pack_rows<BAND>(row, rows, size, left.data(), BAND, BAND * words);
+            if (!HAS_TILES) return pack_rows<BAND>(row, rows, size, left.data(), BAND, BAND * words);
+            const auto pack = [&](int64_t first, int64_t count, uint32_t* band) {
+                pack_rows<BAND>([&](int64_t t) { return row(t) + first; }, rows, count, band, BAND);
+            };
+            turn_bands(pack, words, size, left.data(), LINE);
         }
         template <typename RowOf>
         void take_inputs(const RowOf& row, int64_t rows, int64_t size, const float* factor) {
             pack_rows(row, rows, size, right.data(), 64, 0, factor);
+            words = filled_up(right.data(), (rows + 1) / 2);
         }
         void add(int64_t band, int64_t outputs, int64_t inputs, float* dw, int64_t line) const {
-            product<true>(outputs, inputs, words, left.data() + band * BAND * words, BAND, rows_of(right.data(), 64), dw,
-                          line, true);
+            const uint32_t* from = left.data() + band * BAND * (HAS_TILES ? LINE : words);
+            product<!HAS_TILES>(outputs, inputs, words, from, LINE, rows_of(right.data(), 64), dw, line, true);
         }
     };
 };
@@ -65,6 +92,7 @@ struct Int8 {
     }
 
     struct Stretch {
+        static constexpr int64_t LINE = left_line(DEEP / 4);
         Unset<uint32_t> left, right;
         Unset<float> left_scale;
         float right_scale[64];
@@ -75,15 +103,24 @@ struct Int8 {
         template <typename RowOf>
         void take_outputs(const RowOf& row, int64_t rows, int64_t size) {
             words = (rows + 3) / 4;
-            quantise_columns<true, BAND>(row, rows, size, left.data(), BAND, BAND * words, left_scale.data(), nullptr);
+            float* scale = left_scale.data();
+            if (!HAS_TILES)
+                return quantise_columns<true, BAND>(row, rows, size, left.data(), BAND, BAND * words, scale, nullptr);
+            const auto pack = [&](int64_t first, int64_t count, uint32_t* band) {
+                quantise_columns<true, BAND>([&](int64_t t) { return row(t) + first; }, rows, count, band, BAND, 0,
+                                             scale + first, nullptr);
+            };
+            turn_bands(pack, words, size, left.data(), LINE);
         }
         template <typename RowOf>
         void take_inputs(const RowOf& row, int64_t rows, int64_t size, const float*) {
             quantise_columns<false, 64>(row, rows, size, right.data(), 64, 0, right_scale, start);
+            words = filled_up(right.data(), (rows + 3) / 4);
         }
         void add(int64_t band, int64_t outputs, int64_t inputs, float* dw, int64_t line) const {
-            product<true>(outputs, inputs, words, {left.data() + band * BAND * words, BAND, left_scale.data() + band * BAND},
-                          {rows_of(right.data(), 64), start, right_scale}, dw, line, true);
+            const uint32_t* from = left.data() + band * BAND * (HAS_TILES ? LINE : words);
+            product<!HAS_TILES>(outputs, inputs, words, {from, LINE, left_scale.data() + band * BAND},
+                                {rows_of(right.data(), 64), start, right_scale}, dw, line, true);
         }
     };
 };

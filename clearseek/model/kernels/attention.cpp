@@ -63,12 +63,15 @@ struct Sight {
     }
 };
 
+// Tiles sum 32 positions at a time: where they begin must not tell who else is in the row
+static inline int64_t whole_blocks(int64_t place) { return HAS_TILES ? place / 32 * 32 : down16(place); }
+
 // Positions that a block of queries looks at, in columns of scores: [low, low + split), and behind a gap the others.
 struct Reach {
     int64_t low, split, gap, size;
-    Reach(const Sight& sight, int64_t first, int64_t last) : low(down16(sight.start[first])), gap(0) {
+    Reach(const Sight& sight, int64_t first, int64_t last) : low(whole_blocks(sight.start[first])), gap(0) {
         const int64_t own = low, high = up16(last + 1);
-        if (sight.begin) low = down16(sight.begin[first]);
+        if (sight.begin) low = whole_blocks(sight.begin[first]);
         if (sight.begin) gap = std::max<int64_t>(own - std::max(up16(sight.end[last]), low), 0);
         size = high - low - gap;
         split = gap ? own - gap - low : size;
@@ -235,6 +238,7 @@ void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t q
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         ForwardScratch w(s, width);
+        const Tiles tiles;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < s.rows * s.key_heads; item++) {
             const int64_t row = item / s.key_heads, head = item % s.key_heads;
@@ -266,6 +270,7 @@ void attention_backward(const int64_t* sizes, float scale, bf16* query, int64_t 
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         BackwardScratch w(s, width);
+        const Tiles tiles;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t row = 0; row < s.rows; row++) {
             const Sight sight(s, start, prefix, row);

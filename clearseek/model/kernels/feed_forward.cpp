@@ -60,6 +60,7 @@ static void forward(const bf16* x, const int32_t* tokens, const float* gates, co
     {
         std::vector<bf16> own(TALL * size), hidden(TALL * width);
         Kind kind(std::max(size, width));
+        const Tiles tiles;
 #pragma omp for schedule(static)
         for (size_t p = 0; p < pieces.size(); p++) {
             const Piece& piece = pieces[p];
@@ -91,6 +92,7 @@ static void backward(const bf16* x, const bf16* dy, const int32_t* tokens, const
     {
         std::vector<bf16> own(TALL * size), dhidden(TALL * width);
         Kind kind(std::max(size, 2 * width));
+        const Tiles tiles;
         for (int64_t first = 0; first < total; first += AT_ONCE) {
             const int64_t last = std::min(first + AT_ONCE, total);
             const std::vector<Piece> pieces = pieces_of(ends, experts, first, last, TALL);

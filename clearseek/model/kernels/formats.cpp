@@ -129,7 +129,10 @@ void weight_product(int64_t is_wide, const void* x, const uint8_t* weight, int64
             quantise_group(typed + i * group, group, q.bytes + i * group, q.scales + i, q.sums + i);
         const Left<std::remove_const_t<std::remove_pointer_t<decltype(typed)>>> left{typed, inputs, q};
         PARALLEL(threads)
-        for (int64_t p = 0; p < num_panels(outputs); p++) panel_product(w, p, left, rows, y, outputs, group);
+        for (int64_t p = 0; p < num_panels(outputs); p++) {
+            const Tiles tiles;
+            panel_product(w, p, left, rows, y, outputs, group);
+        }
     };
     is_wide ? run(static_cast<const float*>(x)) : run(static_cast<const bf16*>(x));
 }

@@ -141,7 +141,13 @@ struct Bf16RowTile {
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c, int64_t ldc,
                     bool add) {
-    compute_tiles(rows, size, Fp32Tile<Out>{words, a, lda, b, c, ldc, add});
+    const Fp32Tile<Out> tile{words, a, lda, b, c, ldc, add};  // there is no AMX for these
+    for (int64_t j = 0; j < size; j += 64) switch (std::min<int64_t>(64, size - j) / 16) {
+            case 4: tiles_below<4>(rows, j, tile); break;
+            case 3: tiles_below<3>(rows, j, tile); break;
+            case 2: tiles_below<2>(rows, j, tile); break;
+            case 1: tiles_below<1>(rows, j, tile); break;
+        }
 }
 
 // Numbers that lie in a word of a product's factors
@@ -254,7 +260,7 @@ static void panel_product(const Weight& w, int64_t panel, const Left<Act>& x, in
     else
     {
         const uint32_t* left = reinterpret_cast<const uint32_t*>(x.rows);
-        if (rows <= 2 * FEW)
+        if (!HAS_TILES && rows <= 2 * FEW)  // tiles sum in another order, and a row's bits are the same in every batch
             grouped_tiles(rows, size, Bf16RowTile<Out>{w.inputs / 2, left, x.stride / 2, words, to, ldy, add});
         else
             product(rows, size, w.inputs / 2, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);

@@ -18,7 +18,8 @@ static float largest_of(const float* row, int64_t size) {
     return _mm512_reduce_max_ps(top);
 }
 
-static constexpr int64_t TALL = 48;  // rows that share a look at the weights
+static constexpr int64_t TALL = HAS_TILES ? 96 : 48;  // rows that share a look at the weights
+static constexpr int64_t LEAST = HAS_TILES ? 32 : 6;   // … in whole tiles
 
 static void scores_of(const bf16* states, const uint32_t* weight, float* scores, int64_t rows, int64_t width,
                       int64_t size) {
@@ -51,8 +52,10 @@ extern "C" {
 void packed_head(const bf16* states, const uint32_t* weight, float* scores, int64_t rows, int64_t width, int64_t size,
                  int64_t threads) {
     PARALLEL(threads)
-    for (int64_t n = 0; n < rows; n += TALL)
+    for (int64_t n = 0; n < rows; n += TALL) {
+        const Tiles tiles;
         scores_of(states + n * size, weight, scores + n * width, std::min(TALL, rows - n), width, size);
+    }
 }
 
 // The same scores, never stored: log p(target) at temperature 1 / inverse over the first V of `width` columns, and
@@ -60,10 +63,11 @@ void packed_head(const bf16* states, const uint32_t* weight, float* scores, int6
 void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t* targets, float inverse,
                       float* log_prob, bf16* slopes, int64_t rows, int64_t vocabulary, int64_t width, int64_t size,
                       int64_t threads) {
-    const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * width) / 6 * 6, 6, TALL);
+    const int64_t block = std::clamp<int64_t>(512 * 1024 / (4 * width) / LEAST * LEAST, LEAST, TALL);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
         std::vector<float> scores(block * width);
+        const Tiles tiles;
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < rows; first += block) {
             const int64_t count = std::min(block, rows - first);

@@ -24,9 +24,10 @@ _FLAGS = (
     "-w",
 )  # fmt: skip
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
+_TILES = frozenset(("amx_tile", "amx_bf16", "amx_int8"))
 LANES = 16  # every size that a kernel runs over is a multiple of this
 MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
-OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used
+OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used; to avx512: kernels without AMX
 
 
 def why_not() -> str | None:
@@ -70,8 +71,12 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def _missing() -> str | None:
-    if os.environ.get(OFF) == "0":
+    if (told := os.environ.get(OFF, "1")) == "0":
         return f"{OFF}=0"
+    if told not in ("1", "avx512"):
+        raise ValueError(
+            f"{OFF}={told} is not known; set it to 0 (no kernels), avx512 (none on AMX) or 1 (all)"
+        )
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "they are written for Linux on x86-64"
     if missing := [flag for flag in _NEEDED if flag not in _processor_flags()]:
@@ -91,6 +96,19 @@ def _processor_flags() -> frozenset[str]:
     return frozenset(flags.split(":", 1)[1].split())
 
 
+def has_tiles() -> bool:
+    """Whether products run on AMX: the processor has it, and Linux lets this process, and those it forks, use it."""
+    if os.environ.get(OFF) == "avx512" or _TILES - _processor_flags():
+        return False
+    arch_prctl, request_permission, tile_data = (
+        158,
+        0x1023,
+        18,
+    )  # of x86-64: linux/Documentation/arch/x86/xstate.rst
+    numbers = map(ctypes.c_long, (arch_prctl, request_permission, tile_data))
+    return ctypes.CDLL(None).syscall(*numbers) == 0
+
+
 def _compiler() -> list[str]:
     """The command that compiles C++, `CXX` where it is set; empty: there is none."""
     named = shlex.split(os.environ.get("CXX", ""))
@@ -102,7 +120,8 @@ def _built(folder: Path) -> Path:
     """The library's path in `folder`; built first where this source was never built for this processor."""
     sources, compiler = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")]), _compiler()
     texts = (path.read_text("utf-8") for path in sources)
-    told = [*_FLAGS, *compiler, ",".join(sorted(_processor_flags())), *texts]
+    flags = [*_FLAGS, *(["-DWITH_AMX"] if has_tiles() else [])]
+    told = [*flags, *compiler, ",".join(sorted(_processor_flags())), *texts]
     name = f"kernels-{hashlib.blake2b(chr(0).join(told).encode(), digest_size=8).hexdigest()}.so"
     path = folder / name
     if not path.exists():
@@ -110,11 +129,11 @@ def _built(folder: Path) -> Path:
             units = [source for source in sources if source.suffix == ".cpp"]
             objects = [str(Path(scratch) / f"{unit.stem}.o") for unit in units]
             _run_all(
-                [*compiler, *_FLAGS, "-c", "-o", made, str(unit)]
+                [*compiler, *flags, "-c", "-o", made, str(unit)]
                 for unit, made in zip(units, objects, strict=True)
             )
             made = Path(scratch) / name
-            _run_all([[*compiler, *_FLAGS, "-shared", "-o", str(made), *objects]])
+            _run_all([[*compiler, *flags, "-shared", "-o", str(made), *objects]])
             made.replace(path)  # another process may have built the same: either is right
     return path
 

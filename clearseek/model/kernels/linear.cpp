@@ -70,8 +70,10 @@ template <typename Kind>
 static void forward(const bf16* x, int64_t stride, const uint32_t* weight, bf16* y, int64_t rows, int64_t inputs,
                     int64_t outputs, int64_t threads) {
     PARALLEL(threads)
-    for (int64_t part = 0; part < threads; part++)
+    for (int64_t part = 0; part < threads; part++) {
+        const Tiles tiles;
         times<Kind>(x, stride, weight, nullptr, y, rows * part / threads, rows * (part + 1) / threads, inputs, outputs);
+    }
 }
 
 template <typename Kind>
@@ -80,21 +82,24 @@ static void backward(const bf16* dy, int64_t dy_stride, const uint32_t* weight, 
                      int64_t threads) {
     if (dw) std::fill(dw, dw + outputs * inputs, 0.0f);
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
-    for (int64_t first = 0; first < rows; first += AT_ONCE) {
-        const int64_t count = std::min(AT_ONCE, rows - first);
-        const bf16* grad = dy + first * dy_stride;
-        const float* factors = factor ? factor + first : nullptr;
-        if (dx) {
+    {
+        const Tiles tiles;
+        for (int64_t first = 0; first < rows; first += AT_ONCE) {
+            const int64_t count = std::min(AT_ONCE, rows - first);
+            const bf16* grad = dy + first * dy_stride;
+            const float* factors = factor ? factor + first : nullptr;
+            if (dx) {
 #pragma omp for schedule(static) nowait
-            for (int64_t part = 0; part < threads; part++)
-                times<Kind>(grad, dy_stride, weight, factors, dx + first * inputs, count * part / threads,
-                            count * (part + 1) / threads, outputs, inputs);
-        }
-        if (dw) {
+                for (int64_t part = 0; part < threads; part++)
+                    times<Kind>(grad, dy_stride, weight, factors, dx + first * inputs, count * part / threads,
+                                count * (part + 1) / threads, outputs, inputs);
+            }
+            if (dw) {
 #pragma omp for schedule(static) nowait
-            for (int64_t part = 0; part < threads; part++)
-                weight_gradient<Kind>({grad, dy_stride, nullptr}, {x + first * x_stride, x_stride, nullptr},
-                                      block_of(outputs, inputs, part, threads), factors, count, dw, inputs);
+                for (int64_t part = 0; part < threads; part++)
+                    weight_gradient<Kind>({grad, dy_stride, nullptr}, {x + first * x_stride, x_stride, nullptr},
+                                          block_of(outputs, inputs, part, threads), factors, count, dw, inputs);
+            }
         }
     }
 }

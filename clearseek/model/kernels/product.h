@@ -1,7 +1,7 @@
 // Products of matrices in tiles whose sums stay in registers: of bfloat16 with fp32 sums, of int8 with whole ones.
 // Factors come in words of 32 bits, two bf16 or four int8 that are multiplied by their like and summed.
 #pragma once
-#include "simd.h"
+#include "pack.h"
 
 // The right factor of a product, N columns of words, lines `line` apart; every 64 columns are a panel, `panel` from
 // the next. N is a multiple of 16.
@@ -29,7 +29,7 @@ struct Int8Left {
 
 #define UNROLLED _Pragma("GCC unroll 8")  // or sums end up in memory
 
-// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose
+// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose (not to AMX)
 template <bool Upright, typename Out>
 struct Bf16Tile {
     int64_t words;
@@ -59,11 +59,18 @@ struct Bf16Tile {
             }
         }
         UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) {
-                Out* place = to + i * ldc + 16 * j;
-                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
-            }
+            UNROLLED for (int j = 0; j < N; j++) put(i0 + i, j0 + 16 * j, sums[i][j]);
     }
+    inline __attribute__((always_inline)) void put(int64_t i, int64_t j, __m512 sums) const {
+        Out* place = c + i * ldc + j;
+        store(place, add ? _mm512_add_ps(sums, load(place)) : sums);
+    }
+    void put(int64_t i, int64_t j, __m512i sums) const { put(i, j, _mm512_castsi512_ps(sums)); }
+    static constexpr bool is_int8 = false;
+    const uint32_t* left() const { return a; }
+    int64_t left_line() const { return lda; }
+    const Right& right() const { return b; }
+    const int32_t* starts() const { return nullptr; }
 };
 
 // The same of int8 factors; a sum is multiplied by the scales of its row and its column
@@ -95,15 +102,20 @@ struct Int8Tile {
                     asm("vpdpbusd %2, %1, %0" : "+v"(sums[i][j]) : "v"(row), "v"(column[j]));
             }
         }
-        UNROLLED for (int j = 0; j < N; j++) {
-            const __m512 scale = load(b.scale + j0 + 16 * j);
-            UNROLLED for (int i = 0; i < M; i++) {
-                Out* place = to + i * ldc + 16 * j;
-                const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][j]), _mm512_set1_ps(a.scale[i0 + i]));
-                store(place, add ? _mm512_fmadd_ps(sum, scale, load(place)) : _mm512_mul_ps(sum, scale));
-            }
-        }
+        UNROLLED for (int j = 0; j < N; j++)
+            UNROLLED for (int i = 0; i < M; i++) put(i0 + i, j0 + 16 * j, sums[i][j]);
     }
+    inline __attribute__((always_inline)) void put(int64_t i, int64_t j, __m512i sums) const {
+        Out* place = c + i * ldc + j;
+        const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(a.scale[i]));
+        const __m512 scale = load(b.scale + j);
+        store(place, add ? _mm512_fmadd_ps(sum, scale, load(place)) : _mm512_mul_ps(sum, scale));
+    }
+    static constexpr bool is_int8 = true;
+    const uint32_t* left() const { return a.words; }
+    int64_t left_line() const { return a.line; }
+    const Right& right() const { return b.words; }
+    const int32_t* starts() const { return b.start; }
 };
 
 template <int N, typename Tile>
@@ -115,6 +127,13 @@ static __attribute__((noinline)) void tiles_below(int64_t rows, int64_t j, const
     for (; i < rows; i++) tile.template compute<1, N>(i, j);
 }
 
+#if defined(WITH_AMX) && defined(__AMX_TILE__)
+#include "amx.h"
+static constexpr bool HAS_TILES = true;
+#else
+struct Tiles {};
+static constexpr bool HAS_TILES = false;
+
 // All tiles of a result [rows, size]
 template <typename Tile>
 static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
@@ -125,6 +144,7 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
             case 1: tiles_below<1>(rows, j, tile); break;
         }
 }
+#endif
 
 // C [rows, size] (+)= A · B of bf16; `words` and A's leading dimension count pairs
 template <bool Upright = false, typename Out>

@@ -537,6 +537,7 @@ static void step(const StepModel& m, const StepLayer* layers, const StepConstant
     for (int64_t t = 0; t < teams; t++) tiles[t] = tiles_of(b, cuts[t], cuts[t + 1], at_once);
     const auto go = [&](int64_t t, int64_t rank, int64_t members) {
         const int64_t rows = cuts[t + 1] - cuts[t];
+        const Tiles own_tiles;
         Team team(meetings[t], rank, members);
         Step<Act> mine(m, layers, k, routing, b, team, activations[t], cuts[t], rows, tiles[t]);
         if (rank == 0) mine.make_room();
