@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not VLLM.python.exists(), reason="vLLM is absent: make peers-vllm makes it"),
     pytest.mark.timeout(600),
 ]
-NEVER = -1  # no token ends a completion
 TOKENS = 24
 # heads as wide as its kernels take, and the one size of latents
 SIZES = {
@@ -77,7 +76,7 @@ def test_vllm_reads_what_is_saved_and_generates_the_same(architecture, tmp_path)
         add_configuration(tmp_path / "saved", AS_CODE[architecture])
     prompts = some_tokens(config, 3, 17).tolist()
     requests = [Request(tuple(ids), 0, 1, Sampling(0.0, 1.0, TOKENS)) for ids in prompts]
-    ours = [group[0] for group in Engine(model, NEVER, model.embedding.weight.dtype).generate(requests)]
+    ours = [group[0] for group in Engine(model, (), model.embedding.weight.dtype).generate(requests)]
     with Worker(VLLM, 2, tmp_path / "log") as worker:
         worker.ask("load", path=str(tmp_path / "saved"), format_name="fp32")
         theirs = worker.ask(
