@@ -73,8 +73,6 @@ class BlockPool:
             self.hold(block)
             blocks.append(block)
             names.append(name)
-        self.queries += len(tokens)
-        self.hits += len(blocks) * BLOCK_TOKENS
         return blocks, names
 
     def grow(self, num_blocks: int) -> None:

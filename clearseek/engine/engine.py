@@ -17,8 +17,9 @@ from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
-from clearseek.engine.layout import Layout, why_plain
+from clearseek.engine.layout import Layout, cache_sizes, why_plain
 from clearseek.engine.plain_runner import PlainRunner
+from clearseek.engine.reported import alternatives
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.scheduler import Scheduler
@@ -34,7 +35,6 @@ OnToken = Callable[[int, int, int], None]  # request index, sample index, token 
 _STEP_TOKENS = 512  # new tokens of a step
 _CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
-_ENOUGH = 0.25  # share of the slots that may stand empty before the others are asked
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -81,6 +81,8 @@ class Engine:
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
         self.weights_version = 0
+        self._stops = np.array(sorted(self.stop_ids), np.int64)
+        self._block_bytes = BLOCK_TOKENS * dtype.itemsize * self._numbers_per_token()
         self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
 
     @torch.no_grad()
@@ -124,7 +126,9 @@ class Engine:
         if not requests:
             return
         self._make_ready(requests)
-        answers = [answer for index, request in enumerate(requests) for answer in self.submit(request, index)]
+        answers = [
+            answer for index, request in enumerate(requests) for answer in self._line_up(request, index)
+        ]
         try:
             while not self.is_idle:
                 for answer, completion in self.step(on_token):
@@ -142,6 +146,10 @@ class Engine:
         self.check(request)
         if self._parts is None or not self._has_room_for(request):
             self._make_ready([request])
+        return self._line_up(request, index)
+
+    def _line_up(self, request: Request, index: int) -> list[Answer]:
+        """A checked request's samples, now waiting."""
         answers = [self._begun(index, number, request) for number in range(request.num_drawn)]
         for answer in answers:
             answer.leader = answers[0] if answer is not answers[0] else None
@@ -150,7 +158,7 @@ class Engine:
 
     def _begun(self, index: int, number: int, request: Request) -> Answer:
         """One of a request's samples, before it waits."""
-        answer = Answer(index, number, request, request.prompt, row=self.maker.start(request))
+        answer = Answer(index, number, request, request.prompt, self.maker.start(request))
         if not request.sampling.is_simple:
             answer.ending = Ending(request.sampling, self.stop_ids, self.maker.tokenizer)
         return answer
@@ -173,13 +181,17 @@ class Engine:
 
     def cancel(self, answer: Answer) -> Completion | None:
         """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
+        if not self.holds(answer):
+            return None
         if answer in self.slots.sequences:
             self.scheduler.release(self.slots.sequences.index(answer))
-        elif answer in self.scheduler.waiting():
-            self.scheduler.drop(answer)
         else:
-            return None
+            self.scheduler.drop(answer)
         return self._completion(answer, "cancelled")
+
+    def holds(self, answer: Answer) -> bool:
+        """Whether an answer waits or is on its way."""
+        return answer in self.slots.sequences or answer in self.scheduler.waiting()
 
     @property
     def is_idle(self) -> bool:
@@ -218,13 +230,13 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """InputError where a request can't be answered, whatever else there is to do."""
-        limit, wanted = (
-            self.model.config.max_position_embeddings,
-            len(request.prompt) + request.sampling.max_tokens,
-        )
+        limit = self.model.config.max_position_embeddings
+        wanted = len(request.prompt) + request.sampling.max_tokens
         if not request.prompt:
             raise InputError("a prompt must hold at least one token")
         self.maker.check(request)
+        if request.sampling.prompt_log_probs is not None:
+            raise InputError("prompt_log_probs can't be asked of the engine yet; leave it out")
         if wanted > limit:
             raise InputError(
                 f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
@@ -240,9 +252,8 @@ class Engine:
         most = self.scheduler.make_room(most)
         active = int(self.slots.active.sum())
         enough = max(active // 32, 1) if self.scheduler.num_waiting else active
-        stops = np.array(sorted(self.stop_ids), np.int64)
         if active:
-            runner.decode(self.slots.for_kernel(), stops, most, enough)
+            runner.decode(self.slots, self._stops, most, enough)
 
     def _advance(self) -> None:
         """One step for everyone: those that are being read, and a token for each that is being answered."""
@@ -255,34 +266,32 @@ class Engine:
         if not len(asked):
             return
         numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
-        rows = [row for slot in asked.tolist() if (row := self._answer(slot).row) is not None]
+        rows = [self.slots.at(slot).row for slot in asked.tolist()]
         # in whatever the model's kernels compute, theirs draws as it does when it decodes on
         dtype = torch.bfloat16 if isinstance(self.runner, FusedRunner) else self.dtype
         drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
         tokens = drawn.tokens.cpu().numpy()
         self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
-        for slot, token, row in zip(asked.tolist(), tokens.tolist(), rows, strict=True):
-            if self._note(slot, token) or row.error is not None:
+        for slot, token, row_scores in zip(asked.tolist(), tokens.tolist(), scores, strict=True):
+            if self._note(slot, token, row_scores):
                 self.slots.active[slot] = 0
 
-    def _note(self, slot: int, token: int) -> bool:
-        """Tell a sequence of a new token; whether that ends it."""
-        answer = self._answer(slot)
-        if answer.row is not None and not self.slots.is_plain[slot]:
-            answer.row.note(token)
+    def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
+        """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
+        answer = self.slots.at(slot)
         if answer.ending is None:
             return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
+        answer.row.note(token)
         answer.text.append(answer.ending.feed(token))
-        return answer.ending.finish_reason is not None
-
-    def _answer(self, slot: int) -> Answer:
-        answer = self.slots.sequences[slot]
-        assert answer is not None
-        return answer
+        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
+        beside = alternatives(answer.request.sampling, scores, token, log_prob)
+        if beside is not None:
+            answer.alternatives.append(beside)
+        return answer.ending.finish_reason is not None or answer.row.error is not None
 
     def _is_over(self, slot: int) -> bool:
         """Whether a slot's sequence has ended; one that is still being read isn't active either."""
-        answer = self._answer(slot)
+        answer = self.slots.at(slot)
         return (
             not self.slots.active[slot]
             and answer.is_read
@@ -291,14 +300,13 @@ class Engine:
 
     def _tell(self, on_token: OnToken, before: np.ndarray) -> None:
         for slot in self.slots.taken:
-            sequence = self.slots.sequences[slot]
-            assert sequence is not None
+            sequence = self.slots.at(slot)
             for place in range(before[slot], self.slots.num_sampled[slot]):
                 on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
 
     def _finish(self, slot: int) -> tuple[Answer, Completion]:
         answer = self.scheduler.release(slot)
-        if answer.row is not None and answer.row.error is not None:
+        if answer.row.error is not None:
             return answer, self._completion(answer, "error")
         if answer.ending is not None:
             return answer, self._completion(answer, answer.ending.finish_reason or "length")
@@ -309,10 +317,10 @@ class Engine:
         completion = Completion(
             list(answer.sampled), list(answer.log_probs), reason, entropy, self.weights_version
         )
-        if answer.row is not None:
+        if answer.ending is not None:
             completion.forced = frozenset(answer.row.forced_at)
             completion.error = str(answer.row.error) if answer.row.error else None
-        if answer.ending is not None:
+            completion.alternatives = answer.alternatives
             completion.stopped_by = answer.ending.stopped_by
             completion.text = "".join(answer.text) if self.maker.tokenizer is not None else None
         return completion
@@ -321,14 +329,15 @@ class Engine:
         return (len(request.prompt) + request.sampling.max_tokens - 2) // BLOCK_TOKENS + 1
 
     def _most_blocks(self) -> int:
-        sizes = (self._cache_size(index) for index in range(self.model.config.num_layers))
-        return max(_CACHE_BYTES // (BLOCK_TOKENS * sum(sizes) * self.dtype.itemsize), 1)
+        return max(_CACHE_BYTES // self._block_bytes, 1)
 
-    def _cache_size(self, index: int) -> int:
-        layer = self.model.layers[index]
-        assert isinstance(layer, Layer)
-        # the kernels keep latents in two orders, for scores and for values
-        return sum(layer.attention.cache_sizes) * (2 if self.model.config.is_latent else 1)
+    def _numbers_per_token(self) -> int:
+        """What the cache keeps of a token in all layers together."""
+        if self.why_plain is None:
+            return sum(sum(sizes) for sizes in cache_sizes(self.model.config))
+        return sum(
+            sum(layer.attention.cache_sizes) for layer in self.model.layers if isinstance(layer, Layer)
+        )
 
     def _has_room_for(self, request: Request) -> bool:
         return (

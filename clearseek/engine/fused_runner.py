@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
-from clearseek.engine.layout import Layout
+from clearseek.engine.layout import Layout, cache_sizes
 from clearseek.engine.runner import Batch
+from clearseek.engine.slots import Slots
 from clearseek.model.decoder import Decoder
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
@@ -47,11 +48,10 @@ class FusedRunner:
         )
         return scores[:, : self.layout.config.vocab_size]
 
-    def decode(self, slots: list[np.ndarray], stop_ids: np.ndarray, most: int, enough: int) -> None:
-        """Draw up to `most` tokens for each active slot, until `enough` have ended: see `Slots.FOR_KERNEL`."""
-        places = torch.tensor([_place(array) for array in slots], dtype=torch.int64)
-        count, room = slots[-1].shape
-        width = slots[5].shape[1]
+    def decode(self, slots: Slots, stop_ids: np.ndarray, most: int, enough: int) -> None:
+        """Draw up to `most` tokens for each active slot, until `enough` have ended, and note them there."""
+        places = torch.tensor([_place(array) for array in slots.for_kernel()], dtype=torch.int64)
+        (count, room), width = slots.tokens.shape, slots.tables.shape[1]
         rest = _place(stop_ids), len(stop_ids), most, enough, self.layout.config.vocab_size, self.layout.width
         call("engine_decode", *self._model(width), places, count, room, width, *rest, self.teams)
 
@@ -73,13 +73,11 @@ class FusedRunner:
     def _caches(self, num_blocks: int) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every layer, with room for `num_blocks` blocks."""
         memory, self.num_blocks, dtype = HugePages(), num_blocks, self.layout.dtype
-        sizes = map(self.layout.cache_sizes, range(self.layout.config.num_layers))
-        shapes = (
-            ((num_blocks, BLOCK_TOKENS * keys), (num_blocks, BLOCK_TOKENS * values)) for keys, values in sizes
-        )
-        return [
-            (memory.empty(*keys, dtype=dtype), memory.empty(*values, dtype=dtype)) for keys, values in shapes
-        ]
+
+        def blocks(size: int) -> Tensor:
+            return memory.empty(num_blocks, BLOCK_TOKENS * size, dtype=dtype)
+
+        return [(blocks(keys), blocks(values)) for keys, values in cache_sizes(self.layout.config)]
 
     def _model(self, table_width: int) -> tuple[Any, ...]:
         """What the kernels are told of the model, made again when a longer context needs longer rotary tables."""

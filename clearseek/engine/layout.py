@@ -35,6 +35,7 @@ class Layout:
     copies: bool = True
     kept: list[Tensor] = field(default_factory=list)
     num_bytes: int = 0  # of the matrices
+    turning: dict[str, list[Tensor]] = field(default_factory=dict)  # rotary tables of each type of layer
 
     def __post_init__(self) -> None:
         assert why_plain(self.model, self.form) is None
@@ -74,26 +75,17 @@ class Layout:
         """Columns of scores: the vocabulary filled up to whole lanes."""
         return -(-self.model.config.vocab_size // LANES) * LANES
 
-    def cache_sizes(self, index: int) -> tuple[int, int]:
-        """Numbers that a layer keeps of one token: of its keys and of its values."""
-        config = self.model.config
-        if config.is_latent:
-            rank = config.kv_lora_rank or 0
-            return rank + config.rotary_dim, rank
-        heads = config.kv_heads_of(config.layer_type(index))
-        return heads * config.head_size, heads * config.value_size
-
     def tables(self, caches: Sequence[tuple[Tensor, Tensor]], length: int) -> tuple[Tensor, Tensor]:
         """The model's and the layers' numbers, with rotary tables for `length` positions and the layers' caches."""
         turns = self.model.turns(length, torch.device("cpu"))
-        self._turning = {
+        self.turning = {
             kind: [part.float().contiguous() for part in turn[:2]] for kind, turn in turns.items()
         }
         rows = []
         for index, (fields, cache) in enumerate(zip(self.layers, caches, strict=True)):
             kind = self.model.config.layer_type(index)
             window = self.model.config.sliding_window if kind == "sliding_attention" else None
-            turning = (part.data_ptr() for part in self._turning[kind])
+            turning = (part.data_ptr() for part in self.turning[kind])
             heads = 1 if self.model.config.is_latent else self.model.config.kv_heads_of(kind)
             rows.append([*fields, *turning, heads, window or 0, *(part.data_ptr() for part in cache)])
         return torch.tensor(self.numbers, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
@@ -175,6 +167,18 @@ class Layout:
             return 0
         self.kept.append(vector.detach().float().contiguous())
         return self.kept[-1].data_ptr()
+
+
+def cache_sizes(config: ModelConfig) -> list[tuple[int, int]]:
+    """Numbers that each layer keeps of one token: of its keys and of its values.
+
+    A latent is both: it lies there twice, once in the order for scores and once in that for values.
+    """
+    if config.is_latent:
+        rank = config.kv_lora_rank or 0
+        return [(rank + config.rotary_dim, rank)] * config.num_layers
+    heads = (config.kv_heads_of(config.layer_type(index)) for index in range(config.num_layers))
+    return [(count * config.head_size, count * config.value_size) for count in heads]
 
 
 def why_plain(model: Decoder, form: Format) -> str | None:

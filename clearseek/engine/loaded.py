@@ -85,6 +85,7 @@ class Model:
         top_p: float = ...,
         seed: int = ...,
         thinking: bool = ...,
+        **settings: Any,
     ) -> Answer: ...
     @overload
     def generate(
@@ -96,6 +97,7 @@ class Model:
         top_p: float = ...,
         seed: int = ...,
         thinking: bool = ...,
+        **settings: Any,
     ) -> list[Answer]: ...
     def generate(
         self,
@@ -106,19 +108,22 @@ class Model:
         top_p: float = 0.95,
         seed: int = 0,
         thinking: bool = True,
+        **settings: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
         At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
-        depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
+        depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's. Other
+        `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
         Raises InputError for settings out of range and for prompts that are empty or fill the context.
         """
-        _check_settings(max_tokens, temperature, top_p)
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
         requests = [
-            Request(tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most))
+            Request(
+                tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most, **settings)
+            )
             for (ids, _), most in zip(asked, room, strict=True)
         ]
         groups = self._current_engine().generate(requests)
@@ -172,7 +177,9 @@ class Model:
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
         """A completion as text, without the token that ended it."""
-        text = self.tokenizer.decode(completion.said)
+        if completion.error is not None:
+            raise InputError(completion.error)
+        text = self.tokenizer.decode(completion.said) if completion.text is None else completion.text
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
             text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason
@@ -196,13 +203,3 @@ def _is_one(prompts: Any) -> bool:
             f"prompts are a text, messages, token ids, or a list of them; got {type(prompts).__name__}"
         )
     return bool(len(prompts)) and isinstance(prompts[0], Mapping | Integral)
-
-
-def _check_settings(max_tokens: int, temperature: float, top_p: float) -> None:
-    for name, value, right, wanted in (
-        ("max_tokens", max_tokens, max_tokens >= 1, "at least 1"),
-        ("temperature", temperature, 0 <= temperature < float("inf"), "0 or above"),
-        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
-    ):
-        if not right:
-            raise InputError(f"{name} is {value}; it has to be {wanted}")

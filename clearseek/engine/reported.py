@@ -1,20 +1,11 @@
 """Log-probabilities that are reported beside what was drawn: of the likeliest tokens, and of a prompt's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from clearseek.engine.request import Sampling
+from clearseek.engine.request import Alternatives, Sampling
 from clearseek.model.log_probs import log_probs_from_logits
-
-
-@dataclass(frozen=True)
-class Alternatives:
-    """The likeliest tokens at one place, likeliest first, with the model's own log-probabilities."""
-
-    tokens: tuple[int, ...]
-    log_probs: tuple[float, ...]
 
 
 def alternatives(sampling: Sampling, logits: Tensor, token: int, log_prob: float) -> Alternatives | None:

@@ -61,6 +61,14 @@ class Request:
         return self.best_of or self.num_samples
 
 
+@dataclass(frozen=True)
+class Alternatives:
+    """The likeliest tokens at one place, likeliest first, with the model's own log-probabilities."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
 @dataclass
 class Completion:
     """One sampled completion; `tokens` include the token that ended it."""
@@ -72,10 +80,14 @@ class Completion:
     weights_version: int = 0
     forced: frozenset[int] = frozenset()  # places of tokens that were put there, not drawn: no gradient
     stopped_by: str | int | None = None  # the stop string or id of its request that ended it
+    alternatives: list[Alternatives] = field(
+        default_factory=list
+    )  # of each token, where `top_log_probs` asks
     text: str | None = None  # what was said, cut at a stop string; None: its request names none
     error: str | None = None  # what ended it, where its constraint could not be obeyed
 
     @property
     def said(self) -> list[int]:
         """The tokens without the one that ended it."""
-        return self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
+        is_end = self.finish_reason == "stop" and not isinstance(self.stopped_by, str)
+        return self.tokens[:-1] if is_end else self.tokens

@@ -65,15 +65,13 @@ class Scheduler:
         budget = max(self.step_tokens - len(decoding), 1)
         reading: dict[int, int] = {}  # slot → how many of its tokens
         for slot in self.slots.taken:
-            sequence = self.slots.sequences[slot]
-            assert sequence is not None
+            sequence = self.slots.at(slot)
             if not self.slots.active[slot] and budget > 0:
                 reading[slot] = min(len(sequence.tokens) - sequence.num_computed, budget)
                 budget -= reading[slot]
         rows: list[tuple[int, int, int]] = []  # slot, first position, count
         for slot in sorted([*decoding.tolist(), *reading]):
-            sequence = self.slots.sequences[slot]
-            assert sequence is not None
+            sequence = self.slots.at(slot)
             is_decoding = slot not in reading
             first = int(self.slots.position[slot]) if is_decoding else sequence.num_computed
             rows.append((slot, first, 1 if is_decoding else reading[slot]))
@@ -83,8 +81,7 @@ class Scheduler:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
         slots, counts = np.unique(batch.slots, return_counts=True)
         for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
-            sequence = self.slots.sequences[slot]
-            assert sequence is not None
+            sequence = self.slots.at(slot)
             if not self.slots.active[slot]:
                 sequence.num_computed += count
                 self._publish(sequence)
@@ -96,11 +93,10 @@ class Scheduler:
         Where there is no room even for one, the sequence that was seated last is paused.
         """
         while True:
-            short = self.slots.short_of_blocks(ahead)
-            wanted = sum(self._missing(slot, ahead) for slot in short)
-            if wanted <= self.pool.num_free:
-                for slot in short:
-                    self._lengthen(slot, self._missing(slot, ahead))
+            missing = self.slots.missing_blocks(ahead)
+            if missing.sum() <= self.pool.num_free:
+                for slot in np.flatnonzero(missing).tolist():
+                    self._lengthen(slot, int(missing[slot]))
                 return ahead
             if ahead > 1:
                 ahead //= 2
@@ -121,7 +117,7 @@ class Scheduler:
 
     def pause_all(self) -> None:
         """Send everyone back to wait: what the cache knows is no longer true."""
-        for slot in sorted(self.slots.taken, key=lambda slot: self.slots.seated[slot]):
+        for slot in sorted(self.slots.taken, key=lambda slot: -self.slots.seated[slot]):
             self._send_back(slot)
 
     def check(self) -> None:
@@ -147,12 +143,16 @@ class Scheduler:
         missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
         if missing > self.pool.num_free:
             self.pool.release(blocks)
-            self.pool.queries -= len(sequence.tokens)
-            self.pool.hits -= len(blocks) * BLOCK_TOKENS
             return False
-        sequence.blocks = [*blocks, *(self.pool.take() for _ in range(missing))]
-        sequence.names, sequence.num_computed = names, len(blocks) * BLOCK_TOKENS
+        blocks += [self.pool.take() for _ in range(missing)]
+        self._begin(sequence, blocks, names, len(names) * BLOCK_TOKENS)
         return True
+
+    def _begin(self, sequence: Sequence, blocks: list[int], names: list[bytes], known: int) -> None:
+        """Give a sequence its first blocks, in which `known` of its tokens are already."""
+        sequence.blocks, sequence.names, sequence.num_computed = blocks, names, known
+        self.pool.queries += len(sequence.tokens)
+        self.pool.hits += known
 
     def _follow(self, sequence: Sequence, leader: Sequence) -> bool:
         """Share a prompt's full blocks with the sample that read it, and copy the one that is not full."""
@@ -165,18 +165,14 @@ class Scheduler:
         own = self.pool.take()
         if has_rest:
             self.runner.copy_block(leader.blocks[shared], own)
-        sequence.blocks = [*leader.blocks[:shared], own]
-        sequence.names, sequence.num_computed = leader.names[:shared], known
-        self.pool.queries += len(sequence.tokens)
-        self.pool.hits += known
+        self._begin(sequence, [*leader.blocks[:shared], own], leader.names[:shared], known)
         return True
 
     def _batch_of(self, rows: list[tuple[int, int, int]]) -> tuple[Batch, np.ndarray]:
         tokens, positions, slots, wanted, asked = [], [], [], [], []
         count = 0
         for slot, first, length in rows:
-            sequence = self.slots.sequences[slot]
-            assert sequence is not None
+            sequence = self.slots.at(slot)
             if self.slots.active[slot]:
                 tokens.append(np.array([self.slots.last_token[slot]]))
             else:
@@ -199,15 +195,8 @@ class Scheduler:
             sequence.names.append(chain(before, sequence.tokens[first : first + BLOCK_TOKENS]))
             self.pool.publish(sequence.blocks[number], sequence.names[-1])
 
-    def _missing(self, slot: int, ahead: int) -> int:
-        left = int(self.slots.budget[slot] - self.slots.num_sampled[slot])
-        last = int(self.slots.position[slot]) + min(ahead, left) - 1
-        return max(last // BLOCK_TOKENS + 1 - int(self.slots.num_blocks[slot]), 0)
-
     def _lengthen(self, slot: int, count: int) -> None:
-        sequence = self.slots.sequences[slot]
-        assert sequence is not None
-        sequence.blocks += [self.pool.take() for _ in range(count)]
+        self.slots.at(slot).blocks += [self.pool.take() for _ in range(count)]
         self.slots.extend_table(slot)
 
     def _pause(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from clearseek.engine.ending import Ending
-from clearseek.engine.request import Request
+from clearseek.engine.request import Alternatives, Request
 from clearseek.engine.row import Row
 
 
@@ -15,6 +15,7 @@ class Sequence:
     sample: int
     request: Request
     tokens: tuple[int, ...]
+    row: Row  # what its sampler knows of it
     num_computed: int = 0  # of `tokens`, in the cache
     blocks: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they are published
@@ -22,14 +23,11 @@ class Sequence:
     log_probs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     leader: "Sequence | None" = None  # another sample of the same prompt, which reads it first
-    row: Row | None = None  # what its sampler knows of it
     ending: Ending | None = None  # what may end it, where that is more than the model's ends and its budget
     text: list[str] = field(default_factory=list)  # what `ending` let through
-
-    @property
-    def last_position(self) -> int:
-        """The most positions it can come to need in the cache; the last token drawn is never read."""
-        return len(self.request.prompt) + self.request.sampling.max_tokens - 1
+    alternatives: list[Alternatives] = field(
+        default_factory=list
+    )  # to each token, where its request wants them
 
     @property
     def is_read(self) -> bool:

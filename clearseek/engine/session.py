@@ -1,6 +1,8 @@
 """One conversation partner: a model directory opened for talking, whose answers arrive token by token."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -39,6 +41,7 @@ class Session:
     def __init__(self, model: Decoder, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.engine = Engine(model, tokenizer.stop_ids, dtype, num_slots=1, tokenizer=tokenizer)
+        self._numbers, self._said = count(), dict[int, deque[int]]()
         self.completion_tokens = 0
         self.finish_reason: FinishReason = "stop"
 
@@ -63,9 +66,8 @@ class Session:
                 f"{self.model.config.max_position_embeddings} tokens; shorten it or start a new one"
             )
         opened = self.tokenizer.chat.render(messages, thinking=thinking).rstrip().endswith("<think>")
-        sampling = Sampling(
-            temperature, _TOP_P, min(room, max_tokens or room, self.engine.most_tokens - len(prompt))
-        )
+        held = max(self.engine.most_tokens - len(prompt), 1)  # none is the engine's to refuse
+        sampling = Sampling(temperature, _TOP_P, min(room, max_tokens or room, held))
         return self._pieces(prompt, stream_key("session", seed), sampling, ThoughtParser(opened))
 
     def _pieces(
@@ -89,12 +91,19 @@ class Session:
 
         What an earlier conversation began with the same tokens is not read again.
         """
-        said: list[int] = []
-        (answer,) = self.engine.submit(Request(tuple(prompt), key, 1, sampling))
+        number = next(self._numbers)
+        said = self._said[number] = deque()
+        (answer,) = self.engine.submit(Request(tuple(prompt), key, 1, sampling), number)
         try:
-            while not self.engine.is_idle:
-                self.engine.step(lambda request, sample, token: said.append(token))
-                yield from said
-                said.clear()
+            while said or self.engine.holds(answer):
+                if said:
+                    yield said.popleft()
+                else:
+                    self.engine.step(self._note)
         finally:
             self.engine.cancel(answer)
+            del self._said[number]
+
+    def _note(self, number: int, sample: int, token: int) -> None:
+        """A new token of one of the answers on their way, which somebody may ask for later."""
+        self._said[number].append(token)

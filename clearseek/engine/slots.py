@@ -60,6 +60,12 @@ class Slots:
         """The others, in the order of their slots."""
         return [slot for slot, sequence in enumerate(self.sequences) if sequence is not None]
 
+    def at(self, slot: int) -> Sequence:
+        """Who sits in a slot that is taken."""
+        sequence = self.sequences[slot]
+        assert sequence is not None
+        return sequence
+
     def for_kernel(self) -> list[np.ndarray]:
         """Its arrays as `FusedRunner.decode` wants them."""
         return [getattr(self, name) for name in self.FOR_KERNEL]
@@ -84,8 +90,7 @@ class Slots:
 
     def extend_table(self, slot: int) -> None:
         """Note the blocks that a slot's sequence holds by now."""
-        sequence = self.sequences[slot]
-        assert sequence is not None
+        sequence = self.at(slot)
         self.tables[slot, : len(sequence.blocks)] = sequence.blocks
         self.num_blocks[slot] = len(sequence.blocks)
 
@@ -99,16 +104,15 @@ class Slots:
         self.num_sampled[slots] += 1
         self.position[slots] += 1
 
-    def short_of_blocks(self, ahead: int) -> list[int]:
-        """Active slots that hold too few blocks for their next `ahead` tokens."""
+    def missing_blocks(self, ahead: int) -> np.ndarray:
+        """How many blocks each active slot lacks for its next `ahead` tokens, [slots]."""
         left = self.budget - self.num_sampled
         needed = (self.position + np.minimum(ahead, left) - 1) // BLOCK_TOKENS + 1
-        return np.flatnonzero((needed > self.num_blocks) & (self.active > 0)).tolist()
+        return np.maximum(needed - self.num_blocks, 0) * self.active
 
     def leave(self, slot: int) -> Sequence:
         """Empty a slot; its sequence keeps what was sampled."""
-        sequence = self.sequences[slot]
-        assert sequence is not None
+        sequence = self.at(slot)
         count = self.num_sampled[slot]
         for array, values in self._results(sequence):
             values[:] = array[slot, :count].tolist()

@@ -220,13 +220,23 @@ def test_the_context_s_end_comes_first_where_it_is_nearer(model):
         model.generate([5] * 128)
 
 
+def test_a_stop_string_ends_an_answer_and_is_cut_from_it(model):
+    whole = model.generate(QUESTION, max_tokens=12, temperature=0)
+    stop = whole.text[2:4]
+    answer = model.generate(QUESTION, max_tokens=12, temperature=0, stop=(stop,))
+    assert answer.text == whole.text[: whole.text.index(stop)]
+    assert answer.finish_reason == "stop"
+    assert answer.tokens == whole.tokens[: len(answer.tokens)]
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
-        (QUESTION, {"max_tokens": 0}, "max_tokens is 0; it has to be at least 1"),
+        (QUESTION, {"max_tokens": 0}, "max_tokens is 0; it has to be a whole number of at least 1"),
         (QUESTION, {"temperature": -1}, "temperature is -1"),
         (QUESTION, {"temperature": float("nan")}, "temperature is nan"),
         (QUESTION, {"top_p": 0}, "top_p is 0"),
+        (QUESTION, {"top_k": -1}, "top_k is -1"),
         ([[]], {}, "a prompt is empty"),
         ([[1, 2], []], {}, "a prompt is empty"),
         ([7_000_000], {}, "token ids have to be from 0 to"),

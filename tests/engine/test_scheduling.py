@@ -92,6 +92,23 @@ def test_the_samples_of_a_prompt_read_it_once():
     assert engine.pool.hits == 15 * 99
 
 
+def test_the_likeliest_are_reported_beside_each_token():
+    (request,) = requests_of(1, 1, top_log_probs=3)
+    (completion,) = alone(request)
+    assert len(completion.alternatives) == len(completion.tokens)
+    for token, log_prob, beside in zip(
+        completion.tokens, completion.log_probs, completion.alternatives, strict=True
+    ):
+        assert list(beside.log_probs) == sorted(beside.log_probs, reverse=True)
+        assert log_prob <= beside.log_probs[0]
+        assert token not in beside.tokens or log_prob == beside.log_probs[beside.tokens.index(token)]
+
+
+def test_what_is_not_computed_is_refused():
+    with pytest.raises(InputError, match="prompt_log_probs can't be asked"):
+        engine_of().submit(Request((1,), 0, sampling=Sampling(prompt_log_probs=0)))
+
+
 def test_new_weights_are_answered_with_at_once_and_forget_the_old():
     model = model_of()
     engine, request = Engine(model, (), torch.float32), Request((3,) * 100, 1, 2, Sampling(max_tokens=40))

@@ -144,6 +144,16 @@ def test_a_stopped_answer_leaves_the_session_usable(tmp_path, tokenizer):
     assert said(session, max_tokens=20) == said(session, max_tokens=20)
 
 
+def test_two_answers_at_once_are_not_crossed(tmp_path, tokenizer):
+    save(tmp_path, tokenizer, std=0.05)
+    session = open_session(str(tmp_path), "cpu")
+    alone = [list(session.stream(QUESTION, seed=seed, max_tokens=20)) for seed in (1, 2)]
+    first, second = (session.stream(QUESTION, seed=seed, max_tokens=20) for seed in (1, 2))
+    begun = [next(first)]
+    assert list(second) == alone[1]
+    assert begun + list(first) == alone[0]
+
+
 def test_a_publisher_s_other_end_tokens_end_an_answer(tmp_path, tokenizer):
     save(tmp_path, tokenizer)
     other = tokenizer.encode_plain("=")[0]

@@ -106,14 +106,21 @@ def test_mimos_multi_token_module_is_a_qwen2_layer_on_joined_halves(tmp_path):
         embeddings = theirs.model.embed_tokens(tokens)[:, 1:]
         halves = norm(states, "hidden_layernorm"), norm(embeddings, "token_layernorm")
         joined = torch.cat(halves, dim=-1) @ part["input_proj.weight"].T
-        places = torch.arange(LENGTH - 1)[None]
-        mask = torch.full((LENGTH - 1, LENGTH - 1), float("-inf")).triu(1)[None, None]
-        turns = theirs.model.rotary_emb(joined, places)
-        out = layer(joined, attention_mask=mask, position_ids=places, position_embeddings=turns)
-        expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out, "final_layernorm"))
-        hidden = ours(tokens, torch.ones_like(tokens), depth=1)
-        logits = ours.logits(hidden.predicted_states[0][:, :-1])
+        expected, logits = predicted(
+            theirs, ours, layer, joined, tokens, lambda x: norm(x, "final_layernorm")
+        )
     assert (logits - expected).abs().max() <= TOLERANCE
+
+
+def predicted(theirs, ours, layer, joined, tokens, norm):
+    """What their layer makes of joined halves [B, T, hidden], and what our first multi-token module says instead."""
+    places = torch.arange(LENGTH - 1)[None]
+    mask = torch.full((LENGTH - 1, LENGTH - 1), float("-inf")).triu(1)[None, None]
+    turns = theirs.model.rotary_emb(joined, places)
+    out = layer(joined, attention_mask=mask, position_ids=places, position_embeddings=turns)
+    expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out))
+    hidden = ours(tokens, torch.ones_like(tokens), depth=1)
+    return expected, ours.logits(hidden.predicted_states[0][:, :-1])
 
 
 def test_hy3s_multi_token_module_is_its_own_layer_on_joined_halves(tmp_path):
@@ -138,13 +145,9 @@ def test_hy3s_multi_token_module_is_its_own_layer_on_joined_halves(tmp_path):
         states = theirs.model(tokens).last_hidden_state[:, :-1]
         halves = norm(theirs.model.embed_tokens(tokens)[:, 1:], "enorm"), norm(states, "hnorm")
         joined = torch.cat(halves, dim=-1) @ tensors["model.layers.3.eh_proj.weight"].T
-        places = torch.arange(LENGTH - 1)[None]
-        mask = torch.full((LENGTH - 1, LENGTH - 1), float("-inf")).triu(1)[None, None]
-        turns = theirs.model.rotary_emb(joined, places)
-        out = layer(joined, attention_mask=mask, position_ids=places, position_embeddings=turns)
-        expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out, "final_layernorm"))
-        hidden = ours(tokens, torch.ones_like(tokens), depth=1)
-        logits = ours.logits(hidden.predicted_states[0][:, :-1])
+        expected, logits = predicted(
+            theirs, ours, layer, joined, tokens, lambda x: norm(x, "final_layernorm")
+        )
     assert expected.abs().max() > 1
     assert (logits - expected).abs().max() <= TOLERANCE
 

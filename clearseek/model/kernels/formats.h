@@ -61,95 +61,6 @@ static inline void quantise_group(const Act* x, int64_t group, int8_t* bytes, fl
     *sum_of = _mm512_reduce_add_epi32(total);
 }
 
-// Where rows are few the weights come from memory; a little ahead of its use they are sent for
-static constexpr int FEW = 2;
-static constexpr int64_t AHEAD_BYTES = 1024;
-static inline void ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p) + AHEAD_BYTES, _MM_HINT_T0); }
-
-// C [M, 16 N] at (i, j) of fp32 factors; A's rows `lda` apart, B's lines of columns `b.line` apart
-template <typename Out>
-struct Fp32Tile {
-    int64_t words;
-    const float* a;
-    int64_t lda;
-    Right b;
-    Out* c;
-    int64_t ldc;
-    bool add;
-
-    template <int M, int N>
-    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
-        const float *left = a + i0 * lda, *right = reinterpret_cast<const float*>(b.at(j0));
-        Out* to = c + i0 * ldc + j0;
-        __m512 sums[M][N];
-        UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
-        for (int64_t k = 0; k < words; k++) {
-            __m512 column[N];
-            if (M <= FEW) UNROLLED for (int j = 0; j < N; j++) ahead(right + k * b.line + 16 * j);
-            UNROLLED for (int j = 0; j < N; j++) column[j] = load(right + k * b.line + 16 * j);
-            UNROLLED for (int i = 0; i < M; i++) {
-                const __m512 row = _mm512_set1_ps(left[i * lda + k]);
-                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_fmadd_ps(row, column[j], sums[i][j]);
-            }
-        }
-        UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) {
-                Out* place = to + i * ldc + 16 * j;
-                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
-            }
-    }
-};
-
-// A few rows of bf16 by a panel: the sums of `Bf16Tile`, in its order
-template <typename Out>
-struct Bf16RowTile {
-    int64_t words;
-    const uint32_t* a;
-    int64_t lda;
-    const uint32_t* panel;
-    Out* c;
-    int64_t ldc;
-    bool add;
-
-    template <int M, int N>
-    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
-        const uint32_t *left = a + i0 * lda, *right = panel + j0;
-        __m512 sums[M][N];
-        UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
-        for (int64_t k = 0; k < words; k++) {
-            __m512bh column[N];
-            UNROLLED for (int j = 0; j < N; j++) {
-                ahead(right + k * PANEL + 16 * j);
-                column[j] = (__m512bh)_mm512_loadu_si512(right + k * PANEL + 16 * j);
-            }
-            UNROLLED for (int i = 0; i < M; i++) {
-                const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(left[i * lda + k]));
-                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, column[j]);
-            }
-        }
-        UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) {
-                Out* place = c + (i0 + i) * ldc + j0 + 16 * j;
-                store(place, add ? _mm512_add_ps(sums[i][j], load(place)) : sums[i][j]);
-            }
-    }
-};
-
-// C [rows, size] (+)= A · B of fp32; a word is one number
-template <typename Out>
-static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c, int64_t ldc,
-                    bool add) {
-    const Fp32Tile<Out> tile{words, a, lda, b, c, ldc, add};  // there is no AMX for these
-    for (int64_t j = 0; j < size; j += 64) switch (std::min<int64_t>(64, size - j) / 16) {
-            case 4: tiles_below<4>(rows, j, tile); break;
-            case 3: tiles_below<3>(rows, j, tile); break;
-            case 2: tiles_below<2>(rows, j, tile); break;
-            case 1: tiles_below<1>(rows, j, tile); break;
-        }
-}
-
 // Numbers that lie in a word of a product's factors
 template <typename Act>
 static constexpr int64_t IN_WORD = sizeof(uint32_t) / sizeof(Act);
@@ -185,7 +96,6 @@ struct GroupedTile {
             for (int64_t k = 0; k < lines; k++) {
                 __m512i column[N], upper[N];
                 UNROLLED for (int j = 0; j < N; j++) {
-                    if (M <= FEW) ahead(right + k * PANEL + 16 * j);
                     column[j] = _mm512_loadu_si512(right + k * PANEL + 16 * j);
                     if (Bits == 4) {
                         upper[j] = _mm512_and_si512(_mm512_srli_epi32(column[j], 4), _mm512_set1_epi8(15));
@@ -255,14 +165,5 @@ static void panel_product(const Weight& w, int64_t panel, const Left<Act>& x, in
     if (w.format == INT8) return grouped_tiles(rows, size, GroupedTile<8, Out>{data, x.quantised, to, ldy, add});
     if (w.format == INT4) return grouped_tiles(rows, size, GroupedTile<4, Out>{data, x.quantised, to, ldy, add});
     const uint32_t* words = reinterpret_cast<const uint32_t*>(data);
-    if constexpr (sizeof(Act) == 4)
-        product(rows, size, w.inputs, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);
-    else
-    {
-        const uint32_t* left = reinterpret_cast<const uint32_t*>(x.rows);
-        if (!HAS_TILES && rows <= 2 * FEW)  // tiles sum in another order, and a row's bits are the same in every batch
-            grouped_tiles(rows, size, Bf16RowTile<Out>{w.inputs / 2, left, x.stride / 2, words, to, ldy, add});
-        else
-            product(rows, size, w.inputs / 2, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);
-    }
+    product(rows, size, w.inputs / IN_WORD<Act>, x.rows, x.stride, rows_of(words, PANEL), to, ldy, add);
 }

@@ -100,11 +100,8 @@ def has_tiles() -> bool:
     """Whether products run on AMX: the processor has it, and Linux lets this process, and those it forks, use it."""
     if os.environ.get(OFF) == "avx512" or _TILES - _processor_flags():
         return False
-    arch_prctl, request_permission, tile_data = (
-        158,
-        0x1023,
-        18,
-    )  # of x86-64: linux/Documentation/arch/x86/xstate.rst
+    # arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) of x86-64: linux/Documentation/arch/x86/xstate.rst
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
     numbers = map(ctypes.c_long, (arch_prctl, request_permission, tile_data))
     return ctypes.CDLL(None).syscall(*numbers) == 0
 

@@ -29,9 +29,17 @@ struct Int8Left {
 
 #define UNROLLED _Pragma("GCC unroll 8")  // or sums end up in memory
 
-// C [M, 16N] at (i, j) of bf16 factors (+)= A · B; `Upright`: A is given as words of its transpose (not to AMX)
-template <bool Upright, typename Out>
-struct Bf16Tile {
+static inline __m512 add_product(bf16, __m512 sums, __m512i row, __m512i column) {
+    return _mm512_dpbf16_ps(sums, (__m512bh)row, (__m512bh)column);
+}
+static inline __m512 add_product(float, __m512 sums, __m512i row, __m512i column) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(row), _mm512_castsi512_ps(column), sums);
+}
+
+// C [M, 16N] at (i, j) of factors of bf16 or fp32 (+)= A · B; a word is two numbers or one. `Upright`: A is given as words
+// of its transpose (not to AMX)
+template <typename Number, bool Upright, typename Out>
+struct FloatTile {
     int64_t words;
     const uint32_t* a;
     int64_t lda;
@@ -50,12 +58,12 @@ struct Bf16Tile {
         for (int i = 0; i < M; i++)  // here by the time the sums are
             for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
         for (int64_t k = 0; k < words; k++) {
-            __m512bh column[N];
-            UNROLLED for (int j = 0; j < N; j++) column[j] = (__m512bh)_mm512_loadu_si512(right + k * b.line + 16 * j);
+            __m512i column[N];
+            UNROLLED for (int j = 0; j < N; j++) column[j] = _mm512_loadu_si512(right + k * b.line + 16 * j);
             UNROLLED for (int i = 0; i < M; i++) {
                 const uint32_t word = Upright ? left[k * lda + i] : left[i * lda + k];
-                const __m512bh row = (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
-                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], row, column[j]);
+                const __m512i row = _mm512_set1_epi32(static_cast<int>(word));
+                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = add_product(Number{}, sums[i][j], row, column[j]);
             }
         }
         UNROLLED for (int i = 0; i < M; i++)
@@ -127,16 +135,9 @@ static __attribute__((noinline)) void tiles_below(int64_t rows, int64_t j, const
     for (; i < rows; i++) tile.template compute<1, N>(i, j);
 }
 
-#if defined(WITH_AMX) && defined(__AMX_TILE__)
-#include "amx.h"
-static constexpr bool HAS_TILES = true;
-#else
-struct Tiles {};
-static constexpr bool HAS_TILES = false;
-
-// All tiles of a result [rows, size]
+// All tiles of a result [rows, size], with sums in vector registers
 template <typename Tile>
-static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
+static void vector_tiles(int64_t rows, int64_t size, const Tile& tile) {
     for (int64_t j = 0; j < size; j += 64) switch (std::min<int64_t>(64, size - j) / 16) {
             case 4: tiles_below<4>(rows, j, tile); break;
             case 3: tiles_below<3>(rows, j, tile); break;
@@ -144,18 +145,36 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
             case 1: tiles_below<1>(rows, j, tile); break;
         }
 }
+
+#if defined(WITH_AMX) && defined(__AMX_TILE__)
+#include "amx.h"
+static constexpr bool HAS_TILES = true;
+#else
+struct Tiles {};
+static constexpr bool HAS_TILES = false;
+
+template <typename Tile>
+static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
+    vector_tiles(rows, size, tile);
+}
 #endif
 
 // C [rows, size] (+)= A · B of bf16; `words` and A's leading dimension count pairs
 template <bool Upright = false, typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const uint32_t* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add) {
-    compute_tiles(rows, size, Bf16Tile<Upright, Out>{words, a, lda, b, c, ldc, add});
+    compute_tiles(rows, size, FloatTile<bf16, Upright, Out>{words, a, lda, b, c, ldc, add});
 }
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add) {
     product<false>(rows, size, words, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add);
+}
+// … of fp32, which AMX doesn't know; `words` counts numbers
+template <typename Out>
+static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c,
+                    int64_t ldc, bool add) {
+    vector_tiles(rows, size, FloatTile<float, false, Out>{words, reinterpret_cast<const uint32_t*>(a), lda, b, c, ldc, add});
 }
 // … of int8; `words` counts fours
 template <bool Upright = false, typename Out>

@@ -79,6 +79,9 @@ class Step {
     Activations<Act>& a;
     const int64_t first, rows;  // this team's
     const std::vector<Tile>& tiles;
+    std::vector<int8_t> head_bytes;  // of this thread alone, as are the next two
+    std::vector<float> head_scales;
+    std::vector<int32_t> head_sums;
 
 public:
     Step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing, const StepBatch& b,
@@ -255,13 +258,14 @@ private:
     }
 
     // y = x · one head's weight, for all rows; quantised on the way
-    void head_product(const Weight& w, int64_t head, const Act* x, int64_t ldx, Act* y, int64_t ldy, Activations<Act>& own) {
+    void head_product(const Weight& w, int64_t head, const Act* x, int64_t ldx, Act* y, int64_t ldy) {
         const int64_t bytes = weight_bytes(w, m.group), groups = w.inputs / m.group;
         Weight one = w;
         one.data += head * bytes;
         Left<Act> given{x, ldx, {}};
         if (w.is_quantised()) {
-            given.quantised = {room(own.bytes, rows * w.inputs), room(own.scales, rows * groups), room(own.sums, rows * groups), w.inputs, m.group};
+            given.quantised = {room(head_bytes, rows * w.inputs), room(head_scales, rows * groups), room(head_sums, rows * groups),
+                               w.inputs, m.group};
             for (int64_t n = 0; n < rows; n++) {
                 const Quantised to = given.quantised.from(n);
                 for (int64_t g = 0; g < groups; g++)
@@ -277,7 +281,6 @@ private:
         const int64_t width = layer.key_value.outputs, low = layer.query_low.outputs;
         const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, kept, m.rank};
         Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data(), *mixed = a.mixed.data();
-        Activations<Act> own;
         linear(layer.key_value, left(a.normed.data(), m.hidden), key, layer.key_value_bias);
         if (low) {
             linear(layer.query_low, left(a.normed.data(), m.hidden), a.low.data(), layer.query_bias);
@@ -311,7 +314,7 @@ private:
         });
         team.wait();
         team.share(heads, [&](int64_t h) {
-            head_product(layer.key_up, h, query + h * size, heads * size, absorbed + h * kept, heads * kept, own);
+            head_product(layer.key_up, h, query + h * size, heads * size, absorbed + h * kept, heads * kept);
         });
         team.wait();
         int64_t parts = 1;  // of the heads, so that there is something for every thread
@@ -320,7 +323,7 @@ private:
         team.wait();
         team.share(heads, [&](int64_t h) {
             head_product(layer.value_up, h, mixed + h * m.rank, heads * m.rank, a.values.data() + h * m.value_size,
-                         heads * m.value_size, own);
+                         heads * m.value_size);
         });
         team.wait();
         put_out(layer, a.values.data(), heads * m.value_size);
