@@ -24,7 +24,7 @@ from clearseek.text.tokenizer import Tokenizer
 from tests.model.gguf_models import OF_FAMILIES, family_config
 from tests.model.mxfp4 import quantise
 from tests.model.tiny import GROUPED, LATENT, tiny_model
-from tests.slow.test_gguf_peers import llama_cpp_logits
+from tests.slow.gguf_logits import llama_cpp_logits
 
 pytest.importorskip("gguf", reason="the gguf library is absent")
 

@@ -17,7 +17,7 @@ from clearseek.model.gguf.write import write_gguf
 from tests.model.gguf_models import OF_FAMILIES, family_config, vocabulary_of
 from tests.model.published import YARN
 from tests.model.tiny import tiny_model
-from tests.slow.test_gguf_peers import LENGTH, llama_cpp_logits, ours
+from tests.slow.gguf_logits import LENGTH, llama_cpp_logits, ours
 
 published = pytest.importorskip("tests.model.published", reason="published shapes are not in this tree")
 pytest.importorskip("gguf", reason="the gguf library is absent")

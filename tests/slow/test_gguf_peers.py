@@ -13,10 +13,10 @@ from clearseek.model.gguf.write import write_gguf
 from tests.model.gguf_models import GROUPED, STORED, WHOLE_BLOCKS, vocabulary_of
 from tests.model.test_gguf_vocabulary import TEXTS, like_sentencepiece, tokenizer_like
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
+from tests.slow.gguf_logits import LENGTH, llama_cpp_logits, ours
 
 pytest.importorskip("gguf", reason="the gguf library is absent")
 
-LENGTH = 40
 WITHOUT_LLAMA_CPP = {
     "deepseek_v3 yarn": "refused: llama.cpp takes both mscales for equal",
     "deepseek_v3 without query latent": "llama.cpp reads it with 26, 27 or 48 layers only",
@@ -31,35 +31,6 @@ TRANSFORMERS = {
 
 def write(model, path, dtype="f32"):
     write_gguf(model, path, dtype=dtype, name="tiny", vocabulary=vocabulary_of(model.config.vocab_size))
-
-
-@torch.no_grad()
-def ours(model):
-    tokens = some_tokens(model.config, 1, LENGTH)
-    return model.logits(model(tokens, torch.ones_like(tokens), depth=0).states)[0]
-
-
-def llama_cpp_logits(path, model):
-    """llama.cpp's logits [T, V] of the same tokens, its cache in fp32 too.
-
-    Without its own layouts of weights: those for AMX abort on tensors as small or odd as these.
-    """
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is absent")
-    settings = {"n_ctx": 64, "n_threads": 1, "type_k": 0, "type_v": 0, "flash_attn": False, "verbose": False}
-    defaults = llama_cpp.llama_cpp.llama_model_default_params
-
-    def plain():
-        params = defaults()
-        params.use_extra_bufts = False
-        return params
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llama_cpp.llama_cpp, "llama_model_default_params", plain)
-        opened = llama_cpp.Llama(str(path), logits_all=True, **settings)
-    opened.eval(some_tokens(model.config, 1, LENGTH)[0].tolist())
-    logits = torch.from_numpy(np.array(opened.scores[:LENGTH]))
-    opened.close()
-    return logits
 
 
 @pytest.mark.parametrize("name", CONFIGS)
