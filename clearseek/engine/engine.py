@@ -14,17 +14,20 @@ from clearseek.config.errors import InputError
 from clearseek.engine import row_sampler
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.drafters import Drafter, Guesses, ModelDrafter, MtpDrafter, NgramDrafter
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
-from clearseek.engine.layout import Layout, cache_sizes, why_plain
+from clearseek.engine.layout import Layout, cache_size, why_plain
 from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.reported import alternatives
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
+from clearseek.engine.runner import Runner
 from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.sequence import Sequence as Answer
 from clearseek.engine.slots import Slots
+from clearseek.engine.speculation import Acceptance, Speculation
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import Router
 from clearseek.model.indexer import Indexer
@@ -59,7 +62,8 @@ class Engine:
 
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
-    `tokenizer`.
+    `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
+    InputError where the model can't be speculated with so.
     """
 
     def __init__(
@@ -72,7 +76,12 @@ class Engine:
         form: Format | None = None,
         step_tokens: int = _STEP_TOKENS,
         tokenizer: Tokenizer | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
+        if speculation is not None:
+            speculation.check(model)
+        self.speculation, self.acceptance = speculation, Acceptance()
+        self._drafter: Drafter | None = None
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
         self.num_slots, self.step_tokens = num_slots, step_tokens
         self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
@@ -171,7 +180,7 @@ class Engine:
         reading = any(not slots.active[slot] for slot in slots.taken)
         plain = bool(np.all(slots.is_plain[slots.active > 0]))
         before = slots.num_sampled.copy() if on_token is not None else None
-        if isinstance(runner, FusedRunner) and plain and not reading:
+        if isinstance(runner, FusedRunner) and plain and not reading and self.speculation is None:
             self._decode(runner, 1 if on_token is not None else _MOST_AT_ONCE)
         else:
             self._advance()
@@ -256,15 +265,55 @@ class Engine:
             runner.decode(self.slots, self._stops, most, enough)
 
     def _advance(self) -> None:
-        """One step for everyone: those that are being read, and a token for each that is being answered."""
-        self.scheduler.make_room(1)
-        batch, asked = self.scheduler.batch()
+        """One step for everyone: those that are being read, and new tokens for each that is being answered."""
+        guesses = self._guesses()
+        batch, asked = self.scheduler.batch(guesses)
         if not len(batch.tokens):
             return
-        scores = self.runner.step(batch)
+        states = None
+        if self._drafter is not None and self._drafter.wants_states:
+            scores, states = self.runner.step_with_states(batch)
+        else:
+            scores = self.runner.step(batch)
         self.scheduler.computed(batch)
-        if not len(asked):
-            return
+        if len(asked):
+            self._take(asked, scores, guesses)
+        if self._drafter is not None:
+            self._drafter.follow(self.slots, batch, states)
+
+    def _guesses(self) -> Guesses:
+        """What may follow the newest token of each that is being answered; there is room for it in the cache."""
+        ahead = 1 + (self.speculation.num_tokens if self.speculation is not None else 0)
+        ahead = self.scheduler.make_room(ahead)
+        if self._drafter is None or ahead == 1:
+            return {}
+        left = self.slots.budget - self.slots.num_sampled - 1
+        active = np.flatnonzero(self.slots.active).tolist()
+        return self._drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
+
+    def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
+        """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
+        counts = [1 + len(guesses.get(slot, ())) for slot in asked.tolist()]
+        begins = dict(zip(asked.tolist(), np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+        accepted = dict.fromkeys(guesses, 0)
+        going, depth = asked.tolist(), 0
+        while going:
+            rows = torch.tensor([begins[slot] + depth for slot in going], device=scores.device)
+            self._draw(np.array(going), scores if len(rows) == len(scores) else scores[rows])
+            true = [
+                slot for slot in going if guesses.get(slot, [])[depth : depth + 1] == [self._newest(slot)]
+            ]
+            for slot in true:
+                accepted[slot] += 1
+            going, depth = [slot for slot in true if self.slots.active[slot]], depth + 1
+        for slot, guessed in guesses.items():
+            self.acceptance.note(len(guessed), accepted[slot])
+
+    def _newest(self, slot: int) -> int:
+        return int(self.slots.last_token[slot])
+
+    def _draw(self, asked: np.ndarray, scores: torch.Tensor) -> None:
+        """A token for each slot by its row of scores [slots, V]."""
         numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
         rows = [self.slots.at(slot).row for slot in asked.tolist()]
         # in whatever the model's kernels compute, theirs draws as it does when it decodes on
@@ -333,8 +382,9 @@ class Engine:
 
     def _numbers_per_token(self) -> int:
         """What the cache keeps of a token in all layers together."""
+        config = self.model.config
         if self.why_plain is None:
-            return sum(sum(sizes) for sizes in cache_sizes(self.model.config))
+            return sum(sum(cache_size(config, config.layer_type(i))) for i in range(config.num_layers))
         return sum(
             sum(layer.attention.cache_sizes) for layer in self.model.layers if isinstance(layer, Layer)
         )
@@ -356,14 +406,34 @@ class Engine:
         if self._parts is None:
             runner, pool = self._new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, blocks[0])
-            self._parts = runner, slots, pool, Scheduler(pool, slots, runner, self.step_tokens)
+            self._drafter = self._new_drafter(runner, num_blocks)
+            self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
             return
         if num_blocks > self.pool.num_blocks:
             self.runner.grow(num_blocks)
             self.pool.grow(num_blocks)
+            if self._drafter is not None:
+                self._drafter.grow(num_blocks)
         self.slots.grow(room, blocks[0])
 
+    def _copy_block(self, source: int, to: int) -> None:
+        self.runner.copy_block(source, to)
+        if self._drafter is not None:
+            self._drafter.copy_block(source, to)
+
     def _new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+        predicts = self.speculation is not None and self.speculation.kind == "mtp"
         if self.why_plain is None:
-            return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks)
-        return PlainRunner(self.model, self.dtype, num_blocks)
+            return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks, predicts)
+        return PlainRunner(self.model, self.dtype, num_blocks, predicts)
+
+    def _new_drafter(self, runner: Runner, num_blocks: int) -> Drafter | None:
+        """Who guesses, as `speculation` wants it."""
+        if self.speculation is None:
+            return None
+        if self.speculation.draft is None:
+            return MtpDrafter(runner) if self.speculation.kind == "mtp" else NgramDrafter()
+        draft = self.speculation.draft
+        if why_plain(draft, self.form) is None:
+            return ModelDrafter(FusedRunner(Layout(draft, self.form, self.copies), num_blocks))
+        return ModelDrafter(PlainRunner(inference_copy(draft, self.dtype), self.dtype, num_blocks))

@@ -1,5 +1,6 @@
 """The runner on kernels: one call takes a batch through all layers, or many steps of it without a way back."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
-from clearseek.engine.layout import Layout, cache_sizes
+from clearseek.engine.layout import Layout
 from clearseek.engine.runner import Batch
 from clearseek.engine.slots import Slots
-from clearseek.model.decoder import Decoder
+from clearseek.model.decoder import Decoder, MultiTokenModule
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
 
@@ -18,15 +19,22 @@ _SMALL_BYTES = 16 << 20  # weights up to here go by sequences: each thread takes
 
 
 class FusedRunner:
-    """`num_blocks` blocks of cache and a model's weights laid out in a format."""
+    """`num_blocks` blocks of cache and a model's weights laid out in a format.
 
-    def __init__(self, layout: Layout, num_blocks: int) -> None:
+    Where it `predicts`, its multi-token module has a runner of its own beside it.
+    """
+
+    def __init__(self, layout: Layout, num_blocks: int, predicts: bool = False) -> None:
         self.layout = layout
         self.caches = self._caches(num_blocks)
         self._tables: tuple[int, Tensor, Tensor] | None = None
+        self._further = FusedRunner(layout.of_module(layout.model), num_blocks) if predicts else None
+        self._join = None if self._further is None else self._copied_join()
 
     def grow(self, num_blocks: int) -> None:
         """More blocks; what there are keep what they know."""
+        if self._further is not None:
+            self._further.grow(num_blocks)
         old, self.caches, self._tables = self.caches, self._caches(num_blocks), None
         for new, kept in zip(self.caches, old, strict=True):
             for blocks, known in zip(new, kept, strict=True):
@@ -34,11 +42,29 @@ class FusedRunner:
 
     def step(self, batch: Batch) -> Tensor:
         """Scores [wanted, V] in fp32."""
+        return self._step(batch, None, None)
+
+    def step_with_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores [wanted, V] and the final states of all rows [N, hidden], both in fp32."""
+        states = torch.empty(len(batch.tokens), self.layout.config.hidden_size)
+        return self._step(batch, None, states), states
+
+    def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden]."""
+        assert self._further is not None
+        assert self._join is not None
+        next_ones = self.layout.embedding[torch.from_numpy(batch.tokens)].float()
+        joined = self._join.combine(states, next_ones, self.layout.dtype).contiguous()
+        further = torch.empty_like(states)
+        return self._further._step(batch, joined, further), further
+
+    def _step(self, batch: Batch, inputs: Tensor | None, states: Tensor | None) -> Tensor:
         count = len(batch.wanted)
         scores = torch.empty(count, self.layout.width)
         fields = [
             *map(_place, (batch.tokens, batch.positions, batch.slots, batch.tables)), batch.tables.shape[1],
-            len(batch.tokens), _place(batch.wanted), count, scores.data_ptr(), 0, self.layout.width,
+            len(batch.tokens), _place(batch.wanted), count, scores.data_ptr(), _start(states), self.layout.width,
+            _start(inputs),
         ]  # fmt: skip
         call(
             "engine_step",
@@ -60,10 +86,25 @@ class FusedRunner:
         for cache in self.caches:
             for blocks in cache:
                 blocks[to] = blocks[source]
+        if self._further is not None:
+            self._further.copy_block(source, to)
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
         self.layout, self._tables = Layout(model, self.layout.form, self.layout.copies), None
+        if self._further is not None:
+            self._further.layout, self._further._tables = self.layout.of_module(model), None
+            self._join = self._copied_join()
+
+    def _copied_join(self) -> MultiTokenModule:
+        """The multi-token module that joins states and embeddings, without its layer, which is laid out."""
+        module = self.layout.model.mtp[0]
+        assert isinstance(module, MultiTokenModule)
+        if not self.layout.copies:
+            return module
+        copied = copy.deepcopy(module, {id(module.layer): module.layer})
+        copied.join.to(self.layout.dtype)
+        return copied
 
     @property
     def teams(self) -> int:
@@ -77,7 +118,7 @@ class FusedRunner:
         def blocks(size: int) -> Tensor:
             return memory.empty(num_blocks, BLOCK_TOKENS * size, dtype=dtype)
 
-        return [(blocks(keys), blocks(values)) for keys, values in cache_sizes(self.layout.config)]
+        return [(blocks(keys), blocks(values)) for keys, values in self.layout.cache_sizes]
 
     def _model(self, table_width: int) -> tuple[Any, ...]:
         """What the kernels are told of the model, made again when a longer context needs longer rotary tables."""
@@ -87,6 +128,10 @@ class FusedRunner:
         layout = self.layout
         is_wide = int(layout.dtype == torch.float32)
         return is_wide, *self._tables[1:], layout.constants, layout.routing
+
+
+def _start(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _place(array: np.ndarray) -> int:

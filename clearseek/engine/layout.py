@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clearseek.config.model import ModelConfig
+from clearseek.config.model import LayerType, ModelConfig
 from clearseek.engine.formats import Format, lay_out
 from clearseek.model.attention import GroupedQueryAttention, LatentAttention
-from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
 from clearseek.model.experts import MixtureOfExperts
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.library import LANES, MAX_HEAD, why_not
@@ -27,12 +27,15 @@ _FLOAT32 = Format("float32")
 class Layout:
     """Numbers and addresses as step.cpp reads them; `kept` is what the addresses point at.
 
-    Without `copies` the embedding is the model's own, which must not change then.
+    Without `copies` the embedding is the model's own, which must not change then. With `beside` it is the layout of a
+    multi-token module, which shares head and embedding with the model's own.
     """
 
     model: Decoder
     form: Format
     copies: bool = True
+    module: MultiTokenModule | None = None
+    beside: "Layout | None" = None
     kept: list[Tensor] = field(default_factory=list)
     num_bytes: int = 0  # of the matrices
     turning: dict[str, list[Tensor]] = field(default_factory=dict)  # rotary tables of each type of layer
@@ -42,20 +45,23 @@ class Layout:
         model, config = self.model, self.model.config
         self._memory = HugePages()
         self.dtype = torch.float32 if self.form.name == "float32" else torch.bfloat16
-        self.layers = [self._layer(layer) for layer in model.layers if isinstance(layer, Layer)]
-        self.head = self._weight(model.head_weight)
-        embedding = model.embedding.weight.detach()
-        if embedding.dtype not in (torch.float32, torch.bfloat16):
-            embedding = embedding.float()
-        embedding = embedding.clone() if self.copies else embedding.contiguous()
-        self.kept.append(embedding)
+        layers = model.layers if self.module is None else [self.module.layer]
+        self.layers = [self._layer(layer) for layer in layers if isinstance(layer, Layer)]
+        self.types = [layer.layer_type for layer in layers if isinstance(layer, Layer)]
+        beside = self.beside
+        same = beside is not None and beside.form == self.form
+        self.head: tuple[int, ...] = (
+            beside.head if beside is not None and same else self._weight(model.head_weight)
+        )
+        self.embedding: Tensor = self._embedding() if beside is None else beside.embedding
         head_size = config.head_size
         if config.is_latent:
             head_size = (config.qk_nope_head_dim or 0) + config.rotary_dim
         self.numbers = [
-            config.hidden_size, config.num_layers, config.is_latent, config.num_heads, head_size, config.rotary_dim,
+            config.hidden_size, len(self.layers), config.is_latent, config.num_heads, head_size, config.rotary_dim,
             config.value_size, config.kv_lora_rank or 0, config.rotates_pairs, config.qk_norm == "after_rotary",
-            self.form.group, embedding.data_ptr(), embedding.dtype == torch.float32, self._address(model.norm.weight),
+            self.form.group, self.embedding.data_ptr(), self.embedding.dtype == torch.float32,
+            self._address((model if self.module is None else self.module).norm.weight),
             *self.head,
         ]  # fmt: skip
         first = model.layers[0]
@@ -70,6 +76,22 @@ class Layout:
         """The model's."""
         return self.model.config
 
+    def of_module(self, model: Decoder) -> "Layout":
+        """The layout of `model`'s first multi-token module, beside that of the model itself.
+
+        In int4 where its sizes allow it: a guess need not be exact, and the head is most of what one costs.
+        """
+        module = model.mtp[0]
+        assert isinstance(module, MultiTokenModule)
+        small = self.form if self.form.name == "int4" else Format("int4")
+        form = small if why_plain(model, small) is None else self.form
+        return Layout(model, form, self.copies, module, self)
+
+    @property
+    def cache_sizes(self) -> list[tuple[int, int]]:
+        """Numbers that each of its layers keeps of one token: of its keys and of its values."""
+        return [cache_size(self.config, kind) for kind in self.types]
+
     @property
     def width(self) -> int:
         """Columns of scores: the vocabulary filled up to whole lanes."""
@@ -82,8 +104,7 @@ class Layout:
             kind: [part.float().contiguous() for part in turn[:2]] for kind, turn in turns.items()
         }
         rows = []
-        for index, (fields, cache) in enumerate(zip(self.layers, caches, strict=True)):
-            kind = self.model.config.layer_type(index)
+        for kind, fields, cache in zip(self.types, self.layers, caches, strict=True):
             window = self.model.config.sliding_window if kind == "sliding_attention" else None
             turning = (part.data_ptr() for part in self.turning[kind])
             heads = 1 if self.model.config.is_latent else self.model.config.kv_heads_of(kind)
@@ -98,6 +119,12 @@ class Layout:
         ], dtype=torch.int64)  # fmt: skip
         factors = torch.tensor([config.routed_scaling_factor, config.gate_floor], dtype=torch.float32)
         return torch.cat((numbers.view(torch.uint8), factors.view(torch.uint8)))
+
+    def _embedding(self) -> Tensor:
+        embedding = self.model.embedding.weight.detach()
+        if embedding.dtype not in (torch.float32, torch.bfloat16):
+            embedding = embedding.float()
+        return embedding.clone() if self.copies else embedding.contiguous()
 
     def _layer(self, layer: Layer) -> list[int]:
         """The fields of `StepLayer` up to the rotary tables."""
@@ -169,16 +196,16 @@ class Layout:
         return self.kept[-1].data_ptr()
 
 
-def cache_sizes(config: ModelConfig) -> list[tuple[int, int]]:
-    """Numbers that each layer keeps of one token: of its keys and of its values.
+def cache_size(config: ModelConfig, kind: LayerType) -> tuple[int, int]:
+    """Numbers that a layer of a type keeps of one token: of its keys and of its values.
 
     A latent is both: it lies there twice, once in the order for scores and once in that for values.
     """
     if config.is_latent:
         rank = config.kv_lora_rank or 0
-        return [(rank + config.rotary_dim, rank)] * config.num_layers
-    heads = (config.kv_heads_of(config.layer_type(index)) for index in range(config.num_layers))
-    return [(count * config.head_size, count * config.value_size) for count in heads]
+        return rank + config.rotary_dim, rank
+    heads = config.kv_heads_of(kind)
+    return heads * config.head_size, heads * config.value_size
 
 
 def why_plain(model: Decoder, form: Format) -> str | None:

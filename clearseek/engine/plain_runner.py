@@ -1,5 +1,7 @@
 """The runner in PyTorch: every family, every device. It gathers a slot's blocks, and puts what is new back."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,21 +9,23 @@ from torch import Tensor
 from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.runner import Batch
 from clearseek.model.attention import Cache
-from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
 
 
 class PlainRunner:
-    """`num_blocks` blocks of cache beside a model whose layers compute in `dtype`."""
+    """`num_blocks` blocks of cache beside a model whose layers compute in `dtype`.
 
-    def __init__(self, model: Decoder, dtype: torch.dtype, num_blocks: int) -> None:
-        self.model, self.dtype, self.num_blocks = model, dtype, num_blocks
-        self.caches: list[Cache] = [()] * len(model.layers)
+    Where it `predicts`, the cache of its multi-token module is the last.
+    """
+
+    def __init__(self, model: Decoder, dtype: torch.dtype, num_blocks: int, predicts: bool = False) -> None:
+        self.model, self.dtype, self.num_blocks, self.predicts = model, dtype, num_blocks, predicts
+        self.caches: list[Cache] = [()] * len(self._layers)
         self.grow(num_blocks)
 
     def grow(self, num_blocks: int) -> None:
         """More blocks; what there are keep what they know."""
-        for index, (layer, old) in enumerate(zip(self.model.layers, self.caches, strict=True)):
-            assert isinstance(layer, Layer)
+        for index, (layer, old) in enumerate(zip(self._layers, self.caches, strict=True)):
             shapes = ((num_blocks, BLOCK_TOKENS, size) for size in layer.attention.cache_sizes)
             # zeros: what no token wrote yet is multiplied by nothing, and must be a number for that
             new = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for shape in shapes)
@@ -32,21 +36,22 @@ class PlainRunner:
 
     @torch.no_grad()
     def step(self, batch: Batch) -> Tensor:
-        """Scores [wanted, V] in fp32. Slots with one new token go together, others one by one."""
-        begins = np.flatnonzero(np.diff(batch.slots, prepend=-1))
-        ends = np.append(begins[1:], len(batch.slots))
-        single = begins[ends - begins == 1]
-        parts = [single[:, None]] if len(single) else []
-        parts += [
-            np.arange(begin, end)[None] for begin, end in zip(begins, ends, strict=True) if end - begin > 1
-        ]
+        """Scores [wanted, V] in fp32."""
         # of a prompt read from its beginning only the last token has final states: no other's are asked for
-        shape = len(batch.tokens), self.model.config.hidden_size
-        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        for rows in parts:
-            extended = self._extend(batch, rows)
-            states[torch.from_numpy(rows[:, -extended.shape[1] :]).to(self.device)] = extended
-        return self.model.logits(states[torch.from_numpy(batch.wanted).to(self.device)])
+        states = self._states(batch, lambda rows: self._extend(batch, rows))
+        return self._scores(batch, states)
+
+    @torch.no_grad()
+    def step_with_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores [wanted, V] and the final states of all rows [N, hidden], both in fp32."""
+        states = self._states(batch, lambda rows: self._decode(*self._placed(batch, rows)))
+        return self._scores(batch, states), states.float()
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden]."""
+        further = self._states(batch, lambda rows: self._further(states, rows, *self._placed(batch, rows)))
+        return self._scores(batch, further), further.float()
 
     @property
     def device(self) -> torch.device:
@@ -63,26 +68,84 @@ class PlainRunner:
         """The weights have changed: from now on they are those of `model`."""
         self.model = model
 
-    def _extend(self, batch: Batch, rows: np.ndarray) -> Tensor:
-        """Final states [B, T, hidden] of rows [B, T], those of a slot side by side."""
+    @property
+    def _layers(self) -> list[Layer]:
+        """All that keep something of a token."""
+        further = [
+            module.layer for module in list(self.model.mtp)[:1] if isinstance(module, MultiTokenModule)
+        ]
+        own = [layer for layer in self.model.layers if isinstance(layer, Layer)]
+        return own + further if self.predicts else own
+
+    def _states(self, batch: Batch, extend: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """States [N, hidden] that `extend` gives of some rows [B, T]. Slots with one go together, others one by one."""
+        begins = np.flatnonzero(np.diff(batch.slots, prepend=-1))
+        ends = np.append(begins[1:], len(batch.slots))
+        single = begins[ends - begins == 1]
+        parts = [single[:, None]] if len(single) else []
+        parts += [
+            np.arange(begin, end)[None] for begin, end in zip(begins, ends, strict=True) if end - begin > 1
+        ]
+        shape = len(batch.tokens), self.model.config.hidden_size
+        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        for rows in parts:
+            extended = extend(rows)
+            states[torch.from_numpy(rows[:, -extended.shape[1] :]).to(self.device)] = extended
+        return states
+
+    def _scores(self, batch: Batch, states: Tensor) -> Tensor:
+        return self.model.logits(states[torch.from_numpy(batch.wanted).to(self.device)])
+
+    def _placed(self, batch: Batch, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and positions of rows [B, T], those of a slot side by side, and their slots' blocks [B, S]."""
         tokens, where = (
             torch.from_numpy(part[rows]).to(self.device) for part in (batch.tokens, batch.positions)
         )
         width = int(batch.positions[rows].max()) // BLOCK_TOKENS + 1
         table = torch.from_numpy(batch.tables[batch.slots[rows[:, 0]], :width]).to(self.device).long()
+        return tokens, where, table
+
+    def _extend(self, batch: Batch, rows: np.ndarray) -> Tensor:
+        """Final states [B, T, hidden] of rows [B, T]; of the last one alone where there is a faster form."""
+        tokens, where, table = self._placed(batch, rows)
         if tokens.shape[1] > 1 and not batch.positions[rows[0, 0]]:
             # a prompt from its beginning: without a cache to look at attention has a faster form
-            self._put(self.model.prefill(tokens[:, :-1], self.dtype), table, where[:, :-1])
+            self._put(self.model.prefill(tokens[:, :-1], self.dtype), self._own, table, where[:, :-1])
             tokens, where = tokens[:, -1:], where[:, -1:]
-        gathered = [tuple(blocks[table].flatten(1, 2) for blocks in cache) for cache in self.caches]
+        return self._decode(tokens, where, table)
+
+    def _decode(self, tokens: Tensor, where: Tensor, table: Tensor) -> Tensor:
+        gathered = [self._gathered(cache, table) for cache in self._own]
         states = self.model.decode(tokens, where, gathered, self.dtype)
-        index = torch.arange(len(rows), device=self.device)[:, None]
-        self._put([tuple(entries[index, where] for entries in cache) for cache in gathered], table, where)
+        self._put([_newest(cache, where) for cache in gathered], self._own, table, where)
         return states
 
-    def _put(self, entries: list[Cache], table: Tensor, where: Tensor) -> None:
-        """Write entries [B, T, size] of every layer at positions `where` [B, T] of slots with blocks [B, S]."""
+    def _further(
+        self, states: Tensor, rows: np.ndarray, tokens: Tensor, where: Tensor, table: Tensor
+    ) -> Tensor:
+        gathered = self._gathered(self.caches[-1], table)
+        before = states[torch.from_numpy(rows).to(self.device)]
+        further = self.model.predict(before, tokens, where, gathered, self.dtype)
+        self._put([_newest(gathered, where)], self.caches[-1:], table, where)
+        return further
+
+    @property
+    def _own(self) -> list[Cache]:
+        """The caches of the model's own layers."""
+        return self.caches[: len(self.model.layers)]
+
+    def _gathered(self, cache: Cache, table: Tensor) -> Cache:
+        return tuple(blocks[table].flatten(1, 2) for blocks in cache)
+
+    def _put(self, entries: list[Cache], caches: list[Cache], table: Tensor, where: Tensor) -> None:
+        """Write entries [B, T, size] into each of `caches` at positions `where` [B, T] of slots with blocks [B, S]."""
         block, place = table.gather(1, where // BLOCK_TOKENS), where % BLOCK_TOKENS
-        for cache, new in zip(self.caches, entries, strict=True):
+        for cache, new in zip(caches, entries, strict=True):
             for blocks, entry in zip(cache, new, strict=True):
                 blocks[block, place] = entry
+
+
+def _newest(cache: Cache, where: Tensor) -> Cache:
+    """What a gathered cache [B, S, size] keeps at positions `where` [B, T]."""
+    index = torch.arange(len(where), device=where.device)[:, None]
+    return tuple(entries[index, where] for entries in cache)

@@ -31,6 +31,15 @@ class Runner(Protocol):
     def step(self, batch: Batch) -> Tensor:
         """Scores [wanted, V] in fp32."""
 
+    def step_with_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores [wanted, V] and the final states of all rows [N, hidden], both in fp32."""
+
+    def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
+        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden].
+
+        `states` [N, hidden] are those of the batch's positions, its tokens the ones that follow there.
+        """
+
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
 

@@ -6,12 +6,12 @@ blocks back and is read again later, with what it had sampled; its numbers stay 
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool, chain
-from clearseek.engine.runner import Batch, Runner
+from clearseek.engine.runner import Batch
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.slots import Slots
 
@@ -19,8 +19,11 @@ from clearseek.engine.slots import Slots
 class Scheduler:
     """`step_tokens` are the most new tokens of a step."""
 
-    def __init__(self, pool: BlockPool, slots: Slots, runner: Runner, step_tokens: int) -> None:
-        self.pool, self.slots, self.runner, self.step_tokens = pool, slots, runner, step_tokens
+    def __init__(
+        self, pool: BlockPool, slots: Slots, copy_block: Callable[[int, int], None], step_tokens: int
+    ) -> None:
+        self.pool, self.slots, self.step_tokens = pool, slots, step_tokens
+        self._copy_block = copy_block  # of all caches
         self.num_paused = 0
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
 
@@ -59,10 +62,13 @@ class Scheduler:
             if client in self._waiting:
                 self._waiting.move_to_end(client)
 
-    def batch(self) -> tuple[Batch, np.ndarray]:
-        """The next step's rows, and the slots whose next token is asked for, in the order of their scores."""
+    def batch(self, guesses: Mapping[int, list[int]]) -> tuple[Batch, np.ndarray]:
+        """The next step's rows, and the slots whose next token is asked for, in the order of their scores.
+
+        Active slots have their newest token and what is guessed to follow it: scores of all of these are wanted.
+        """
         decoding = np.flatnonzero(self.slots.active)
-        budget = max(self.step_tokens - len(decoding), 1)
+        budget = max(self.step_tokens - len(decoding) - sum(map(len, guesses.values())), 1)
         reading: dict[int, int] = {}  # slot → how many of its tokens
         for slot in self.slots.taken:
             sequence = self.slots.at(slot)
@@ -74,8 +80,8 @@ class Scheduler:
             sequence = self.slots.at(slot)
             is_decoding = slot not in reading
             first = int(self.slots.position[slot]) if is_decoding else sequence.num_computed
-            rows.append((slot, first, 1 if is_decoding else reading[slot]))
-        return self._batch_of(rows)
+            rows.append((slot, first, 0 if is_decoding else reading[slot]))
+        return self._batch_of(rows, guesses)
 
     def computed(self, batch: Batch) -> None:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
@@ -164,25 +170,30 @@ class Scheduler:
             self.pool.hold(block)
         own = self.pool.take()
         if has_rest:
-            self.runner.copy_block(leader.blocks[shared], own)
+            self._copy_block(leader.blocks[shared], own)
         self._begin(sequence, [*leader.blocks[:shared], own], leader.names[:shared], known)
         return True
 
-    def _batch_of(self, rows: list[tuple[int, int, int]]) -> tuple[Batch, np.ndarray]:
-        tokens, positions, slots, wanted, asked = [], [], [], [], []
+    def _batch_of(
+        self, rows: list[tuple[int, int, int]], guesses: Mapping[int, list[int]]
+    ) -> tuple[Batch, np.ndarray]:
+        tokens, positions, slots = [], [], []
+        wanted: list[int] = []
+        asked: list[int] = []
         count = 0
         for slot, first, length in rows:
             sequence = self.slots.at(slot)
             if self.slots.active[slot]:
-                tokens.append(np.array([self.slots.last_token[slot]]))
+                tokens.append(np.array([self.slots.last_token[slot], *guesses.get(slot, ())]))
+                num_wanted = length = len(tokens[-1])
             else:
                 tokens.append(np.array(sequence.tokens[first : first + length]))
+                num_wanted = int(first + length == len(sequence.tokens))
             positions.append(np.arange(first, first + length))
             slots.append(np.full(length, slot))
             count += length
-            if self.slots.active[slot] or first + length == len(sequence.tokens):
-                wanted.append(count - 1)
-                asked.append(slot)
+            wanted += range(count - num_wanted, count)
+            asked += [slot] * bool(num_wanted)
         joined = [np.concatenate([*part, []]).astype(np.int64) for part in (tokens, positions, slots)]
         batch = Batch(joined[0], joined[1], joined[2], self.slots.tables, np.array(wanted, np.int64))
         return batch, np.array(asked, np.int64)

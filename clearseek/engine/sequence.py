@@ -1,6 +1,9 @@
 """One completion on its way: its prompt, what is known of it in the cache, and where it stands."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from clearseek.engine.ending import Ending
 from clearseek.engine.request import Alternatives, Request
@@ -28,6 +31,11 @@ class Sequence:
     alternatives: list[Alternatives] = field(
         default_factory=list
     )  # to each token, where its request wants them
+
+    @cached_property
+    def prompt(self) -> np.ndarray:
+        """Its request's, int64."""
+        return np.array(self.request.prompt, np.int64)
 
     @property
     def is_read(self) -> bool:

@@ -66,6 +66,12 @@ class Slots:
         assert sequence is not None
         return sequence
 
+    def known(self, slot: int, first: int = 0) -> np.ndarray:
+        """The tokens of a slot's sequence from place `first` on: its prompt's and what is sampled by now."""
+        prompt, count = self.at(slot).prompt, self.num_sampled[slot]
+        sampled = self.tokens[slot, max(first - len(prompt), 0) : count]
+        return np.concatenate((prompt[first:], sampled)) if first < len(prompt) else sampled
+
     def for_kernel(self) -> list[np.ndarray]:
         """Its arrays as `FusedRunner.decode` wants them."""
         return [getattr(self, name) for name in self.FOR_KERNEL]

@@ -244,14 +244,31 @@ class Decoder(nn.Module):
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
         """Final states [B, T, hidden] of new tokens [B, T] at positions `where` [B, T]; extends the caches."""
-        length = caches[0][0].shape[1]
-        turns = self.turns(length, tokens.device, where)
-        visible = (torch.arange(length, device=tokens.device) <= where[..., None])[:, None]
+        turns, visible = self._seen(where, caches[0][0].shape[1])
         states = self.embed(tokens, dtype)
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             states = layer.decode(states, turns, cache, where, visible)
         return self.norm(states, dtype)
+
+    def predict(
+        self, states: Tensor, tokens: Tensor, where: Tensor, cache: Cache, dtype: torch.dtype
+    ) -> Tensor:
+        """States [B, T, hidden] of the first multi-token module at `where` [B, T]; extends its cache.
+
+        `states` [B, T, hidden] are the model's own there, or the module's; `tokens` [B, T] follow them.
+        """
+        turns, visible = self._seen(where, cache[0].shape[1])
+        module = self.mtp[0]
+        assert isinstance(module, MultiTokenModule)
+        joined = module.combine(states, self.embed(tokens, dtype), dtype)
+        further: Tensor = module.norm(module.layer.decode(joined, turns, cache, where, visible), dtype)
+        return further
+
+    def _seen(self, where: Tensor, length: int) -> tuple[Turns, Tensor]:
+        """What layers need of positions `where` [B, T] over a cache of `length`: turns, and what each may see."""
+        visible = (torch.arange(length, device=where.device) <= where[..., None])[:, None]
+        return self.turns(length, where.device, where), visible
 
     def logits(self, states: Tensor) -> Tensor:
         """Unnormalised scores [..., V] of final states, in fp32."""

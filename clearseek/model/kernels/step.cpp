@@ -45,8 +45,9 @@ struct StepBatch {
     int64_t table_width, rows;
     const int64_t* wanted;  // rows whose scores are asked for
     int64_t num_wanted;
-    float *scores, *states;  // [wanted, width], [wanted, hidden]; null: not asked for
+    float *scores, *states;  // [wanted, width], and the final states of all rows [N, hidden]; null: not asked for
     int64_t width;
+    const float* inputs;  // the stream's beginning [N, hidden] in place of embeddings; null: the tokens' own
 };
 
 struct Tile {
@@ -128,6 +129,10 @@ private:
     float* stream(int64_t n) { return a.stream.data() + n * m.hidden; }
 
     void embed(int64_t n) {
+        if (b.inputs) {
+            std::memcpy(stream(n), b.inputs + (first + n) * m.hidden, m.hidden * sizeof(float));
+            return;
+        }
         const int64_t at = b.tokens[first + n] * m.hidden;
         if (m.embedding_is_wide) std::memcpy(stream(n), static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
         else
@@ -476,9 +481,21 @@ private:
         });
     }
 
-    // Final states of the wanted rows among this team's, and their scores
+    // Final states of all rows where they are asked for, in the activations' precision
+    void give_states() {
+        Act* states = a.normed.data();
+        team.share(rows, [&](int64_t n) {
+            norm_row(stream(n), m.norm, states + n * m.hidden, m.hidden, k.eps);
+            for (int64_t c = 0; c < m.hidden; c += 16)
+                store(b.states + (first + n) * m.hidden + c, load(states + n * m.hidden + c));
+        });
+        team.wait();
+    }
+
+    // Scores of the wanted rows among this team's
     void finish() {
         team.wait();
+        if (b.states) give_states();
         std::vector<int64_t> mine;
         for (int64_t i = 0; i < b.num_wanted; i++)
             if (b.wanted[i] >= first && b.wanted[i] < first + rows) mine.push_back(i);
@@ -488,11 +505,8 @@ private:
         const Quantised q = quantised(m.hidden);
         team.share(count, [&](int64_t i) {
             norm_row(stream(b.wanted[mine[i]] - first), m.norm, states + i * m.hidden, m.hidden, k.eps);
-            for (int64_t c = 0; b.states && c < m.hidden; c += 16)
-                store(b.states + mine[i] * m.hidden + c, load(states + i * m.hidden + c));
         });
         team.wait();
-        if (!b.scores) return;
         if (m.head.is_quantised()) {
             quantise(states, count, q);
             team.wait();
@@ -591,7 +605,7 @@ static void decode(const StepModel& m, const StepLayer* layers, const StepConsta
         const int64_t count = static_cast<int64_t>(rows.size());
         if (!count) return;
         const StepBatch batch{tokens.data(), positions.data(), rows.data(), s.tables, table_width, count,
-                              wanted.data(), count, scores.data(), nullptr, width};
+                              wanted.data(), count, scores.data(), nullptr, width, nullptr};
         step<Act>(m, layers, k, routing, batch, activations, teams, threads);
         PARALLEL(threads)
         for (int64_t i = 0; i < count; i++) {
@@ -613,7 +627,7 @@ static void decode(const StepModel& m, const StepLayer* layers, const StepConsta
 
 extern "C" {
 
-// Scores and states of the wanted rows of a batch, which are in order; the caches are extended. `teams` share out the
+// Scores of the wanted rows of a batch, which are in order, and states of all; the caches are extended. `teams` share out the
 // rows, and each has as many of the threads as are left for it. Activations are fp32 (`is_wide`) or bf16.
 void engine_step(int64_t is_wide, const StepModel* model, const StepLayer* layers, const StepConstants* constants,
                  const Routing* routing, const StepBatch* batch, int64_t teams, int64_t threads) {
