@@ -34,12 +34,13 @@ from benchmarks.engine_bench.limits import (
 )
 from benchmarks.engine_bench.measure import OURS, Plan, measure
 from benchmarks.engine_bench.shapes import FORMATS, SHAPES
+from benchmarks.engine_bench.speculating import measure_speculation
 from benchmarks.engine_bench.targets import PEERS, target_rows
 from benchmarks.engine_bench.workloads import WORKLOADS
 from clearseek.ledger.machine import describe_machine
 
 FOLDER = Path("runs/bench-engine")
-EVERY_WORKLOAD = (*WORKLOADS, "cold_start")
+EVERY_WORKLOAD = (*WORKLOADS, "cold_start", "mtp")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -67,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
 def add(report: dict[str, Any], shape: str, form: str, workloads: list[str], plan: Plan) -> None:
     """Measure a shape in a format; what the report holds of other workloads stays."""
     records, versions = measure(shape, form, workloads, plan)
+    if "mtp" in workloads:
+        records["mtp"] = {OURS: measure_speculation(shape, form, plan.rounds, plan.folder)}
     cell = report["results"].setdefault(shape, {}).setdefault(form, {"workloads": {}})
     cell["limits"] = limits(shape, form)
     cell["measured"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clearseek.config.model import ModelConfig
+from clearseek.engine.formats import FormatName
 
 # format → clearseek's and transformers' name of it (None: they have none), and GGUF's
 FORMATS: dict[str, tuple[str | None, str]] = {
@@ -14,6 +15,13 @@ FORMATS: dict[str, tuple[str | None, str]] = {
     "bf16": ("bfloat16", "bf16"),
     "int8": (None, "q8_0"),
     "int4": (None, "q4_0"),
+}
+# format → what our engine computes activations in, and how it keeps weights
+OUR_FORMATS: dict[str, tuple[str, FormatName]] = {
+    "fp32": ("float32", "float32"),
+    "bf16": ("bfloat16", "bfloat16"),
+    "int8": ("bfloat16", "int8"),
+    "int4": ("bfloat16", "int4"),
 }
 PROMPT_WORKLOADS = ("one_stream", "streams_16", "prefill_512", "shared_prefix", "rl_group")
 MORE_WORKLOADS = (*PROMPT_WORKLOADS, "shared_prefix_cached")  # the last is measured for orientation only
@@ -82,7 +90,7 @@ SHAPES: dict[str, Shape] = {
             num_dense_layers=1,
             routed_scaling_factor=2.5,
         ),
-        MORE_WORKLOADS,
+        (*MORE_WORKLOADS, "mtp"),
     ),
     "tiny-1m": Shape(
         _config(

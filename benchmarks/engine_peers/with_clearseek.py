@@ -6,18 +6,11 @@ import torch
 from lines import Completions, Unsupported, serve
 
 import clearseek
+from benchmarks.engine_bench.shapes import OUR_FORMATS
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format, FormatName
+from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling
 from clearseek.model.log_probs import log_probs_from_logits
-
-# format → what activations are computed in, and how weights are kept
-FORMATS: dict[str, tuple[str, FormatName]] = {
-    "fp32": ("float32", "float32"),
-    "bf16": ("bfloat16", "bfloat16"),
-    "int8": ("bfloat16", "int8"),
-    "int4": ("bfloat16", "int4"),
-}
 
 
 class Clearseek:
@@ -25,7 +18,7 @@ class Clearseek:
 
     def load(self, path: str, format_name: str) -> dict[str, Any]:
         """Open a directory; no token ends a completion. A form that only kernels have is refused without them."""
-        dtype, kept = FORMATS[format_name]
+        dtype, kept = OUR_FORMATS[format_name]
         self.model = clearseek.load(path, dtype)
         self.engine = Engine(self.model.decoder, (), self.model.dtype, copies=False, form=Format(kept))
         if self.engine.form.is_quantised and self.engine.why_plain:

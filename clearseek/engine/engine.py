@@ -81,7 +81,7 @@ class Engine:
         if speculation is not None:
             speculation.check(model)
         self.speculation, self.acceptance = speculation, Acceptance()
-        self._drafter: Drafter | None = None
+        self.drafter: Drafter | None = None
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
         self.num_slots, self.step_tokens = num_slots, step_tokens
         self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
@@ -271,25 +271,25 @@ class Engine:
         if not len(batch.tokens):
             return
         states = None
-        if self._drafter is not None and self._drafter.wants_states:
+        if self.drafter is not None and self.drafter.wants_states:
             scores, states = self.runner.step_with_states(batch)
         else:
             scores = self.runner.step(batch)
         self.scheduler.computed(batch)
         if len(asked):
             self._take(asked, scores, guesses)
-        if self._drafter is not None:
-            self._drafter.follow(self.slots, batch, states)
+        if self.drafter is not None:
+            self.drafter.follow(self.slots, batch, states)
 
     def _guesses(self) -> Guesses:
         """What may follow the newest token of each that is being answered; there is room for it in the cache."""
         ahead = 1 + (self.speculation.num_tokens if self.speculation is not None else 0)
         ahead = self.scheduler.make_room(ahead)
-        if self._drafter is None or ahead == 1:
+        if self.drafter is None or ahead == 1:
             return {}
         left = self.slots.budget - self.slots.num_sampled - 1
         active = np.flatnonzero(self.slots.active).tolist()
-        return self._drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
+        return self.drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
 
     def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
         """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
@@ -406,20 +406,20 @@ class Engine:
         if self._parts is None:
             runner, pool = self._new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, blocks[0])
-            self._drafter = self._new_drafter(runner, num_blocks)
+            self.drafter = self._new_drafter(runner, num_blocks)
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
             return
         if num_blocks > self.pool.num_blocks:
             self.runner.grow(num_blocks)
             self.pool.grow(num_blocks)
-            if self._drafter is not None:
-                self._drafter.grow(num_blocks)
+            if self.drafter is not None:
+                self.drafter.grow(num_blocks)
         self.slots.grow(room, blocks[0])
 
     def _copy_block(self, source: int, to: int) -> None:
         self.runner.copy_block(source, to)
-        if self._drafter is not None:
-            self._drafter.copy_block(source, to)
+        if self.drafter is not None:
+            self.drafter.copy_block(source, to)
 
     def _new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
         predicts = self.speculation is not None and self.speculation.kind == "mtp"

@@ -146,14 +146,14 @@ def test_the_model_s_own_guesses_are_those_of_a_full_pass(name, monkeypatch):
     engine = engine_of(model, "mtp", 1)
     prompt = some_tokens(model.config, 1, 30)[0].tolist()
     engine.submit(Request(tuple(prompt), 0, 1, Sampling(temperature=0, max_tokens=40)))
-    proposed, propose = [], engine._drafter.propose
+    proposed, propose = [], engine.drafter.propose
 
     def watched(slots, most):
         found = propose(slots, most)
         proposed.extend((slots.known(slot).tolist(), guesses[0]) for slot, guesses in found.items())
         return found
 
-    monkeypatch.setattr(engine._drafter, "propose", watched)
+    monkeypatch.setattr(engine.drafter, "propose", watched)
     while not engine.is_idle:
         engine.step()
     assert len(proposed) > 10
