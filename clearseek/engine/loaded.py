@@ -16,6 +16,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, FinishReason, Request, Sampling
+from clearseek.engine.speculation import read_speculation
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
 from clearseek.text.thoughts import ThoughtParser
@@ -49,7 +50,7 @@ class Model:
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
         """`directory` is where both were read; activations are computed in `dtype`."""
         self.decoder, self.tokenizer, self.directory, self.dtype = decoder, tokenizer, directory, dtype
-        self._engine: tuple[list[int], Engine] | None = None
+        self._engine: tuple[tuple[list[int], str | None], Engine] | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -85,6 +86,7 @@ class Model:
         top_p: float = ...,
         seed: int = ...,
         thinking: bool = ...,
+        speculation: str | None = ...,
         **settings: Any,
     ) -> Answer: ...
     @overload
@@ -97,6 +99,7 @@ class Model:
         top_p: float = ...,
         seed: int = ...,
         thinking: bool = ...,
+        speculation: str | None = ...,
         **settings: Any,
     ) -> list[Answer]: ...
     def generate(
@@ -108,12 +111,14 @@ class Model:
         top_p: float = 0.95,
         seed: int = 0,
         thinking: bool = True,
+        speculation: str | None = None,
         **settings: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
         At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
-        depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's. Other
+        depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
+        `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
         Raises InputError for settings out of range and for prompts that are empty or fill the context.
         """
@@ -126,7 +131,7 @@ class Model:
             )
             for (ids, _), most in zip(asked, room, strict=True)
         ]
-        groups = self._current_engine().generate(requests)
+        groups = self._current_engine(speculation).generate(requests)
         answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]
         return answers[0] if is_one else answers
 
@@ -165,14 +170,16 @@ class Model:
             )
         return tokens.long()
 
-    def _current_engine(self) -> Engine:
+    def _current_engine(self, speculation: str | None) -> Engine:
         """An engine over the weights as they are; made again when one has changed."""
-        versions = [tensor._version for tensor in self.decoder.state_dict().values()]
-        if self._engine is None or self._engine[0] != versions:
+        key = [tensor._version for tensor in self.decoder.state_dict().values()], speculation
+        if self._engine is None or self._engine[0] != key:
+            guessing = None if speculation is None else read_speculation(speculation, self.device)
             engine = Engine(
-                self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False, tokenizer=self.tokenizer
-            )
-            self._engine = versions, engine
+                self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False, tokenizer=self.tokenizer,
+                speculation=guessing,
+            )  # fmt: skip
+            self._engine = key, engine
         return self._engine[1]
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:

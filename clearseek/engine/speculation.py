@@ -10,8 +10,11 @@ token for token, what they are without speculation.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from clearseek.config.errors import InputError
 from clearseek.model.decoder import Decoder
+from clearseek.model.source import load_source, resolve_source
 
 MOST_TOKENS = 16
 
@@ -52,21 +55,21 @@ class Speculation:
             )
 
 
-def parse_speculation(text: str) -> tuple[str, int]:
-    """`KIND` or `KIND:TOKENS` as (kind, tokens): `mtp`, `ngram:4`, or a draft model's path with a number behind it.
+def read_speculation(text: str, device: torch.device | None = None) -> Speculation:
+    """`mtp`, `ngram` or a draft model's directory or file, `:TOKENS` behind it where it is not 2 at a time.
 
-    Raises InputError where it is none of these.
+    Raises InputError where it is none of these, or where no draft model can be read there.
     """
     kind, colon, number = text.rpartition(":")
-    if not colon or "/" in number:
+    if not colon or not number.isdigit():
         kind, number = text, "2"
-    if not kind or not number.isdigit():
+    if kind in ("mtp", "ngram"):
+        return Speculation(kind, int(number))
+    if not kind or not Path(kind).exists():
         raise InputError(
-            f"{text!r} is no way to speculate: give mtp, ngram or a model's directory, :TOKENS behind it"
+            f"{text!r} is no way to speculate: it is mtp, ngram or a draft model's directory, with :TOKENS behind it"
         )
-    if kind not in ("mtp", "ngram") and not Path(kind).exists():
-        raise InputError(f"{kind!r} is neither mtp nor ngram nor a draft model's directory")
-    return kind, int(number)
+    return Speculation("draft", int(number), load_source(resolve_source(Path(kind)), device=device or "cpu"))
 
 
 @dataclass

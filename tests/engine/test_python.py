@@ -179,6 +179,15 @@ def test_an_answer_does_not_depend_on_its_neighbours(model):
     assert model.generate([]) == []
 
 
+def test_speculation_changes_no_answer(model):
+    question = "What is 3 + 4? What is 3 + 4?"
+    plain = model.generate(question, max_tokens=20, seed=2)
+    guessed = model.generate(question, max_tokens=20, seed=2, speculation="ngram:3")
+    assert (guessed.text, guessed.tokens) == (plain.text, plain.tokens)
+    with pytest.raises(InputError, match="no multi-token module"):
+        model.generate(question, max_tokens=20, speculation="mtp")
+
+
 def test_tokens_may_be_a_tensor(model):
     ids = model.tokenizer.encode("12 + 5 =")
     expected = model.generate(ids, max_tokens=4)

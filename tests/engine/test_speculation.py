@@ -12,7 +12,8 @@ from clearseek.config.errors import InputError
 from clearseek.engine.drafters import continued
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
-from clearseek.engine.speculation import Acceptance, Speculation, parse_speculation
+from clearseek.engine.speculation import Acceptance, Speculation, read_speculation
+from clearseek.model.checkpoint import save_model
 from clearseek.model.decoder import Decoder
 from tests.engine.test_scheduling import requests_of
 from tests.model.kernel_inputs import lane_sized
@@ -261,13 +262,17 @@ def test_a_draft_of_another_vocabulary_is_refused():
 
 
 def test_how_to_speculate_is_read_from_text(tmp_path):
-    assert parse_speculation("mtp") == ("mtp", 2)
-    assert parse_speculation("ngram:5") == ("ngram", 5)
-    assert parse_speculation(f"{tmp_path}:3") == (str(tmp_path), 3)
-    assert parse_speculation(str(tmp_path)) == (str(tmp_path), 2)
+    assert read_speculation("mtp") == Speculation("mtp", 2)
+    assert read_speculation("ngram:5") == Speculation("ngram", 5)
+    save_model(model_of("qwen3"), tmp_path / "draft", bos_id=0, eos_id=1, pad_id=2)
+    for text, count in ((f"{tmp_path / 'draft'}:3", 3), (str(tmp_path / "draft"), 2)):
+        found = read_speculation(text)
+        assert (found.kind, found.num_tokens) == ("draft", count)
+        assert found.draft is not None
+        assert found.draft.config.hidden_size == 64
     for wrong in ("", "mtp:", "mtp:x", "nothing/there", ":3"):
-        with pytest.raises(InputError):
-            parse_speculation(wrong)
+        with pytest.raises(InputError, match=r"no way to speculate"):
+            read_speculation(wrong)
 
 
 def test_acceptance_is_told_by_place():
