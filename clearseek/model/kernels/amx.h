@@ -37,20 +37,30 @@ struct Tiles {
     else                                           \
         asm volatile("tilezero %%tmm" #sums ::: "memory")
 
-// Sixteen words of depth: M × N tiles of sums, numbered row by row
+// The lines of the tile that lies `ahead` words on; none for 0
+static inline __attribute__((always_inline)) void fetch_tile(const uint32_t* tile, int64_t line, int64_t ahead) {
+    for (int64_t k = 0; ahead && k < 16; k++) __builtin_prefetch(tile + ahead + k * line);
+}
+
+// Sixteen words of depth: M × N tiles of sums, numbered row by row. The right side's tile that lies `ahead` words on is
+// fetched before each is loaded; 0: none is.
 template <bool Int8, int M, int N>
 static inline __attribute__((always_inline)) void tile_step(const uint32_t* a, int64_t lda, const uint32_t* b,
-                                                            int64_t line) {
+                                                            int64_t line, int64_t ahead = 0) {
     TILE_LOAD(4, a, lda);
+    fetch_tile(b + 0, line, ahead);
     TILE_LOAD(5, b, line);
     TILE_ADD(0, 4, 5);
+    if (N > 1) fetch_tile(b + 16, line, ahead);
     if (N > 1) TILE_LOAD(6, b + 16, line);
     if (N > 1) TILE_ADD(1, 4, 6);
     if (M > 1) TILE_LOAD(7, a + 16 * lda, lda);
     if (M > 1) TILE_ADD(2, 7, 5);
     if (M > 1 && N > 1) TILE_ADD(3, 7, 6);
+    if (N > 2) fetch_tile(b + 32, line, ahead);
     if (N > 2) TILE_LOAD(7, b + 32, line);
     if (N > 2) TILE_ADD(2, 4, 7);
+    if (N > 3) fetch_tile(b + 48, line, ahead);
     if (N > 3) TILE_LOAD(5, b + 48, line);
     if (N > 3) TILE_ADD(3, 4, 5);
 }
@@ -72,7 +82,8 @@ static void tile_block(const Tile& tile, const uint32_t* a, int64_t lda, const u
     if (N > 2) TILE_START(2, 2);
     if (N > 3) TILE_START(3, 3);
     const int64_t whole = tile.words - rest;
-    for (int64_t k = 0; k < whole; k += 16) tile_step<Int8, M, N>(a + k, lda, b + k * right.line, right.line);
+    const int64_t ahead = i == 0 ? right.ahead : 0;
+    for (int64_t k = 0; k < whole; k += 16) tile_step<Int8, M, N>(a + k, lda, b + k * right.line, right.line, ahead);
     if (rest) tile_step<Int8, M, N>(a + whole, lda, edge, 64);
     alignas(64) int32_t sums[16 * M][16 * N];
     TILE_STORE(0, sums, 16 * N);
@@ -86,12 +97,15 @@ static void tile_block(const Tile& tile, const uint32_t* a, int64_t lda, const u
 }
 #undef TILE_START
 
-// All of a result [rows, size]
+// All of a result [rows, size]. Rows that fill no tile are copied, but for one alone, which takes all places of a tile, and
+// where whatever lies behind the last may be read.
 template <typename Tile>
 static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
     const int64_t rest = tile.words % 16, depth = up16(tile.words), lda = tile.left_line();
     const uint32_t* a = tile.left();
-    const int64_t first = rest ? 0 : down16(rows), whole = rest ? up16(rows) : first;  // rows from the first are copied
+    const bool as_they_are = !rest && (tile.has_slack || rows == 1);
+    const int64_t first = as_they_are ? up16(rows) : rest ? 0 : down16(rows);  // the first row that is copied
+    const int64_t whole = as_they_are || rest ? up16(rows) : first;
     const Unset<uint32_t> filled((up16(rows) - first) * depth);
     for (int64_t i = first; i < up16(rows); i++) {
         uint32_t* to = filled.data() + (i - first) * depth;
@@ -108,7 +122,7 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
         for (int64_t i = 0; i < rows;) {
             const bool is_copied = i >= first;
             const uint32_t* left = is_copied ? filled.data() + (i - first) * depth : a + i * lda;
-            const int64_t line = is_copied ? depth : lda;
+            const int64_t line = is_copied ? depth : rows == 1 ? 0 : lda;
             const auto block = [&](auto m, auto n, int64_t at) {
                 tile_block<m(), n()>(tile, left, line, edge + at, rest, i, rows - i, j + at);
             };

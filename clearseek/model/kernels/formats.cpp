@@ -127,7 +127,10 @@ void weight_product(int64_t is_wide, const void* x, const uint8_t* weight, int64
         PARALLEL(threads)
         for (int64_t i = 0; i < rows * groups; i++)
             quantise_group(typed + i * group, group, q.bytes + i * group, q.scales + i, q.sums + i);
-        const Left<std::remove_const_t<std::remove_pointer_t<decltype(typed)>>> left{typed, inputs, q};
+        using Act = std::remove_const_t<std::remove_pointer_t<decltype(typed)>>;
+        const Unset<Act> slack((rows + SLACK) * inputs);
+        std::copy(typed, typed + rows * inputs, slack.data());
+        const Left<Act> left{slack.data(), inputs, q};
         PARALLEL(threads)
         for (int64_t p = 0; p < num_panels(outputs); p++) {
             const Tiles tiles;

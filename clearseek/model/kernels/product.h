@@ -4,10 +4,10 @@
 #include "pack.h"
 
 // The right factor of a product, N columns of words, lines `line` apart; every 64 columns are a panel, `panel` from
-// the next. N is a multiple of 16.
+// the next. N is a multiple of 16. What comes out of memory is fetched `ahead` words before it is read.
 struct Right {
     const uint32_t* data;
-    int64_t line, panel;
+    int64_t line, panel, ahead = 0;
     const uint32_t* at(int64_t j) const { return data + j / 64 * panel + j % 64; }
 };
 static inline Right rows_of(const uint32_t* words, int64_t line) { return {words, line, 64}; }
@@ -46,11 +46,12 @@ struct FloatTile {
     Right b;
     Out* c;
     int64_t ldc;
-    bool add;
+    bool add, has_slack;  // 15 rows behind the last of A may be read
 
     template <int M, int N>
     inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
         const uint32_t *left = a + i0 * (Upright ? 1 : lda), *right = b.at(j0);
+        const int64_t ahead = i0 == 0 ? b.ahead : 0;
         Out* to = c + i0 * ldc + j0;
         __m512 sums[M][N];
         UNROLLED for (int i = 0; i < M; i++)
@@ -59,6 +60,8 @@ struct FloatTile {
             for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
         for (int64_t k = 0; k < words; k++) {
             __m512i column[N];
+            if (ahead)
+                UNROLLED for (int j = 0; j < N; j++) __builtin_prefetch(right + ahead + k * b.line + 16 * j);
             UNROLLED for (int j = 0; j < N; j++) column[j] = _mm512_loadu_si512(right + k * b.line + 16 * j);
             UNROLLED for (int i = 0; i < M; i++) {
                 const uint32_t word = Upright ? left[k * lda + i] : left[i * lda + k];
@@ -119,7 +122,7 @@ struct Int8Tile {
         const __m512 scale = load(b.scale + j);
         store(place, add ? _mm512_fmadd_ps(sum, scale, load(place)) : _mm512_mul_ps(sum, scale));
     }
-    static constexpr bool is_int8 = true;
+    static constexpr bool is_int8 = true, has_slack = false;
     const uint32_t* left() const { return a.words; }
     int64_t left_line() const { return a.line; }
     const Right& right() const { return b.words; }
@@ -162,19 +165,19 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
 // C [rows, size] (+)= A · B of bf16; `words` and A's leading dimension count pairs
 template <bool Upright = false, typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const uint32_t* a, int64_t lda, Right b, Out* c,
-                    int64_t ldc, bool add) {
-    compute_tiles(rows, size, FloatTile<bf16, Upright, Out>{words, a, lda, b, c, ldc, add});
+                    int64_t ldc, bool add, bool has_slack = false) {
+    compute_tiles(rows, size, FloatTile<bf16, Upright, Out>{words, a, lda, b, c, ldc, add, has_slack});
 }
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, int64_t lda, Right b, Out* c,
-                    int64_t ldc, bool add) {
-    product<false>(rows, size, words, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add);
+                    int64_t ldc, bool add, bool has_slack = false) {
+    product<false>(rows, size, words, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add, has_slack);
 }
 // … of fp32, which AMX doesn't know; `words` counts numbers
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c,
-                    int64_t ldc, bool add) {
-    vector_tiles(rows, size, FloatTile<float, false, Out>{words, reinterpret_cast<const uint32_t*>(a), lda, b, c, ldc, add});
+                    int64_t ldc, bool add, bool has_slack = false) {
+    vector_tiles(rows, size, FloatTile<float, false, Out>{words, reinterpret_cast<const uint32_t*>(a), lda, b, c, ldc, add, has_slack});
 }
 // … of int8; `words` counts fours
 template <bool Upright = false, typename Out>

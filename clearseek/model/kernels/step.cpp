@@ -92,19 +92,20 @@ public:
     // How much room a team needs; before its threads start
     void make_room() {
         const int64_t query = m.heads * m.head_size, mixed = m.heads * std::max(m.rank, m.value_size);
-        room(a.stream, rows * m.hidden), room(a.normed, rows * m.hidden), room(a.query, rows * query);
-        room(a.mixed, rows * mixed), room(a.values, rows * m.heads * m.value_size);
+        const int64_t tall = rows + SLACK;  // of what products read
+        room(a.stream, rows * m.hidden), room(a.normed, tall * m.hidden), room(a.query, tall * query);
+        room(a.mixed, tall * mixed), room(a.values, tall * m.heads * m.value_size);
         if (m.is_latent) room(a.absorbed, rows * m.heads * (m.rank + m.rotary));
         int64_t widest = std::max(m.hidden, std::max(query, m.heads * m.value_size)), groups = 0;
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
-            room(a.key, rows * layer.key_value.outputs), room(a.low, rows * layer.query_low.outputs);
-            room(a.own_hidden, rows * layer.own_down.inputs);
+            room(a.key, rows * layer.key_value.outputs), room(a.low, tall * layer.query_low.outputs);
+            room(a.own_hidden, tall * layer.own_down.inputs);
             widest = std::max({widest, layer.own_down.inputs, layer.query_low.outputs});
             if (!layer.router.data) continue;
             const int64_t slots = rows * routing.chosen;
-            room(a.hidden, slots * layer.down.inputs), room(a.expert_outputs, slots * m.hidden);
-            room(a.gathered, slots * m.hidden), room(a.gates, slots), room(a.chosen, slots);
+            room(a.hidden, (slots + SLACK) * layer.down.inputs), room(a.expert_outputs, slots * m.hidden);
+            room(a.gathered, (slots + SLACK) * m.hidden), room(a.gates, slots), room(a.chosen, slots);
             groups = std::max(groups, slots * std::max(m.hidden, layer.down.inputs));
         }
         room(a.bytes, rows * widest), room(a.scales, rows * widest / m.group + 1), room(a.sums, rows * widest / m.group + 1);
