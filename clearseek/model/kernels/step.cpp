@@ -170,15 +170,29 @@ private:
         team.wait();
     }
 
-    // y [rows, outputs] (+)= x · w, each thread some panels
+    // Panel p of y [rows, outputs] (+)= x · w
+    template <typename Out>
+    void linear_panel(const Weight& w, int64_t p, const Left<Act>& x, Out* y, const float* bias, bool add) {
+        panel_product(w, p, x, rows, y, w.outputs, m.group, add);
+        const int64_t end = std::min(w.outputs, (p + 1) * PANEL);
+        for (int64_t n = 0; bias && n < rows; n++)
+            for (int64_t c = p * PANEL; c < end; c += 16)
+                store(y + n * w.outputs + c, _mm512_add_ps(load(y + n * w.outputs + c), load(bias + c)));
+    }
+
+    // All of it
     template <typename Out>
     void linear(const Weight& w, const Left<Act>& x, Out* y, const float* bias = nullptr, bool add = false) {
-        team.share(num_panels(w.outputs), [&](int64_t p) {
-            panel_product(w, p, x, rows, y, w.outputs, m.group, add);
-            const int64_t end = std::min(w.outputs, (p + 1) * PANEL);
-            for (int64_t n = 0; bias && n < rows; n++)
-                for (int64_t c = p * PANEL; c < end; c += 16)
-                    store(y + n * w.outputs + c, _mm512_add_ps(load(y + n * w.outputs + c), load(bias + c)));
+        team.take(num_panels(w.outputs), [&](int64_t p) { linear_panel(w, p, x, y, bias, add); });
+    }
+
+    // Two products of the same rows
+    void linear(const Weight& first, Act* to, const float* bias, const Weight& second, Act* other, const float* other_bias,
+                const Left<Act>& x) {
+        const int64_t panels = num_panels(first.outputs);
+        team.take(panels + num_panels(second.outputs), [&](int64_t p) {
+            p < panels ? linear_panel(first, p, x, to, bias, false)
+                       : linear_panel(second, p - panels, x, other, other_bias, false);
         });
     }
 
@@ -212,8 +226,7 @@ private:
         const int64_t width = layer.key_value.outputs, keys = key_heads * size;
         const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), key_heads, size, m.value_size};
         Act *query = a.query.data(), *key = a.key.data(), *mixed = a.mixed.data();
-        linear(layer.query, left(a.normed.data(), m.hidden), query, layer.query_bias);
-        linear(layer.key_value, left(a.normed.data(), m.hidden), key, layer.key_value_bias);
+        linear(layer.query, query, layer.query_bias, layer.key_value, key, layer.key_value_bias, left(a.normed.data(), m.hidden));
         team.wait();
         team.share(rows * (heads + key_heads), [&](int64_t i) {
             const int64_t n = i / (heads + key_heads), h = i % (heads + key_heads), position = b.positions[first + n];
@@ -287,9 +300,10 @@ private:
         const int64_t width = layer.key_value.outputs, low = layer.query_low.outputs;
         const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, kept, m.rank};
         Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data(), *mixed = a.mixed.data();
-        linear(layer.key_value, left(a.normed.data(), m.hidden), key, layer.key_value_bias);
+        const Weight& narrow = low ? layer.query_low : layer.query;
+        linear(layer.key_value, key, layer.key_value_bias, narrow, low ? a.low.data() : query, low ? layer.query_bias : nullptr,
+               left(a.normed.data(), m.hidden));
         if (low) {
-            linear(layer.query_low, left(a.normed.data(), m.hidden), a.low.data(), layer.query_bias);
             team.wait();
             team.share(rows, [&](int64_t n) {
                 Act* row = a.low.data() + n * low;
@@ -301,8 +315,6 @@ private:
                 team.wait();
             }
             linear(layer.query, left(a.low.data(), low), query);
-        } else {
-            linear(layer.query, left(a.normed.data(), m.hidden), query);
         }
         team.wait();
         team.share(rows * (heads + 1), [&](int64_t i) {
@@ -404,8 +416,8 @@ private:
         const Left<Act> x = left(a.normed.data(), m.hidden);
         Act* hidden = a.own_hidden.data();
         const int64_t width = layer.own_down.inputs;
-        team.share(num_panels(width),
-                   [&](int64_t p) { hidden_units(layer.own_gate, layer.own_up, p, x, rows, nullptr, hidden, width); });
+        team.take(num_panels(width),
+                  [&](int64_t p) { hidden_units(layer.own_gate, layer.own_up, p, x, rows, nullptr, hidden, width); });
         team.wait();
         if (layer.own_down.is_quantised()) {
             quantise(hidden, rows, quantised(width));
@@ -513,8 +525,8 @@ private:
             team.wait();
         }
         const Left<Act> x{states, m.hidden, q};  // what is mine lies together
-        team.share(num_panels(m.head.outputs),
-                   [&](int64_t p) { panel_product(m.head, p, x, count, b.scores + mine[0] * b.width, b.width, m.group); });
+        team.take(num_panels(m.head.outputs),
+                  [&](int64_t p) { panel_product(m.head, p, x, count, b.scores + mine[0] * b.width, b.width, m.group); });
     }
 };
 
@@ -552,7 +564,10 @@ static void step(const StepModel& m, const StepLayer* layers, const StepConstant
     std::vector<Team::Meeting> meetings(teams);
     activations.resize(std::max<int64_t>(teams, activations.size()));
     std::vector<std::vector<Tile>> tiles(teams);
-    for (int64_t t = 0; t < teams; t++) tiles[t] = tiles_of(b, cuts[t], cuts[t + 1], at_once);
+    for (int64_t t = 0; t < teams; t++) {
+        tiles[t] = tiles_of(b, cuts[t], cuts[t + 1], at_once);
+        meetings[t].expect(size);
+    }
     const auto go = [&](int64_t t, int64_t rank, int64_t members) {
         const int64_t rows = cuts[t + 1] - cuts[t];
         const Tiles own_tiles;

@@ -5,29 +5,36 @@
 
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 class Team {
-    struct Shared {
-        std::atomic<int64_t> arrived{0}, round{0}, claimed{0};
-    };
-
 public:
-    struct Meeting : Shared {};  // what the threads of one team share
+    // What the threads of one team share
+    class Meeting {
+        friend Team;
+        struct alignas(64) Counter {
+            std::atomic<int64_t> count{0};
+        };
+        Counter arrived, round;
+        std::vector<Counter> claimed;  // of each thread's stretch
+
+    public:
+        void expect(int64_t size) { claimed = std::vector<Counter>(size); }
+    };
 
     int64_t rank, size;
     Team(Meeting& meeting, int64_t rank, int64_t size) : rank(rank), size(size), shared(meeting) {}
 
     // Until all are here. They spin: phases are microseconds apart. A thread that lost its processor is waited for idly.
     void wait() {
-        if (size == 1) return shared.claimed.store(0, std::memory_order_relaxed);
-        const int64_t round = shared.round.load(std::memory_order_acquire);
-        if (shared.arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-            shared.arrived.store(0, std::memory_order_relaxed);
-            shared.claimed.store(0, std::memory_order_relaxed);
-            shared.round.store(round + 1, std::memory_order_release);
+        const int64_t round = shared.round.count.load(std::memory_order_acquire);
+        if (shared.arrived.count.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+            shared.arrived.count.store(0, std::memory_order_relaxed);
+            for (auto& claimed : shared.claimed) claimed.count.store(0, std::memory_order_relaxed);
+            shared.round.count.store(round + 1, std::memory_order_release);
             return;
         }
-        for (int64_t spins = 0; shared.round.load(std::memory_order_acquire) == round; spins++)
+        for (int64_t spins = 0; shared.round.count.load(std::memory_order_acquire) == round; spins++)
             spins < 20000 ? __builtin_ia32_pause() : static_cast<void>(sched_yield());
     }
 
@@ -37,12 +44,17 @@ public:
         for (int64_t i = count * rank / size; i < count * (rank + 1) / size; i++) work(i);
     }
 
-    // Unequal pieces: whoever is free takes the next. Once between two barriers.
+    // Pieces that take longer here than there: each thread goes through its own stretch, and who is through helps others
+    // with theirs. Once between two barriers.
     template <typename Work>
     void take(int64_t count, const Work& work) {
-        for (int64_t i; (i = shared.claimed.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+        for (int64_t n = 0; n < size; n++) {
+            const int64_t owner = (rank + n) % size, first = count * owner / size, end = count * (owner + 1) / size;
+            std::atomic<int64_t>& claimed = shared.claimed[owner].count;
+            for (int64_t i; (i = first + claimed.fetch_add(1, std::memory_order_relaxed)) < end;) work(i);
+        }
     }
 
 private:
-    Shared& shared;
+    Meeting& shared;
 };
