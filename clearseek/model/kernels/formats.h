@@ -101,7 +101,7 @@ struct GroupedTile {
             }
             for (int64_t k = 0; k < lines; k++) {
                 __m512i column[N], upper[N];
-                if (M == 1)  // more rows are bound by arithmetic
+                if (M == 1 || i0 == 0)  // the first to look at them
                     UNROLLED for (int j = 0; j < N; j++) fetch_ahead(right + k * PANEL + 16 * j);
                 UNROLLED for (int j = 0; j < N; j++) {
                     column[j] = _mm512_loadu_si512(right + k * PANEL + 16 * j);
@@ -122,7 +122,8 @@ struct GroupedTile {
                     }
                 }
             }
-            if (M == 1) fetch_ahead(scale_at), fetch_ahead(scale_at + 32);
+            if (M == 1 || i0 == 0)
+                UNROLLED for (int j = 0; j < N; j += 2) fetch_ahead(scale_at + 16 * j);
             UNROLLED for (int j = 0; j < N; j++) {
                 const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale_at + 16 * j)));
                 UNROLLED for (int i = 0; i < M; i++) {
