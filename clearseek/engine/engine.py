@@ -20,7 +20,8 @@ from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout, cache_size, why_plain
 from clearseek.engine.plain_runner import PlainRunner
-from clearseek.engine.reported import alternatives
+from clearseek.engine.prompt_rows import PromptRows
+from clearseek.engine.reported import PromptReport, alternatives
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.runner import Runner
@@ -112,6 +113,9 @@ class Engine:
             self.runner.refresh(self.model)
             self.scheduler.pause_all()
             self.pool.forget()
+            for answer in self.scheduler.waiting():
+                if answer.report is not None:
+                    answer.report.forget()
 
     def generate(
         self, requests: Sequence[Request], on_token: OnToken | None = None
@@ -160,8 +164,11 @@ class Engine:
     def _line_up(self, request: Request, index: int) -> list[Answer]:
         """A checked request's samples, now waiting."""
         answers = [self._begun(index, number, request) for number in range(request.num_drawn)]
+        count = request.sampling.prompt_log_probs
+        report = None if count is None else PromptReport(request.prompt, count)
         for answer in answers:
             answer.leader = answers[0] if answer is not answers[0] else None
+            answer.report = report
             self.scheduler.add(answer)
         return answers
 
@@ -244,8 +251,6 @@ class Engine:
         if not request.prompt:
             raise InputError("a prompt must hold at least one token")
         self.maker.check(request)
-        if request.sampling.prompt_log_probs is not None:
-            raise InputError("prompt_log_probs can't be asked of the engine yet; leave it out")
         if wanted > limit:
             raise InputError(
                 f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
@@ -270,11 +275,12 @@ class Engine:
         batch, asked = self.scheduler.batch(guesses)
         if not len(batch.tokens):
             return
-        states = None
+        prompts, states = PromptRows(self.slots, batch), None
         if self.drafter is not None and self.drafter.wants_states:
-            scores, states = self.runner.step_with_states(batch)
+            scores, states = self.runner.step_with_states(prompts.batch)
         else:
-            scores = self.runner.step(batch)
+            scores = self.runner.step(prompts.batch)
+        scores = prompts.note(scores)
         self.scheduler.computed(batch)
         if len(asked):
             self._take(asked, scores, guesses)
@@ -372,6 +378,9 @@ class Engine:
             completion.alternatives = answer.alternatives
             completion.stopped_by = answer.ending.stopped_by
             completion.text = "".join(answer.text) if self.maker.tokenizer is not None else None
+        if answer.report is not None:
+            completion.prompt_log_probs = list(answer.report.log_probs)
+            completion.prompt_alternatives = list(answer.report.alternatives)
         return completion
 
     def _blocks_for(self, request: Request) -> int:

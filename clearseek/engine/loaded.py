@@ -4,7 +4,7 @@ It stands on this floor because it answers through the engine.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +15,7 @@ from torch import Tensor
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.engine import Engine
-from clearseek.engine.request import Completion, FinishReason, Request, Sampling
+from clearseek.engine.request import Alternatives, Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
@@ -30,7 +30,8 @@ Prompt = str | Sequence[Message] | Sequence[int]  # a question, a conversation, 
 class Answer:
     """One answer. `text` is all that was generated; after token ids of one's own it has no parts.
 
-    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`.
+    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. The last
+    three are there where `top_log_probs` and `prompt_log_probs` ask for them, as in `engine.request.Completion`.
     """
 
     text: str
@@ -39,6 +40,9 @@ class Answer:
     tokens: list[int]
     log_probs: list[float]
     finish_reason: FinishReason
+    alternatives: list[Alternatives] = field(default_factory=list)
+    prompt_log_probs: list[float | None] | None = None
+    prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text
@@ -189,8 +193,9 @@ class Model:
         text = self.tokenizer.decode(completion.said) if completion.text is None else completion.text
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
-            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason
-        )
+            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason,
+            completion.alternatives, completion.prompt_log_probs, completion.prompt_alternatives,
+        )  # fmt: skip
 
 
 def _parts(parser: ThoughtParser, text: str) -> tuple[str, str | None]:

@@ -108,7 +108,8 @@ class PlainRunner:
     def _extend(self, batch: Batch, rows: np.ndarray) -> Tensor:
         """Final states [B, T, hidden] of rows [B, T]; of the last one alone where there is a faster form."""
         tokens, where, table = self._placed(batch, rows)
-        if tokens.shape[1] > 1 and not batch.positions[rows[0, 0]]:
+        is_whole = bool(np.isin(batch.wanted, rows[:, :-1]).any())
+        if tokens.shape[1] > 1 and not batch.positions[rows[0, 0]] and not is_whole:
             # a prompt from its beginning: without a cache to look at attention has a faster form
             self._put(self.model.prefill(tokens[:, :-1], self.dtype), self._own, table, where[:, :-1])
             tokens, where = tokens[:, -1:], where[:, -1:]

@@ -30,7 +30,9 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
-    prompt_log_probs: int | None = None  # the same for the prompt's tokens; 0: their own alone, None: none
+    prompt_log_probs: int | None = (
+        None  # the prompt's, at temperature 1, and so many likeliest beside; None: none
+    )
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
 
@@ -38,7 +40,10 @@ class Sampling:
     def is_simple(self) -> bool:
         """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
         top_p = self.top_p if self.temperature else 1.0
-        return top_p == 1.0 and self == Sampling(self.temperature, self.top_p, self.max_tokens)
+        simplest = Sampling(
+            self.temperature, self.top_p, self.max_tokens, prompt_log_probs=self.prompt_log_probs
+        )
+        return top_p == 1.0 and self == simplest
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ class Completion:
     )  # of each token, where `top_log_probs` asks
     text: str | None = None  # what was said, cut at a stop string; None: its request names none
     error: str | None = None  # what ended it, where its constraint could not be obeyed
+    # of each token of the prompt, where `prompt_log_probs` asks; None: the first, and what was not read
+    prompt_log_probs: list[float | None] | None = None
+    prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
 
     @property
     def said(self) -> list[int]:

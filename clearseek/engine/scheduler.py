@@ -15,6 +15,10 @@ from clearseek.engine.runner import Batch
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.slots import Slots
 
+REPORTED_ROWS = (
+    128  # of a step, that prompts are to be reported of: as many rows of scores lie in memory at once
+)
+
 
 class Scheduler:
     """`step_tokens` are the most new tokens of a step."""
@@ -69,12 +73,7 @@ class Scheduler:
         """
         decoding = np.flatnonzero(self.slots.active)
         budget = max(self.step_tokens - len(decoding) - sum(map(len, guesses.values())), 1)
-        reading: dict[int, int] = {}  # slot → how many of its tokens
-        for slot in self.slots.taken:
-            sequence = self.slots.at(slot)
-            if not self.slots.active[slot] and budget > 0:
-                reading[slot] = min(len(sequence.tokens) - sequence.num_computed, budget)
-                budget -= reading[slot]
+        reading = self._share(budget)
         rows: list[tuple[int, int, int]] = []  # slot, first position, count
         for slot in sorted([*decoding.tolist(), *reading]):
             sequence = self.slots.at(slot)
@@ -82,6 +81,21 @@ class Scheduler:
             first = int(self.slots.position[slot]) if is_decoding else sequence.num_computed
             rows.append((slot, first, 0 if is_decoding else reading[slot]))
         return self._batch_of(rows, guesses)
+
+    def _share(self, budget: int) -> dict[int, int]:
+        """How many of its tokens each slot that is being read may read, no more than `budget` together."""
+        reading: dict[int, int] = {}
+        reported = REPORTED_ROWS
+        for slot in self.slots.taken:
+            sequence = self.slots.at(slot)
+            if self.slots.active[slot]:
+                continue
+            most = min(budget, reported) if sequence.is_reporting else budget
+            if count := min(len(sequence.tokens) - sequence.num_computed, most):
+                reading[slot] = count
+                budget -= count
+                reported -= count * sequence.is_reporting
+        return reading
 
     def computed(self, batch: Batch) -> None:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
@@ -145,7 +159,7 @@ class Scheduler:
         leader = sequence.leader
         if leader is not None and leader.blocks and not sequence.sampled:
             return self._follow(sequence, leader)
-        blocks, names = self.pool.find(sequence.tokens)
+        blocks, names = self.pool.find(sequence.findable)
         missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
         if missing > self.pool.num_free:
             self.pool.release(blocks)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from clearseek.engine.ending import Ending
+from clearseek.engine.reported import PromptReport
 from clearseek.engine.request import Alternatives, Request
 from clearseek.engine.row import Row
 
@@ -31,6 +32,7 @@ class Sequence:
     alternatives: list[Alternatives] = field(
         default_factory=list
     )  # to each token, where its request wants them
+    report: PromptReport | None = None  # of its prompt, where its request wants one; its siblings' too
 
     @cached_property
     def prompt(self) -> np.ndarray:
@@ -41,3 +43,15 @@ class Sequence:
     def is_read(self) -> bool:
         """Whether all its tokens but the last are in the cache."""
         return self.num_computed >= len(self.tokens) - 1
+
+    @property
+    def is_reporting(self) -> bool:
+        """Whether something of its prompt is still to be reported."""
+        return self.report is not None and not self.report.is_whole
+
+    @property
+    def findable(self) -> tuple[int, ...]:
+        """The beginning that it may take over from others: what is to be reported it has to read for itself."""
+        if self.report is None or self.report.is_whole:
+            return self.tokens
+        return self.tokens[: self.report.num_known]

@@ -238,6 +238,16 @@ def test_a_stop_string_ends_an_answer_and_is_cut_from_it(model):
     assert answer.tokens == whole.tokens[: len(answer.tokens)]
 
 
+def test_what_is_asked_of_the_likeliest_and_of_the_prompt_is_reported(model):
+    ids = [5, 6, 7, 8]
+    answer = model.generate(ids, max_tokens=3, top_log_probs=2, prompt_log_probs=1)
+    assert [len(beside.tokens) for beside in answer.alternatives] == [2] * len(answer.tokens)
+    wanted = model.logits([ids]).log_softmax(-1)[0, range(3), ids[1:]]
+    assert answer.prompt_log_probs[0] is None
+    torch.testing.assert_close(torch.tensor(answer.prompt_log_probs[1:]), wanted, rtol=0, atol=1e-5)
+    assert [beside and len(beside.tokens) for beside in answer.prompt_alternatives] == [None, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
