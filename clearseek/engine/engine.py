@@ -166,11 +166,20 @@ class Engine:
         answers = [self._begun(index, number, request) for number in range(request.num_drawn)]
         count = request.sampling.prompt_log_probs
         report = None if count is None else PromptReport(request.prompt, count)
+        if request.sampling.routed_experts:
+            self._keep_routes()
         for answer in answers:
             answer.leader = answers[0] if answer is not answers[0] else None
             answer.report = report
             self.scheduler.add(answer)
         return answers
+
+    def _keep_routes(self) -> None:
+        """Have the experts of tokens noted from now on; what is known without them is read again."""
+        if self.scheduler.routes is None:
+            self.scheduler.pause_all()
+            self.pool.forget()
+            self.scheduler.routes = self.runner.keep_routes()
 
     def _begun(self, index: int, number: int, request: Request) -> Answer:
         """One of a request's samples, before it waits."""
@@ -251,6 +260,8 @@ class Engine:
         if not request.prompt:
             raise InputError("a prompt must hold at least one token")
         self.maker.check(request)
+        if request.sampling.routed_experts and not any(self.model.routers()):
+            raise InputError("routed_experts is asked of a model without experts; leave it out")
         if wanted > limit:
             raise InputError(
                 f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
@@ -381,6 +392,7 @@ class Engine:
         if answer.report is not None:
             completion.prompt_log_probs = list(answer.report.log_probs)
             completion.prompt_alternatives = list(answer.report.alternatives)
+        completion.routed_experts = answer.routes
         return completion
 
     def _blocks_for(self, request: Request) -> int:

@@ -9,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +31,8 @@ Prompt = str | Sequence[Message] | Sequence[int]  # a question, a conversation, 
 class Answer:
     """One answer. `text` is all that was generated; after token ids of one's own it has no parts.
 
-    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. The last
-    three are there where `top_log_probs` and `prompt_log_probs` ask for them, as in `engine.request.Completion`.
+    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. What
+    follows is there where `engine.request.Sampling` asks for it, as `engine.request.Completion` has it.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Answer:
     alternatives: list[Alternatives] = field(default_factory=list)
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
+    routed_experts: np.ndarray | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text
@@ -195,6 +197,7 @@ class Model:
         return Answer(
             text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason,
             completion.alternatives, completion.prompt_log_probs, completion.prompt_alternatives,
+            completion.routed_experts,
         )  # fmt: skip
 
 

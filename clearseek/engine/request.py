@@ -1,8 +1,10 @@
 """What is asked of the engine, and what comes back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
 
 from clearseek.engine.constraint import Constraint
 
@@ -30,9 +32,8 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
-    prompt_log_probs: int | None = (
-        None  # the prompt's, at temperature 1, and so many likeliest beside; None: none
-    )
+    prompt_log_probs: int | None = None  # report the prompt's, at temperature 1, and so many likeliest beside
+    routed_experts: bool = False  # report to which experts each token went
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
 
@@ -40,10 +41,8 @@ class Sampling:
     def is_simple(self) -> bool:
         """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
         top_p = self.top_p if self.temperature else 1.0
-        simplest = Sampling(
-            self.temperature, self.top_p, self.max_tokens, prompt_log_probs=self.prompt_log_probs
-        )
-        return top_p == 1.0 and self == simplest
+        drawn = replace(self, prompt_log_probs=None, routed_experts=False)
+        return top_p == 1.0 and drawn == Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,9 @@ class Completion:
     # of each token of the prompt, where `prompt_log_probs` asks; None: the first, and what was not read
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
+    # [T, MoE layers, experts per token] int16 of the prompt's tokens and its own, where `routed_experts` asks; the last
+    # token is none of them, since no layer has seen it. What was sampled by older weights has their routes.
+    routed_experts: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def said(self) -> list[int]:

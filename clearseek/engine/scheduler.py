@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool, chain
+from clearseek.engine.routes import Routes
 from clearseek.engine.runner import Batch
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.slots import Slots
 
-REPORTED_ROWS = (
-    128  # of a step, that prompts are to be reported of: as many rows of scores lie in memory at once
-)
+REPORTED_ROWS = 128  # of a step, that prompts are to be reported of: each has a row of scores in memory
 
 
 class Scheduler:
@@ -28,6 +27,7 @@ class Scheduler:
     ) -> None:
         self.pool, self.slots, self.step_tokens = pool, slots, step_tokens
         self._copy_block = copy_block  # of all caches
+        self.routes: Routes | None = None  # what the runner notes of experts, where somebody asks
         self.num_paused = 0
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
 
@@ -127,6 +127,7 @@ class Scheduler:
         """Empty a slot and give its blocks back; what they know can still be found."""
         known = int(self.slots.position[slot])
         sequence = self.slots.leave(slot)
+        self._note_routes(sequence, known if sequence.is_read else sequence.num_computed)
         if sequence.is_read:
             sequence.tokens = (*sequence.request.prompt, *sequence.sampled)
             sequence.num_computed = known
@@ -211,6 +212,14 @@ class Scheduler:
         joined = [np.concatenate([*part, []]).astype(np.int64) for part in (tokens, positions, slots)]
         batch = Batch(joined[0], joined[1], joined[2], self.slots.tables, np.array(wanted, np.int64))
         return batch, np.array(asked, np.int64)
+
+    def _note_routes(self, sequence: Sequence, known: int) -> None:
+        """Keep the experts of its first `known` tokens, where they are asked for; those that were kept stay."""
+        if self.routes is None or not sequence.request.sampling.routed_experts:
+            return
+        kept = [] if sequence.routes is None else [sequence.routes]
+        first = len(kept[0]) if kept else 0
+        sequence.routes = np.concatenate([*kept, self.routes.of(sequence.blocks, first, known)])
 
     def _publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full."""

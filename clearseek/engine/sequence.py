@@ -33,6 +33,7 @@ class Sequence:
         default_factory=list
     )  # to each token, where its request wants them
     report: PromptReport | None = None  # of its prompt, where its request wants one; its siblings' too
+    routes: np.ndarray | None = None  # experts of its first tokens, as `Completion.routed_experts`
 
     @cached_property
     def prompt(self) -> np.ndarray:

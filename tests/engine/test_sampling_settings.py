@@ -41,6 +41,7 @@ WRONG = [
         "top_log_probs is 129; it has to be a whole number of at least 0 and at most 128",
     ),
     ({"prompt_log_probs": -1}, "prompt_log_probs is -1"),
+    ({"routed_experts": 1}, "routed_experts is 1; it has to be True or False"),
     ({"thinking_budget": -1}, "thinking_budget is -1"),
     ({"thinking_budget": 96}, "thinking_budget is 96; it has to be less than max_tokens, which is 96"),
     ({"constraint": "{}"}, "constraint is '{}'; it has to be made by json_schema"),

@@ -24,6 +24,7 @@ struct StepLayer {
     const float *cos, *sin;                // [positions, rotary / 2]
     int64_t key_heads, window;
     void *keys, *values;
+    int16_t* routes;  // experts of every token in the cache [blocks, positions, chosen]; null: not asked for
 };
 
 struct StepModel {
@@ -392,8 +393,11 @@ private:
             for (int64_t p = 0; p < num_panels(layer.router.outputs); p++)
                 panel_product(layer.router, p, x, 1, scores, layer.router.outputs, m.group);
             for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
-            choose_experts(routing, scores, layer.selection_bias, a.chosen.data() + n * routing.chosen,
-                           a.gates.data() + n * routing.chosen);
+            int32_t* chosen = a.chosen.data() + n * routing.chosen;
+            choose_experts(routing, scores, layer.selection_bias, chosen, a.gates.data() + n * routing.chosen);
+            if (!layer.routes) return;
+            const int64_t position = b.positions[first + n], block = table(n)[position / BLOCK_TOKENS];
+            std::copy_n(chosen, routing.chosen, layer.routes + (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * routing.chosen);
         });
         team.wait();
     }
