@@ -5,6 +5,7 @@ depend on its own context alone: see `model/kernels/paged_attention.h`.
 """
 
 import copy
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from clearseek.config.errors import InputError
 from clearseek.engine import row_sampler
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.deadlines import Deadlines
 from clearseek.engine.drafters import Drafter, Guesses, ModelDrafter, MtpDrafter, NgramDrafter
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
@@ -39,6 +41,7 @@ OnToken = Callable[[int, int, int], None]  # request index, sample index, token 
 _STEP_TOKENS = 512  # new tokens of a step
 _CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
+_MOST_IN_TIME = 8  # the same while somebody has a deadline
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -64,7 +67,7 @@ class Engine:
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
     `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
-    InputError where the model can't be speculated with so.
+    InputError where the model can't be speculated with so. Deadlines go by `clock`, in seconds.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Engine:
         step_tokens: int = _STEP_TOKENS,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if speculation is not None:
             speculation.check(model)
@@ -90,7 +94,7 @@ class Engine:
         # the kernels lay the weights out anyway
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
-        self.weights_version = 0
+        self.weights_version, self.deadlines = 0, Deadlines(clock)
         self._stops = np.array(sorted(self.stop_ids), np.int64)
         self._block_bytes = BLOCK_TOKENS * dtype.itemsize * self._numbers_per_token()
         self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
@@ -171,6 +175,7 @@ class Engine:
         for answer in answers:
             answer.leader = answers[0] if answer is not answers[0] else None
             answer.report = report
+            self.deadlines.add(answer)
             self.scheduler.add(answer)
         return answers
 
@@ -190,29 +195,33 @@ class Engine:
 
     @torch.no_grad()
     def step(self, on_token: OnToken | None = None) -> list[tuple[Answer, Completion]]:
-        """Compute some tokens of whoever is in turn; returns the completions that are finished by it."""
+        """Compute some tokens of whoever is in turn; returns the completions that are finished by it, or late."""
+        late = [(answer, self._stop(answer, "deadline")) for answer in self.deadlines.late()]
         self.scheduler.seat()
         slots, runner = self.slots, self.runner
         reading = any(not slots.active[slot] for slot in slots.taken)
         plain = bool(np.all(slots.is_plain[slots.active > 0]))
         before = slots.num_sampled.copy() if on_token is not None else None
         if isinstance(runner, FusedRunner) and plain and not reading and self.speculation is None:
-            self._decode(runner, 1 if on_token is not None else _MOST_AT_ONCE)
+            at_once = _MOST_IN_TIME if self.deadlines else _MOST_AT_ONCE
+            self._decode(runner, 1 if on_token is not None else at_once)
         else:
             self._advance()
         if on_token is not None and before is not None:
             self._tell(on_token, before)
-        return [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        return late + [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
 
     def cancel(self, answer: Answer) -> Completion | None:
         """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
-        if not self.holds(answer):
-            return None
+        return self._stop(answer, "cancelled") if self.holds(answer) else None
+
+    def _stop(self, answer: Answer, reason: FinishReason) -> Completion:
+        """What there is of an answer that waits or is on its way; what it holds is free."""
         if answer in self.slots.sequences:
             self.scheduler.release(self.slots.sequences.index(answer))
         else:
             self.scheduler.drop(answer)
-        return self._completion(answer, "cancelled")
+        return self._completion(answer, reason)
 
     def holds(self, answer: Answer) -> bool:
         """Whether an answer waits or is on its way."""
@@ -379,6 +388,7 @@ class Engine:
         return answer, self._completion(answer, "stop" if answer.sampled[-1] in self.stop_ids else "length")
 
     def _completion(self, answer: Answer, reason: FinishReason) -> Completion:
+        self.deadlines.drop(answer)
         entropy = float(np.mean(answer.entropies)) if answer.entropies else 0.0
         completion = Completion(
             list(answer.sampled), list(answer.log_probs), reason, entropy, self.weights_version

@@ -93,6 +93,7 @@ class Model:
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
+        deadline_seconds: float | None = ...,
         **settings: Any,
     ) -> Answer: ...
     @overload
@@ -106,6 +107,7 @@ class Model:
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
+        deadline_seconds: float | None = ...,
         **settings: Any,
     ) -> list[Answer]: ...
     def generate(
@@ -118,24 +120,26 @@ class Model:
         seed: int = 0,
         thinking: bool = True,
         speculation: str | None = None,
+        deadline_seconds: float | None = None,
         **settings: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
         At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
         depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
-        `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. Other
+        `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. After
+        `deadline_seconds` what there is of an answer is its answer. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
         Raises InputError for settings out of range and for prompts that are empty or fill the context.
         """
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
+        key = stream_key("session", seed)
+        drawn = [Sampling(temperature, top_p, most, **settings) for most in room]
         requests = [
-            Request(
-                tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most, **settings)
-            )
-            for (ids, _), most in zip(asked, room, strict=True)
+            Request(tuple(ids), key, 1, sampling, deadline_seconds=deadline_seconds)
+            for (ids, _), sampling in zip(asked, drawn, strict=True)
         ]
         groups = self._current_engine(speculation).generate(requests)
         answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]

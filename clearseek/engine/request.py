@@ -8,7 +8,7 @@ import numpy as np
 
 from clearseek.engine.constraint import Constraint
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Sampling:
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
     prompt_log_probs: int | None = None  # report the prompt's, at temperature 1, and so many likeliest beside
-    routed_experts: bool = False  # report to which experts each token went
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
+    routed_experts: bool = False  # report to which experts each token went
 
     @property
     def is_simple(self) -> bool:
@@ -58,6 +58,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     best_of: int | None = None
     client: str = ""  # whose it is: clients are served in turn
+    deadline_seconds: float | None = None  # after it was submitted, what there is of it is its answer
 
     @property
     def num_drawn(self) -> int:
@@ -88,7 +89,9 @@ class Completion:
         default_factory=list
     )  # of each token, where `top_log_probs` asks
     text: str | None = None  # what was said, cut at a stop string; None: its request names none
-    error: str | None = None  # what ended it, where its constraint could not be obeyed
+    error: str | None = (
+        None  # what ended it: a constraint that can't be obeyed, or scores that are no numbers
+    )
     # of each token of the prompt, where `prompt_log_probs` asks; None: the first, and what was not read
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)

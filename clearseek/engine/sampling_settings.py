@@ -38,6 +38,8 @@ def check_request(request: Request, vocab_size: int) -> None:
             raise _wrong(
                 "best_of", request.best_of, "n where the temperature is 0: every draw would be the same"
             )
+    if (seconds := request.deadline_seconds) is not None and not (_is_number(seconds) and seconds > 0):
+        raise _wrong("deadline_seconds", seconds, "a number of seconds above 0, or None")
     _known_ids("the prompt", request.prompt, vocab_size)
     check_sampling(request.sampling, vocab_size)
 

@@ -55,6 +55,9 @@ WRONG_REQUESTS = [
     ({"num_samples": 0}, r"num_samples \(n\) is 0; it has to be a whole number of at least 1"),
     ({"num_samples": 4, "best_of": 3}, "best_of is 3; it has to be at least n, which is 4"),
     ({"best_of": 3, "sampling": Sampling(temperature=0)}, "best_of is 3; .* every draw would be the same"),
+    ({"deadline_seconds": 0}, "deadline_seconds is 0; it has to be a number of seconds above 0, or None"),
+    ({"deadline_seconds": float("inf")}, "deadline_seconds is inf"),
+    ({"deadline_seconds": "3"}, "deadline_seconds is '3'"),
     ({"prompt": (1, 100)}, "the prompt names token 100; token ids are whole numbers from 0 to 99"),
 ]
 
