@@ -5,6 +5,7 @@ depend on its own context alone: see `model/kernels/paged_attention.h`.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -115,8 +116,7 @@ class Engine:
         self.weights_version += 1
         if self._parts is not None:
             self.runner.refresh(self.model)
-            self.scheduler.pause_all()
-            self.pool.forget()
+            self._start_anew()
             for answer in self.scheduler.waiting():
                 if answer.report is not None:
                     answer.report.forget()
@@ -137,7 +137,15 @@ class Engine:
     def stream(
         self, requests: Sequence[Request], on_token: OnToken | None = None
     ) -> Iterator[tuple[int, int, Completion]]:
-        """As `generate`, yielding (request, sample, completion) as each finishes."""
+        """As `generate`, yielding (request, sample, completion) as each finishes.
+
+        InputError for the first request that can't be answered, before any is, and while others that were submitted are
+        on their way: their completions would come out here. What goes wrong later ends one completion, as an "error".
+        """
+        if not self.is_idle:
+            raise InputError(
+                "the engine is answering what was submitted; let `step` finish that before asking for more here"
+            )
         for request in requests:
             self.check(request)
         if not requests:
@@ -182,8 +190,7 @@ class Engine:
     def _keep_routes(self) -> None:
         """Have the experts of tokens noted from now on; what is known without them is read again."""
         if self.scheduler.routes is None:
-            self.scheduler.pause_all()
-            self.pool.forget()
+            self._start_anew()
             self.scheduler.routes = self.runner.keep_routes()
 
     def _begun(self, index: int, number: int, request: Request) -> Answer:
@@ -209,7 +216,11 @@ class Engine:
             self._advance()
         if on_token is not None and before is not None:
             self._tell(on_token, before)
-        return late + [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        ended = [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        if isinstance(runner, PlainRunner) and any(answer.is_lost for answer, _ in ended):
+            self._start_anew()  # else what is no number would be met again in a block that somebody takes over
+            runner.clear()
+        return late + ended
 
     def cancel(self, answer: Answer) -> Completion | None:
         """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
@@ -354,11 +365,13 @@ class Engine:
     def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
         """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
         answer = self.slots.at(slot)
+        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
+        if math.isnan(log_prob):
+            return True
         if answer.ending is None:
             return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
         answer.row.note(token)
         answer.text.append(answer.ending.feed(token))
-        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
         beside = alternatives(answer.request.sampling, scores, token, log_prob)
         if beside is not None:
             answer.alternatives.append(beside)
@@ -377,11 +390,13 @@ class Engine:
         for slot in self.slots.taken:
             sequence = self.slots.at(slot)
             for place in range(before[slot], self.slots.num_sampled[slot]):
-                on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
+                if not math.isnan(self.slots.log_probs[slot, place]):
+                    on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
 
     def _finish(self, slot: int) -> tuple[Answer, Completion]:
         answer = self.scheduler.release(slot)
-        if answer.row.error is not None:
+        answer.drop_lost()
+        if answer.error is not None:
             return answer, self._completion(answer, "error")
         if answer.ending is not None:
             return answer, self._completion(answer, answer.ending.finish_reason or "length")
@@ -389,21 +404,12 @@ class Engine:
 
     def _completion(self, answer: Answer, reason: FinishReason) -> Completion:
         self.deadlines.drop(answer)
-        entropy = float(np.mean(answer.entropies)) if answer.entropies else 0.0
-        completion = Completion(
-            list(answer.sampled), list(answer.log_probs), reason, entropy, self.weights_version
-        )
-        if answer.ending is not None:
-            completion.forced = frozenset(answer.row.forced_at)
-            completion.error = str(answer.row.error) if answer.row.error else None
-            completion.alternatives = answer.alternatives
-            completion.stopped_by = answer.ending.stopped_by
-            completion.text = "".join(answer.text) if self.maker.tokenizer is not None else None
-        if answer.report is not None:
-            completion.prompt_log_probs = list(answer.report.log_probs)
-            completion.prompt_alternatives = list(answer.report.alternatives)
-        completion.routed_experts = answer.routes
-        return completion
+        return answer.completion(reason, self.weights_version)
+
+    def _start_anew(self) -> None:
+        """Forget what the cache knows; whoever is on the way is read again."""
+        self.scheduler.pause_all()
+        self.pool.forget()
 
     def _blocks_for(self, request: Request) -> int:
         return (len(request.prompt) + request.sampling.max_tokens - 2) // BLOCK_TOKENS + 1

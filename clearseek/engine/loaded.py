@@ -31,8 +31,9 @@ Prompt = str | Sequence[Message] | Sequence[int]  # a question, a conversation, 
 class Answer:
     """One answer. `text` is all that was generated; after token ids of one's own it has no parts.
 
-    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. What
-    follows is there where `engine.request.Sampling` asks for it, as `engine.request.Completion` has it.
+    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. `error`
+    says what ended one of several answers whose `finish_reason` is "error"; of a single one it is raised. What follows
+    is there where `engine.request.Sampling` asks for it, as `engine.request.Completion` has it.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Answer:
     tokens: list[int]
     log_probs: list[float]
     finish_reason: FinishReason
+    error: str | None = None
     alternatives: list[Alternatives] = field(default_factory=list)
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
@@ -130,7 +132,8 @@ class Model:
         `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. After
         `deadline_seconds` what there is of an answer is its answer. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
-        Raises InputError for settings out of range and for prompts that are empty or fill the context.
+        Raises InputError for settings out of range and for prompts that are empty or fill the context, before anything
+        runs, and where a single answer fails; of a list the others go on.
         """
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
@@ -143,6 +146,8 @@ class Model:
         ]
         groups = self._current_engine(speculation).generate(requests)
         answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]
+        if is_one and answers[0].error is not None:
+            raise InputError(answers[0].error)
         return answers[0] if is_one else answers
 
     def _encode(self, prompt: Prompt, thinking: bool) -> tuple[list[int], ThoughtParser | None]:
@@ -194,12 +199,10 @@ class Model:
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
         """A completion as text, without the token that ended it."""
-        if completion.error is not None:
-            raise InputError(completion.error)
         text = self.tokenizer.decode(completion.said) if completion.text is None else completion.text
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
-            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason,
+            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason, completion.error,
             completion.alternatives, completion.prompt_log_probs, completion.prompt_alternatives,
             completion.routed_experts,
         )  # fmt: skip

@@ -78,6 +78,12 @@ class PlainRunner:
         if self.routes is not None:
             self.routes.copy_block(source, to)
 
+    def clear(self) -> None:
+        """No block knows anything."""
+        for cache in self.caches:
+            for blocks in cache:
+                blocks.zero_()
+
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
         self.model = model

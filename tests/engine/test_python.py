@@ -267,6 +267,21 @@ def test_prompts_and_settings_out_of_range_are_refused(model, prompts, settings,
         model.generate(prompts, **settings)
 
 
+def test_of_several_answers_one_that_fails_says_so_and_the_others_go_on(tmp_path, tokenizer):
+    model = save(tmp_path, tokenizer, "llama")
+    wanted = clearseek.load(tmp_path).generate([[5, 6, 7], [8, 9]], max_tokens=9)
+    with torch.no_grad():
+        model.embedding.weight[10] = torch.nan
+    save_model(model, tmp_path, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    broken = clearseek.load(tmp_path)
+    answers = broken.generate([[5, 6, 7], [10, 11], [8, 9]], max_tokens=9)
+    assert [answer.finish_reason for answer in answers][1] == "error"
+    assert answers[1].error == "the model's scores after 2 tokens are no numbers"
+    assert [answers[0].tokens, answers[2].tokens] == [answer.tokens for answer in wanted]
+    with pytest.raises(InputError, match="the model's scores after 2 tokens are no numbers"):
+        broken.generate([10, 11])
+
+
 # Saving
 
 

@@ -589,7 +589,7 @@ extern "C" void draw(const float* scores, int64_t width, const float* uniforms, 
                      float* log_probs, float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
 
 // Tokens of every active slot, one after another, until `enough` of them have ended or each has `most` new ones.
-// A slot ends at one of the `ends` or with its budget, and is active no more.
+// A slot ends at one of the `ends`, with its budget, or where scores are no numbers, and is active no more.
 template <typename Act>
 static void decode(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
                    const Slots& s, int64_t slots, int64_t room_of_slot, int64_t table_width, const int64_t* ends,
@@ -623,7 +623,7 @@ static void decode(const StepModel& m, const StepLayer* layers, const StepConsta
             s.tokens[at] = s.last_token[n] = drawn[i];
             s.log_probs[at] = log_probs[i], s.entropies[at] = entropies[i];
             s.num_sampled[n]++, s.position[n]++;
-            const bool is_end = std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
+            const bool is_end = std::isnan(log_probs[i]) || std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
             if (is_end || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0, ended++;
         }
     }
