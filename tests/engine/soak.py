@@ -47,6 +47,7 @@ class Followed:
 
     version: int
     swaps: dict[int, int] = field(default_factory=dict)  # tokens → version; of two at one place the later
+    is_reread: bool = False  # new weights came before its first token: some routes of its prompt are old
 
 
 @dataclass
@@ -157,7 +158,7 @@ class Soak:
             if count:
                 followed.swaps[count] = self.version
             else:
-                followed.version = self.version
+                followed.version, followed.is_reread = self.version, True
         self.engine.load_weights(self.models[self.version])
 
     def compare(self) -> Tally:
@@ -169,8 +170,8 @@ class Soak:
             plain = [ended for ended in group if not ended[2].swaps]
             for version, some in itertools.groupby(plain, lambda ended: ended[2].version):
                 alone = self._alone(group[0][0].request, Followed(version))
-                for answer, completion, _ in some:
-                    self._tell(completion, alone[answer.sample], True)
+                for answer, completion, followed in some:
+                    self._tell(completion, alone[answer.sample], not followed.is_reread)
             for answer, completion, followed in group:
                 if followed.swaps:
                     self.tally.swapped += 1
