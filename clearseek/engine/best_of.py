@@ -13,5 +13,12 @@ def mean_log_prob(completion: Completion) -> float:
 
 
 def pick_best(completions: Sequence[Completion], count: int) -> list[Completion]:
-    """The `count` completions of the highest mean log-probability, best first; of equal ones the earlier."""
-    return sorted(completions, key=mean_log_prob, reverse=True)[:count]
+    """The `count` completions of the highest mean log-probability, best first; of equal ones the earlier.
+
+    What came to no end of its own, late or with an error, is chosen last.
+    """
+
+    def goodness(completion: Completion) -> tuple[bool, float]:
+        return completion.finish_reason in ("stop", "length"), mean_log_prob(completion)
+
+    return sorted(completions, key=goodness, reverse=True)[:count]

@@ -56,9 +56,16 @@ class BlockPool:
                 self._free.move_to_end(block, last=self._names[block] is not None)
 
     def publish(self, block: int, name: bytes) -> None:
-        """Let others find a full block by its name; of two equal ones the first stays."""
-        if name not in self._known and self._names[block] is None:
-            self._names[block], self._known[name] = name, block
+        """Let others find a full block by its name; of two equal ones the first stays, as long as somebody holds it."""
+        if self._names[block] is not None:
+            return
+        known = self._known.get(name)
+        if known is not None:
+            if self.holders[known]:
+                return
+            self._forget(known)
+            self._free.move_to_end(known, last=False)
+        self._names[block], self._known[name] = name, block
 
     def find(self, tokens: Sequence[int]) -> tuple[list[int], list[bytes]]:
         """The blocks, now held, that know the longest beginning of `tokens` but its last, and their names."""

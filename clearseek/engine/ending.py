@@ -29,6 +29,11 @@ class Ending:
         self._decoder = None if tokenizer is None else IncrementalDecoder(tokenizer)
         self._stops = StopText(sampling.stop)
 
+    @property
+    def has_text(self) -> bool:
+        """Whether what is said is known as text, too."""
+        return self._decoder is not None
+
     def feed(self, token: int) -> str:
         """One more token; gives back the text that is now certain. The token that ends it has none.
 

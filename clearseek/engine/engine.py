@@ -5,6 +5,8 @@ depend on its own context alone: see `model/kernels/paged_attention.h`.
 """
 
 import copy
+import math
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
@@ -14,13 +16,15 @@ from clearseek.config.errors import InputError
 from clearseek.engine import row_sampler
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.deadlines import Deadlines
 from clearseek.engine.drafters import Drafter, Guesses, ModelDrafter, MtpDrafter, NgramDrafter
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout, cache_size, why_plain
 from clearseek.engine.plain_runner import PlainRunner
-from clearseek.engine.reported import alternatives
+from clearseek.engine.prompt_rows import PromptRows
+from clearseek.engine.reported import PromptReport, alternatives
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.runner import Runner
@@ -38,6 +42,7 @@ OnToken = Callable[[int, int, int], None]  # request index, sample index, token 
 _STEP_TOKENS = 512  # new tokens of a step
 _CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
+_MOST_IN_TIME = 8  # the same while somebody has a deadline
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -63,7 +68,7 @@ class Engine:
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
     `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
-    InputError where the model can't be speculated with so.
+    InputError where the model can't be speculated with so. Deadlines go by `clock`, in seconds.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Engine:
         step_tokens: int = _STEP_TOKENS,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if speculation is not None:
             speculation.check(model)
@@ -89,7 +95,7 @@ class Engine:
         # the kernels lay the weights out anyway
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
-        self.weights_version = 0
+        self.weights_version, self.deadlines = 0, Deadlines(clock)
         self._stops = np.array(sorted(self.stop_ids), np.int64)
         self._block_bytes = BLOCK_TOKENS * dtype.itemsize * self._numbers_per_token()
         self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
@@ -110,8 +116,10 @@ class Engine:
         self.weights_version += 1
         if self._parts is not None:
             self.runner.refresh(self.model)
-            self.scheduler.pause_all()
-            self.pool.forget()
+            self._start_anew()
+            for answer in self.scheduler.waiting():
+                if answer.report is not None:
+                    answer.report.forget()
 
     def generate(
         self, requests: Sequence[Request], on_token: OnToken | None = None
@@ -129,7 +137,15 @@ class Engine:
     def stream(
         self, requests: Sequence[Request], on_token: OnToken | None = None
     ) -> Iterator[tuple[int, int, Completion]]:
-        """As `generate`, yielding (request, sample, completion) as each finishes."""
+        """As `generate`, yielding (request, sample, completion) as each finishes.
+
+        InputError for the first request that can't be answered, before any is, and while others that were submitted are
+        on their way: their completions would come out here. What goes wrong later ends one completion, as an "error".
+        """
+        if not self.is_idle:
+            raise InputError(
+                "the engine is answering what was submitted; let `step` finish that before asking for more here"
+            )
         for request in requests:
             self.check(request)
         if not requests:
@@ -160,10 +176,22 @@ class Engine:
     def _line_up(self, request: Request, index: int) -> list[Answer]:
         """A checked request's samples, now waiting."""
         answers = [self._begun(index, number, request) for number in range(request.num_drawn)]
+        count = request.sampling.prompt_log_probs
+        report = None if count is None else PromptReport(request.prompt, count)
+        if request.sampling.routed_experts:
+            self._keep_routes()
         for answer in answers:
             answer.leader = answers[0] if answer is not answers[0] else None
+            answer.report = report
+            self.deadlines.add(answer)
             self.scheduler.add(answer)
         return answers
+
+    def _keep_routes(self) -> None:
+        """Have the experts of tokens noted from now on; what is known without them is read again."""
+        if self.scheduler.routes is None:
+            self._start_anew()
+            self.scheduler.routes = self.runner.keep_routes()
 
     def _begun(self, index: int, number: int, request: Request) -> Answer:
         """One of a request's samples, before it waits."""
@@ -174,29 +202,37 @@ class Engine:
 
     @torch.no_grad()
     def step(self, on_token: OnToken | None = None) -> list[tuple[Answer, Completion]]:
-        """Compute some tokens of whoever is in turn; returns the completions that are finished by it."""
+        """Compute some tokens of whoever is in turn; returns the completions that are finished by it, or late."""
+        late = [(answer, self._stop(answer, "deadline")) for answer in self.deadlines.late()]
         self.scheduler.seat()
         slots, runner = self.slots, self.runner
         reading = any(not slots.active[slot] for slot in slots.taken)
         plain = bool(np.all(slots.is_plain[slots.active > 0]))
         before = slots.num_sampled.copy() if on_token is not None else None
         if isinstance(runner, FusedRunner) and plain and not reading and self.speculation is None:
-            self._decode(runner, 1 if on_token is not None else _MOST_AT_ONCE)
+            at_once = _MOST_IN_TIME if self.deadlines else _MOST_AT_ONCE
+            self._decode(runner, 1 if on_token is not None else at_once)
         else:
             self._advance()
         if on_token is not None and before is not None:
             self._tell(on_token, before)
-        return [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        ended = [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        if isinstance(runner, PlainRunner) and any(answer.is_lost for answer, _ in ended):
+            self._start_anew()  # else what is no number would be met again in a block that somebody takes over
+            runner.clear()
+        return late + ended
 
     def cancel(self, answer: Answer) -> Completion | None:
         """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
-        if not self.holds(answer):
-            return None
+        return self._stop(answer, "cancelled") if self.holds(answer) else None
+
+    def _stop(self, answer: Answer, reason: FinishReason) -> Completion:
+        """What there is of an answer that waits or is on its way; what it holds is free."""
         if answer in self.slots.sequences:
             self.scheduler.release(self.slots.sequences.index(answer))
         else:
             self.scheduler.drop(answer)
-        return self._completion(answer, "cancelled")
+        return self._completion(answer, reason)
 
     def holds(self, answer: Answer) -> bool:
         """Whether an answer waits or is on its way."""
@@ -244,8 +280,8 @@ class Engine:
         if not request.prompt:
             raise InputError("a prompt must hold at least one token")
         self.maker.check(request)
-        if request.sampling.prompt_log_probs is not None:
-            raise InputError("prompt_log_probs can't be asked of the engine yet; leave it out")
+        if request.sampling.routed_experts and not any(self.model.routers()):
+            raise InputError("routed_experts is asked of a model without experts; leave it out")
         if wanted > limit:
             raise InputError(
                 f"prompt ({len(request.prompt)} tokens) and max_tokens ({request.sampling.max_tokens}) "
@@ -270,11 +306,12 @@ class Engine:
         batch, asked = self.scheduler.batch(guesses)
         if not len(batch.tokens):
             return
-        states = None
+        prompts, states = PromptRows(self.slots, batch), None
         if self.drafter is not None and self.drafter.wants_states:
-            scores, states = self.runner.step_with_states(batch)
+            scores, states = self.runner.step_with_states(prompts.batch)
         else:
-            scores = self.runner.step(batch)
+            scores = self.runner.step(prompts.batch)
+        scores = prompts.note(scores)
         self.scheduler.computed(batch)
         if len(asked):
             self._take(asked, scores, guesses)
@@ -328,11 +365,13 @@ class Engine:
     def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
         """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
         answer = self.slots.at(slot)
+        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
+        if math.isnan(log_prob):
+            return True
         if answer.ending is None:
             return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
         answer.row.note(token)
         answer.text.append(answer.ending.feed(token))
-        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
         beside = alternatives(answer.request.sampling, scores, token, log_prob)
         if beside is not None:
             answer.alternatives.append(beside)
@@ -351,28 +390,26 @@ class Engine:
         for slot in self.slots.taken:
             sequence = self.slots.at(slot)
             for place in range(before[slot], self.slots.num_sampled[slot]):
-                on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
+                if not math.isnan(self.slots.log_probs[slot, place]):
+                    on_token(sequence.index, sequence.sample, int(self.slots.tokens[slot, place]))
 
     def _finish(self, slot: int) -> tuple[Answer, Completion]:
         answer = self.scheduler.release(slot)
-        if answer.row.error is not None:
+        answer.drop_lost()
+        if answer.error is not None:
             return answer, self._completion(answer, "error")
         if answer.ending is not None:
             return answer, self._completion(answer, answer.ending.finish_reason or "length")
         return answer, self._completion(answer, "stop" if answer.sampled[-1] in self.stop_ids else "length")
 
     def _completion(self, answer: Answer, reason: FinishReason) -> Completion:
-        entropy = float(np.mean(answer.entropies)) if answer.entropies else 0.0
-        completion = Completion(
-            list(answer.sampled), list(answer.log_probs), reason, entropy, self.weights_version
-        )
-        if answer.ending is not None:
-            completion.forced = frozenset(answer.row.forced_at)
-            completion.error = str(answer.row.error) if answer.row.error else None
-            completion.alternatives = answer.alternatives
-            completion.stopped_by = answer.ending.stopped_by
-            completion.text = "".join(answer.text) if self.maker.tokenizer is not None else None
-        return completion
+        self.deadlines.drop(answer)
+        return answer.completion(reason, self.weights_version)
+
+    def _start_anew(self) -> None:
+        """Forget what the cache knows; whoever is on the way is read again."""
+        self.scheduler.pause_all()
+        self.pool.forget()
 
     def _blocks_for(self, request: Request) -> int:
         return (len(request.prompt) + request.sampling.max_tokens - 2) // BLOCK_TOKENS + 1

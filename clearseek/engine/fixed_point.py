@@ -23,11 +23,15 @@ def shares(weights: Tensor, totals: Tensor) -> Tensor:
 
 
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The place [R] where the running sum of weights [R, K] first exceeds uniform · total; never one of weight 0."""
+    """The place [R] where the running sum of weights [R, K] first exceeds uniform · total; never one of weight 0.
+
+    Of weights that come from no numbers any place.
+    """
     cumulative = weights.cumsum(-1)
     chances = (uniforms * 2.0**_CHANCE_BITS).long()
     threshold = (chances * cumulative[:, -1]) >> _CHANCE_BITS
-    return torch.searchsorted(cumulative, threshold.unsqueeze(-1), right=True).squeeze(-1)
+    places = torch.searchsorted(cumulative, threshold.unsqueeze(-1), right=True).squeeze(-1)
+    return places.clamp(max=weights.shape[-1] - 1)
 
 
 def reaches(before: Tensor, totals: Tensor, share: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.layout import Layout
+from clearseek.engine.routes import Routes
 from clearseek.engine.runner import Batch
 from clearseek.engine.slots import Slots
 from clearseek.model.decoder import Decoder, MultiTokenModule
@@ -27,6 +28,7 @@ class FusedRunner:
     def __init__(self, layout: Layout, num_blocks: int, predicts: bool = False) -> None:
         self.layout = layout
         self.caches = self._caches(num_blocks)
+        self.routes: Routes | None = None
         self._tables: tuple[int, Tensor, Tensor] | None = None
         self._further = FusedRunner(layout.of_module(layout.model), num_blocks) if predicts else None
         self._join = None if self._further is None else self._copied_join()
@@ -39,6 +41,13 @@ class FusedRunner:
         for new, kept in zip(self.caches, old, strict=True):
             for blocks, known in zip(new, kept, strict=True):
                 blocks[: len(known)] = known
+        if self.routes is not None:
+            self.routes.grow(num_blocks)
+
+    def keep_routes(self) -> Routes:
+        """From now on note which experts each token goes to."""
+        self.routes, self._tables = Routes(self.layout.config, self.num_blocks, torch.device("cpu")), None
+        return self.routes
 
     def step(self, batch: Batch) -> Tensor:
         """Scores [wanted, V] in fp32."""
@@ -88,6 +97,8 @@ class FusedRunner:
                 blocks[to] = blocks[source]
         if self._further is not None:
             self._further.copy_block(source, to)
+        if self.routes is not None:
+            self.routes.copy_block(source, to)
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
@@ -124,7 +135,7 @@ class FusedRunner:
         """What the kernels are told of the model, made again when a longer context needs longer rotary tables."""
         length = table_width * BLOCK_TOKENS
         if self._tables is None or self._tables[0] < length:
-            self._tables = length, *self.layout.tables(self.caches, length)
+            self._tables = length, *self.layout.tables(self.caches, length, self.routes)
         layout = self.layout
         is_wide = int(layout.dtype == torch.float32)
         return is_wide, *self._tables[1:], layout.constants, layout.routing

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clearseek.config.model import LayerType, ModelConfig
 from clearseek.engine.formats import Format, lay_out
+from clearseek.engine.routes import Routes
 from clearseek.model.attention import GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
 from clearseek.model.experts import MixtureOfExperts
@@ -97,18 +98,21 @@ class Layout:
         """Columns of scores: the vocabulary filled up to whole lanes."""
         return -(-self.model.config.vocab_size // LANES) * LANES
 
-    def tables(self, caches: Sequence[tuple[Tensor, Tensor]], length: int) -> tuple[Tensor, Tensor]:
+    def tables(
+        self, caches: Sequence[tuple[Tensor, Tensor]], length: int, routes: Routes | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The model's and the layers' numbers, with rotary tables for `length` positions and the layers' caches."""
         turns = self.model.turns(length, torch.device("cpu"))
         self.turning = {
             kind: [part.float().contiguous() for part in turn[:2]] for kind, turn in turns.items()
         }
         rows = []
-        for kind, fields, cache in zip(self.types, self.layers, caches, strict=True):
+        for index, (kind, fields, cache) in enumerate(zip(self.types, self.layers, caches, strict=True)):
             window = self.model.config.sliding_window if kind == "sliding_attention" else None
             turning = (part.data_ptr() for part in self.turning[kind])
             heads = 1 if self.model.config.is_latent else self.model.config.kv_heads_of(kind)
-            rows.append([*fields, *turning, heads, window or 0, *(part.data_ptr() for part in cache)])
+            routed = routes.address(index) if routes is not None else 0
+            rows.append([*fields, *turning, heads, window or 0, *(part.data_ptr() for part in cache), routed])
         return torch.tensor(self.numbers, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
 
     def _routing(self, config: ModelConfig) -> Tensor:

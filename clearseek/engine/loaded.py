@@ -4,18 +4,19 @@ It stands on this floor because it answers through the engine.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.engine import Engine
-from clearseek.engine.request import Completion, FinishReason, Request, Sampling
+from clearseek.engine.request import Alternatives, Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
@@ -30,7 +31,9 @@ Prompt = str | Sequence[Message] | Sequence[int]  # a question, a conversation, 
 class Answer:
     """One answer. `text` is all that was generated; after token ids of one's own it has no parts.
 
-    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`.
+    `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. `error`
+    says what ended one of several answers whose `finish_reason` is "error"; of a single one it is raised. What follows
+    is there where `engine.request.Sampling` asks for it, as `engine.request.Completion` has it.
     """
 
     text: str
@@ -39,6 +42,11 @@ class Answer:
     tokens: list[int]
     log_probs: list[float]
     finish_reason: FinishReason
+    error: str | None = None
+    alternatives: list[Alternatives] = field(default_factory=list)
+    prompt_log_probs: list[float | None] | None = None
+    prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
+    routed_experts: np.ndarray | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text
@@ -87,6 +95,7 @@ class Model:
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
+        deadline_seconds: float | None = ...,
         **settings: Any,
     ) -> Answer: ...
     @overload
@@ -100,6 +109,7 @@ class Model:
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
+        deadline_seconds: float | None = ...,
         **settings: Any,
     ) -> list[Answer]: ...
     def generate(
@@ -112,27 +122,32 @@ class Model:
         seed: int = 0,
         thinking: bool = True,
         speculation: str | None = None,
+        deadline_seconds: float | None = None,
         **settings: Any,
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
         At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
         depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
-        `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. Other
+        `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. After
+        `deadline_seconds` what there is of an answer is its answer. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
-        Raises InputError for settings out of range and for prompts that are empty or fill the context.
+        Raises InputError for settings out of range and for prompts that are empty or fill the context, before anything
+        runs, and where a single answer fails; of a list the others go on.
         """
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
+        key = stream_key("session", seed)
+        drawn = [Sampling(temperature, top_p, most, **settings) for most in room]
         requests = [
-            Request(
-                tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most, **settings)
-            )
-            for (ids, _), most in zip(asked, room, strict=True)
+            Request(tuple(ids), key, 1, sampling, deadline_seconds=deadline_seconds)
+            for (ids, _), sampling in zip(asked, drawn, strict=True)
         ]
         groups = self._current_engine(speculation).generate(requests)
         answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]
+        if is_one and answers[0].error is not None:
+            raise InputError(answers[0].error)
         return answers[0] if is_one else answers
 
     def _encode(self, prompt: Prompt, thinking: bool) -> tuple[list[int], ThoughtParser | None]:
@@ -184,13 +199,13 @@ class Model:
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
         """A completion as text, without the token that ended it."""
-        if completion.error is not None:
-            raise InputError(completion.error)
         text = self.tokenizer.decode(completion.said) if completion.text is None else completion.text
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
-            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason
-        )
+            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason, completion.error,
+            completion.alternatives, completion.prompt_log_probs, completion.prompt_alternatives,
+            completion.routed_experts,
+        )  # fmt: skip
 
 
 def _parts(parser: ThoughtParser, text: str) -> tuple[str, str | None]:

@@ -1,12 +1,16 @@
 """The runner in PyTorch: every family, every device. It gathers a slot's blocks, and puts what is new back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
+from clearseek.engine.routes import Routes
 from clearseek.engine.runner import Batch
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
@@ -21,6 +25,7 @@ class PlainRunner:
     def __init__(self, model: Decoder, dtype: torch.dtype, num_blocks: int, predicts: bool = False) -> None:
         self.model, self.dtype, self.num_blocks, self.predicts = model, dtype, num_blocks, predicts
         self.caches: list[Cache] = [()] * len(self._layers)
+        self.routes: Routes | None = None
         self.grow(num_blocks)
 
     def grow(self, num_blocks: int) -> None:
@@ -32,7 +37,14 @@ class PlainRunner:
             for blocks, kept in zip(new, old, strict=False):
                 blocks[: len(kept)] = kept
             self.caches[index] = new
+        if self.routes is not None:
+            self.routes.grow(num_blocks)
         self.num_blocks = num_blocks
+
+    def keep_routes(self) -> Routes:
+        """From now on note which experts each token goes to."""
+        self.routes = Routes(self.model.config, self.num_blocks, self.device)
+        return self.routes
 
     @torch.no_grad()
     def step(self, batch: Batch) -> Tensor:
@@ -63,6 +75,14 @@ class PlainRunner:
         for cache in self.caches:
             for blocks in cache:
                 blocks[to] = blocks[source]
+        if self.routes is not None:
+            self.routes.copy_block(source, to)
+
+    def clear(self) -> None:
+        """No block knows anything."""
+        for cache in self.caches:
+            for blocks in cache:
+                blocks.zero_()
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
@@ -108,17 +128,39 @@ class PlainRunner:
     def _extend(self, batch: Batch, rows: np.ndarray) -> Tensor:
         """Final states [B, T, hidden] of rows [B, T]; of the last one alone where there is a faster form."""
         tokens, where, table = self._placed(batch, rows)
-        if tokens.shape[1] > 1 and not batch.positions[rows[0, 0]]:
-            # a prompt from its beginning: without a cache to look at attention has a faster form
+        if self._may_prefill(batch, rows):
+            # without a cache to look at attention has a faster form
             self._put(self.model.prefill(tokens[:, :-1], self.dtype), self._own, table, where[:, :-1])
             tokens, where = tokens[:, -1:], where[:, -1:]
         return self._decode(tokens, where, table)
 
+    def _may_prefill(self, batch: Batch, rows: np.ndarray) -> bool:
+        """Whether it is a prompt from its beginning, and nothing but the last token's states is asked for."""
+        is_beginning = rows.shape[1] > 1 and not batch.positions[rows[0, 0]]
+        return is_beginning and self.routes is None and not np.isin(batch.wanted, rows[:, :-1]).any()
+
     def _decode(self, tokens: Tensor, where: Tensor, table: Tensor) -> Tensor:
         gathered = [self._gathered(cache, table) for cache in self._own]
-        states = self.model.decode(tokens, where, gathered, self.dtype)
+        with self._noting(table, where):
+            states = self.model.decode(tokens, where, gathered, self.dtype)
         self._put([_newest(cache, where) for cache in gathered], self._own, table, where)
         return states
+
+    @contextmanager
+    def _noting(self, table: Tensor, where: Tensor) -> Iterator[None]:
+        """Note what routers choose meanwhile for tokens at positions `where` [B, T] of slots with blocks [B, S]."""
+        hooks = []
+        if self.routes is not None:
+            place = table.gather(1, where // BLOCK_TOKENS), where % BLOCK_TOKENS
+            layers = [self.model.layers[index] for index in self.routes.layers]
+            for number, layer in enumerate(layers):
+                router = layer.get_submodule("feed_forward.router")
+                hooks.append(router.register_forward_hook(partial(_note, self.routes, number, place)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _further(
         self, states: Tensor, rows: np.ndarray, tokens: Tensor, where: Tensor, table: Tensor
@@ -149,3 +191,15 @@ def _newest(cache: Cache, where: Tensor) -> Cache:
     """What a gathered cache [B, S, size] keeps at positions `where` [B, T]."""
     index = torch.arange(len(where), device=where.device)[:, None]
     return tuple(entries[index, where] for entries in cache)
+
+
+def _note(
+    routes: Routes,
+    layer: int,
+    place: tuple[Tensor, Tensor],
+    router: Any,
+    inputs: Any,
+    outputs: tuple[Tensor, ...],
+) -> None:
+    """A router's forward hook."""
+    routes.put(layer, *place, outputs[1])

@@ -15,29 +15,50 @@ def alternatives(sampling: Sampling, logits: Tensor, token: int, log_prob: float
     """
     if not sampling.top_log_probs:
         return None
-    found = _likeliest(log_probs_from_logits(logits, sampling.temperature or 1.0), sampling.top_log_probs)
+    every = log_probs_from_logits(logits, sampling.temperature or 1.0)
+    (found,) = _likeliest(every.unsqueeze(0), sampling.top_log_probs)
     values = (
         log_prob if own == token else value for own, value in zip(found.tokens, found.log_probs, strict=True)
     )
     return Alternatives(found.tokens, tuple(values))
 
 
-def prompt_log_probs(
-    sampling: Sampling, logits: Tensor, prompt: Sequence[int]
-) -> tuple[list[float | None], list[Alternatives | None]]:
-    """The log-probability of each prompt token given those before it, and the `prompt_log_probs` likeliest there.
+class PromptReport:
+    """The log-probability of each of a prompt's tokens given those before it, and the `count` likeliest there.
 
-    `logits` [T − 1, V] are the scores after each prompt token but the last. The first token has neither. At the
-    request's temperature, as those of the completion.
+    At temperature 1, whatever the completion is drawn at: they say what the model thinks of the prompt. It is filled
+    in as the prompt is read; a request's samples share one. The first token has neither, nor has what is not read yet.
     """
-    assert len(logits) == len(prompt) - 1, "one row of scores per prompt token but the last"
-    every = log_probs_from_logits(logits, sampling.temperature or 1.0)
-    own = every[range(len(prompt) - 1), list(prompt[1:])].tolist()
-    count = sampling.prompt_log_probs
-    beside = [_likeliest(row, count) if count else None for row in every]
-    return [None, *own], [None, *beside]
+
+    def __init__(self, prompt: Sequence[int], count: int) -> None:
+        """`count` 0: the tokens' own alone."""
+        self._prompt, self._count = prompt, count
+        self.forget()
+
+    def forget(self) -> None:
+        """It was of weights that are gone; what was handed out stays as it is."""
+        self.num_known = 1  # tokens from the beginning
+        self.log_probs: list[float | None] = [None] * len(self._prompt)
+        self.alternatives: list[Alternatives | None] = [None] * len(self._prompt)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is nothing more to be known."""
+        return self.num_known >= len(self._prompt)
+
+    def note(self, first: int, logits: Tensor) -> None:
+        """Scores [T, V] after the tokens from `first` on."""
+        assert first < self.num_known, "a prompt is read without gaps"
+        begin, end = first + 1, first + 1 + len(logits)
+        every = log_probs_from_logits(logits)
+        self.log_probs[begin:end] = every[range(len(logits)), list(self._prompt[begin:end])].tolist()
+        if self._count:
+            self.alternatives[begin:end] = _likeliest(every, self._count)
+        self.num_known = max(self.num_known, end)
 
 
-def _likeliest(log_probs: Tensor, count: int) -> Alternatives:
-    values, tokens = log_probs.topk(min(count, len(log_probs)))
-    return Alternatives(tuple(tokens.tolist()), tuple(values.tolist()))
+def _likeliest(log_probs: Tensor, count: int) -> list[Alternatives]:
+    """Of each row [T, V]."""
+    values, tokens = log_probs.topk(min(count, log_probs.shape[-1]))
+    rows = zip(tokens.tolist(), values.tolist(), strict=True)
+    return [Alternatives(tuple(own), tuple(their)) for own, their in rows]

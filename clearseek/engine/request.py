@@ -1,12 +1,14 @@
 """What is asked of the engine, and what comes back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
 
 from clearseek.engine.constraint import Constraint
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,17 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
-    prompt_log_probs: int | None = None  # the same for the prompt's tokens; 0: their own alone, None: none
+    prompt_log_probs: int | None = None  # report the prompt's, at temperature 1, and so many likeliest beside
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
+    routed_experts: bool = False  # report to which experts each token went
 
     @property
     def is_simple(self) -> bool:
         """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
         top_p = self.top_p if self.temperature else 1.0
-        return top_p == 1.0 and self == Sampling(self.temperature, self.top_p, self.max_tokens)
+        drawn = replace(self, prompt_log_probs=None, routed_experts=False)
+        return top_p == 1.0 and drawn == Sampling(self.temperature, self.top_p, self.max_tokens)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     best_of: int | None = None
     client: str = ""  # whose it is: clients are served in turn
+    deadline_seconds: float | None = None  # after it was submitted, what there is of it is its answer
 
     @property
     def num_drawn(self) -> int:
@@ -84,7 +89,15 @@ class Completion:
         default_factory=list
     )  # of each token, where `top_log_probs` asks
     text: str | None = None  # what was said, cut at a stop string; None: its request names none
-    error: str | None = None  # what ended it, where its constraint could not be obeyed
+    error: str | None = (
+        None  # what ended it: a constraint that can't be obeyed, or scores that are no numbers
+    )
+    # of each token of the prompt, where `prompt_log_probs` asks; None: the first, and what was not read
+    prompt_log_probs: list[float | None] | None = None
+    prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
+    # [T, MoE layers, experts per token] int16 of the prompt's tokens and its own, where `routed_experts` asks; the last
+    # token is none of them, since no layer has seen it. What was sampled by older weights has their routes.
+    routed_experts: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def said(self) -> list[int]:

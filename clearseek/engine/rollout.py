@@ -80,12 +80,18 @@ def encode_problem(tokenizer: Tokenizer, problem: Problem) -> tuple[int, ...]:
 def judge(
     tokenizer: Tokenizer, items: Sequence[tuple[Problem, Completion]], verifiers: VerifierPool
 ) -> list[Judged]:
-    """Decode and verify; what the budget cut short, or never closed its thought, is unparseable unasked."""
+    """Decode and verify; what the budget cut short, or never closed its thought, is unparseable unasked.
+
+    What the engine could not finish is an error, as what a verifier could not judge.
+    """
     parts = [tokenizer.chat.split_completion(tokenizer.decode(item.said)) for _, item in items]
     asked = [
         i for i, (_, answer) in enumerate(parts) if answer is not None and items[i][1].finish_reason == "stop"
     ]
-    verdicts = [Verdict.unparseable] * len(items)
+    verdicts = [
+        Verdict.unparseable if item.finish_reason in ("stop", "length") else Verdict.error
+        for _, item in items
+    ]
     answers = verifiers.verify_many(
         [(items[i][0].verifier, parts[i][1] or "", items[i][0].answer) for i in asked]
     )

@@ -57,7 +57,8 @@ def draw(rows: Sequence[Row], logits: Tensor, uniforms: Tensor, dtype: torch.dty
     """A token per row of fp32 logits [B, V] of a model that computes in `dtype`, with uniform numbers [B].
 
     The numbers are multiples of 2^-24, as `streams.uniforms` gives them. Neither rows nor logits are changed: the
-    caller notes the tokens that it takes (`Row.note`).
+    caller notes the tokens that it takes (`Row.note`). A row whose logits are no numbers gets any token, whose
+    log-probability is none either.
     """
     parts = list(_parts(rows, logits.shape[-1], fits(dtype, logits)))
     if len(parts) == 1:

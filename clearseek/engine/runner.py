@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from clearseek.engine.routes import Routes
 from clearseek.model.decoder import Decoder
 
 
@@ -45,6 +46,9 @@ class Runner(Protocol):
 
     def grow(self, num_blocks: int) -> None:
         """More blocks; what there are keep what they know."""
+
+    def keep_routes(self) -> Routes:
+        """From now on note which experts each token goes to."""
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""

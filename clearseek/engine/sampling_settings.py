@@ -38,6 +38,8 @@ def check_request(request: Request, vocab_size: int) -> None:
             raise _wrong(
                 "best_of", request.best_of, "n where the temperature is 0: every draw would be the same"
             )
+    if (seconds := request.deadline_seconds) is not None and not (_is_number(seconds) and seconds > 0):
+        raise _wrong("deadline_seconds", seconds, "a number of seconds above 0, or None")
     _known_ids("the prompt", request.prompt, vocab_size)
     check_sampling(request.sampling, vocab_size)
 
@@ -54,6 +56,8 @@ def check_sampling(sampling: Sampling, vocab_size: int) -> None:
     _whole("top_log_probs", sampling.top_log_probs, 0, _MOST_LOG_PROBS)
     if sampling.prompt_log_probs is not None:
         _whole("prompt_log_probs", sampling.prompt_log_probs, 0, _MOST_LOG_PROBS)
+    if not isinstance(sampling.routed_experts, bool):
+        raise _wrong("routed_experts", sampling.routed_experts, "True or False")
     _check_bias(sampling.logit_bias, vocab_size)
     _check_stops(sampling, vocab_size)
     _check_thought(sampling)

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool, chain
+from clearseek.engine.routes import Routes
 from clearseek.engine.runner import Batch
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.slots import Slots
+
+REPORTED_ROWS = 128  # of a step, that prompts are to be reported of: each has a row of scores in memory
 
 
 class Scheduler:
@@ -24,6 +27,7 @@ class Scheduler:
     ) -> None:
         self.pool, self.slots, self.step_tokens = pool, slots, step_tokens
         self._copy_block = copy_block  # of all caches
+        self.routes: Routes | None = None  # what the runner notes of experts, where somebody asks
         self.num_paused = 0
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
 
@@ -69,12 +73,7 @@ class Scheduler:
         """
         decoding = np.flatnonzero(self.slots.active)
         budget = max(self.step_tokens - len(decoding) - sum(map(len, guesses.values())), 1)
-        reading: dict[int, int] = {}  # slot → how many of its tokens
-        for slot in self.slots.taken:
-            sequence = self.slots.at(slot)
-            if not self.slots.active[slot] and budget > 0:
-                reading[slot] = min(len(sequence.tokens) - sequence.num_computed, budget)
-                budget -= reading[slot]
+        reading = self._share(budget)
         rows: list[tuple[int, int, int]] = []  # slot, first position, count
         for slot in sorted([*decoding.tolist(), *reading]):
             sequence = self.slots.at(slot)
@@ -82,6 +81,21 @@ class Scheduler:
             first = int(self.slots.position[slot]) if is_decoding else sequence.num_computed
             rows.append((slot, first, 0 if is_decoding else reading[slot]))
         return self._batch_of(rows, guesses)
+
+    def _share(self, budget: int) -> dict[int, int]:
+        """How many of its tokens each slot that is being read may read, no more than `budget` together."""
+        reading: dict[int, int] = {}
+        reported = REPORTED_ROWS
+        for slot in self.slots.taken:
+            sequence = self.slots.at(slot)
+            if self.slots.active[slot]:
+                continue
+            most = min(budget, reported) if sequence.is_reporting else budget
+            if count := min(len(sequence.tokens) - sequence.num_computed, most):
+                reading[slot] = count
+                budget -= count
+                reported -= count * sequence.is_reporting
+        return reading
 
     def computed(self, batch: Batch) -> None:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
@@ -113,6 +127,7 @@ class Scheduler:
         """Empty a slot and give its blocks back; what they know can still be found."""
         known = int(self.slots.position[slot])
         sequence = self.slots.leave(slot)
+        self._note_routes(sequence, known if sequence.is_read else sequence.num_computed)
         if sequence.is_read:
             sequence.tokens = (*sequence.request.prompt, *sequence.sampled)
             sequence.num_computed = known
@@ -145,7 +160,7 @@ class Scheduler:
         leader = sequence.leader
         if leader is not None and leader.blocks and not sequence.sampled:
             return self._follow(sequence, leader)
-        blocks, names = self.pool.find(sequence.tokens)
+        blocks, names = self.pool.find(sequence.findable)
         missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
         if missing > self.pool.num_free:
             self.pool.release(blocks)
@@ -197,6 +212,14 @@ class Scheduler:
         joined = [np.concatenate([*part, []]).astype(np.int64) for part in (tokens, positions, slots)]
         batch = Batch(joined[0], joined[1], joined[2], self.slots.tables, np.array(wanted, np.int64))
         return batch, np.array(asked, np.int64)
+
+    def _note_routes(self, sequence: Sequence, known: int) -> None:
+        """Keep the experts of its first `known` tokens, where they are asked for; those that were kept stay."""
+        if self.routes is None or not sequence.request.sampling.routed_experts:
+            return
+        kept = [] if sequence.routes is None else [sequence.routes]
+        first = len(kept[0]) if kept else 0
+        sequence.routes = np.concatenate([*kept, self.routes.of(sequence.blocks, first, known)])
 
     def _publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full."""

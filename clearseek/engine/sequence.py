@@ -1,12 +1,14 @@
 """One completion on its way: its prompt, what is known of it in the cache, and where it stands."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from clearseek.engine.ending import Ending
-from clearseek.engine.request import Alternatives, Request
+from clearseek.engine.reported import PromptReport
+from clearseek.engine.request import Alternatives, Completion, FinishReason, Request
 from clearseek.engine.row import Row
 
 
@@ -31,6 +33,9 @@ class Sequence:
     alternatives: list[Alternatives] = field(
         default_factory=list
     )  # to each token, where its request wants them
+    report: PromptReport | None = None  # of its prompt, where its request wants one; its siblings' too
+    routes: np.ndarray | None = None  # experts of its first tokens, as `Completion.routed_experts`
+    is_lost: bool = False  # the model's scores for its next token were no numbers
 
     @cached_property
     def prompt(self) -> np.ndarray:
@@ -41,3 +46,44 @@ class Sequence:
     def is_read(self) -> bool:
         """Whether all its tokens but the last are in the cache."""
         return self.num_computed >= len(self.tokens) - 1
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong with it, and with no other."""
+        if self.is_lost:
+            return f"the model's scores after {len(self.request.prompt) + len(self.sampled)} tokens are no numbers"
+        return None if self.row.error is None else str(self.row.error)
+
+    def drop_lost(self) -> None:
+        """A token that was drawn by scores that are no numbers is none."""
+        if self.log_probs and math.isnan(self.log_probs[-1]):
+            self.is_lost = True
+            for values in self.sampled, self.log_probs, self.entropies:
+                values.pop()
+
+    def completion(self, reason: FinishReason, weights_version: int) -> Completion:
+        """What there is of it, on its way no more."""
+        entropy = float(np.mean(self.entropies)) if self.entropies else 0.0
+        completion = Completion(list(self.sampled), list(self.log_probs), reason, entropy, weights_version)
+        completion.error, completion.routed_experts = self.error, self.routes
+        if self.ending is not None:
+            completion.forced = frozenset(self.row.forced_at)
+            completion.alternatives = self.alternatives
+            completion.stopped_by = self.ending.stopped_by
+            completion.text = "".join(self.text) if self.ending.has_text else None
+        if self.report is not None:
+            completion.prompt_log_probs = list(self.report.log_probs)
+            completion.prompt_alternatives = list(self.report.alternatives)
+        return completion
+
+    @property
+    def is_reporting(self) -> bool:
+        """Whether something of its prompt is still to be reported."""
+        return self.report is not None and not self.report.is_whole
+
+    @property
+    def findable(self) -> tuple[int, ...]:
+        """The beginning that it may take over from others: what is to be reported it has to read for itself."""
+        if self.report is None or self.report.is_whole:
+            return self.tokens
+        return self.tokens[: self.report.num_known]

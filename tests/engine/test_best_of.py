@@ -17,6 +17,12 @@ def test_the_highest_means_come_first(groups, count):
     assert means == sorted((sum(values) / len(values) for values in groups), reverse=True)[:count]
 
 
+def test_what_came_to_no_end_of_its_own_is_chosen_last():
+    reasons = {"error": -0.1, "deadline": -0.2, "length": -3.0, "stop": -2.0}
+    best = pick_best([Completion([1], [value], reason) for reason, value in reasons.items()], 3)
+    assert [item.finish_reason for item in best] == ["stop", "length", "error"]
+
+
 def test_longer_is_neither_better_nor_worse_and_equals_keep_their_order():
     short, long = Completion([1], [-1.0], "stop"), Completion([1, 2], [-1.0, -1.0], "stop")
     assert pick_best([short, long], 2) == [short, long]

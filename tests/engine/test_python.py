@@ -238,6 +238,16 @@ def test_a_stop_string_ends_an_answer_and_is_cut_from_it(model):
     assert answer.tokens == whole.tokens[: len(answer.tokens)]
 
 
+def test_what_is_asked_of_the_likeliest_and_of_the_prompt_is_reported(model):
+    ids = [5, 6, 7, 8]
+    answer = model.generate(ids, max_tokens=3, top_log_probs=2, prompt_log_probs=1)
+    assert [len(beside.tokens) for beside in answer.alternatives] == [2] * len(answer.tokens)
+    wanted = model.logits([ids]).log_softmax(-1)[0, range(3), ids[1:]]
+    assert answer.prompt_log_probs[0] is None
+    torch.testing.assert_close(torch.tensor(answer.prompt_log_probs[1:]), wanted, rtol=0, atol=1e-5)
+    assert [beside and len(beside.tokens) for beside in answer.prompt_alternatives] == [None, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
@@ -255,6 +265,21 @@ def test_a_stop_string_ends_an_answer_and_is_cut_from_it(model):
 def test_prompts_and_settings_out_of_range_are_refused(model, prompts, settings, message):
     with pytest.raises(InputError, match=message):
         model.generate(prompts, **settings)
+
+
+def test_of_several_answers_one_that_fails_says_so_and_the_others_go_on(tmp_path, tokenizer):
+    model = save(tmp_path, tokenizer, "llama")
+    wanted = clearseek.load(tmp_path).generate([[5, 6, 7], [8, 9]], max_tokens=9)
+    with torch.no_grad():
+        model.embedding.weight[10] = torch.nan
+    save_model(model, tmp_path, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    broken = clearseek.load(tmp_path)
+    answers = broken.generate([[5, 6, 7], [10, 11], [8, 9]], max_tokens=9)
+    assert [answer.finish_reason for answer in answers][1] == "error"
+    assert answers[1].error == "the model's scores after 2 tokens are no numbers"
+    assert [answers[0].tokens, answers[2].tokens] == [answer.tokens for answer in wanted]
+    with pytest.raises(InputError, match="the model's scores after 2 tokens are no numbers"):
+        broken.generate([10, 11])
 
 
 # Saving

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clearseek.engine.reported import alternatives, prompt_log_probs
+from clearseek.engine.reported import PromptReport, alternatives
 from clearseek.engine.request import Sampling
 
 LOGITS = torch.randn(4, 30, generator=torch.Generator().manual_seed(0)) * 2
@@ -32,15 +32,29 @@ def test_none_are_reported_unasked_and_never_more_than_there_are():
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_prompts_log_probs_are_given_what_came_before(count):
-    prompt = [5, 7, 9, 11, 2]
-    own, beside = prompt_log_probs(Sampling(0.5, prompt_log_probs=count), LOGITS, prompt)
-    exact = log_softmax(LOGITS, 0.5)
-    assert own[0] is None
-    assert beside[0] is None
-    np.testing.assert_allclose(
-        own[1:], [exact[place, token] for place, token in enumerate(prompt[1:])], rtol=1e-5
-    )
-    for place, found in enumerate(beside[1:]):
-        assert (found is None) == (count == 0)
-        if found is not None:
-            assert list(found.tokens) == np.argsort(-exact[place])[:count].tolist()
+    """However it is read: in one piece, or in two, of which one is read again."""
+    prompt, exact = [5, 7, 9, 11, 2], log_softmax(LOGITS, 1.0)
+    for pieces in ((0, 4),), ((0, 2), (1, 4)):
+        report = PromptReport(prompt, count)
+        for first, last in pieces:
+            assert not report.is_whole
+            report.note(first, LOGITS[first:last])
+        assert report.is_whole
+        assert report.log_probs[0] is None
+        assert report.alternatives[0] is None
+        wanted = [exact[place, token] for place, token in enumerate(prompt[1:])]
+        np.testing.assert_allclose(report.log_probs[1:], wanted, rtol=1e-5)
+        for place, found in enumerate(report.alternatives[1:]):
+            assert (found is None) == (count == 0)
+            if found is not None:
+                assert list(found.tokens) == np.argsort(-exact[place])[:count].tolist()
+
+
+def test_what_was_handed_out_is_not_forgotten():
+    report = PromptReport([5, 7], 1)
+    report.note(0, LOGITS[:1])
+    given = report.log_probs, report.alternatives
+    report.forget()
+    assert not report.is_whole
+    assert report.log_probs == report.alternatives == [None, None]
+    assert None not in (given[0][1], given[1][1])

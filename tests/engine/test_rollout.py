@@ -5,6 +5,7 @@ import pytest
 
 from clearseek.engine.request import Completion, Sampling
 from clearseek.engine.rollout import describe, encode_problem, judge, rewards, roll_out
+from clearseek.tasks.verify import Verdict
 from tests.engine.scripted import PlainVerifiers, ScriptedEngine, problem, small_tokenizer
 
 RIGHT, WRONG = "I add</think>17", "I guess</think>18"
@@ -75,6 +76,13 @@ def test_an_error_is_left_out_and_counted(tokenizer):
     assert groups[0].pass_rate == 1
     assert describe(groups)["error"] == 1
     assert describe(groups)["wrong"] == 0
+
+
+@pytest.mark.parametrize("reason", ["error", "deadline", "cancelled"])
+def test_what_the_engine_could_not_finish_is_an_error(tokenizer, reason):
+    completion = Completion(tokenizer.encode("17"), [-1.0], reason)
+    (judged,) = judge(tokenizer, [(problem(), completion)], PlainVerifiers())
+    assert judged.verdict == Verdict.error
 
 
 def test_language_is_rewarded_by_its_weight(tokenizer):

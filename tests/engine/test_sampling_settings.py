@@ -41,6 +41,7 @@ WRONG = [
         "top_log_probs is 129; it has to be a whole number of at least 0 and at most 128",
     ),
     ({"prompt_log_probs": -1}, "prompt_log_probs is -1"),
+    ({"routed_experts": 1}, "routed_experts is 1; it has to be True or False"),
     ({"thinking_budget": -1}, "thinking_budget is -1"),
     ({"thinking_budget": 96}, "thinking_budget is 96; it has to be less than max_tokens, which is 96"),
     ({"constraint": "{}"}, "constraint is '{}'; it has to be made by json_schema"),
@@ -54,6 +55,9 @@ WRONG_REQUESTS = [
     ({"num_samples": 0}, r"num_samples \(n\) is 0; it has to be a whole number of at least 1"),
     ({"num_samples": 4, "best_of": 3}, "best_of is 3; it has to be at least n, which is 4"),
     ({"best_of": 3, "sampling": Sampling(temperature=0)}, "best_of is 3; .* every draw would be the same"),
+    ({"deadline_seconds": 0}, "deadline_seconds is 0; it has to be a number of seconds above 0, or None"),
+    ({"deadline_seconds": float("inf")}, "deadline_seconds is inf"),
+    ({"deadline_seconds": "3"}, "deadline_seconds is '3'"),
     ({"prompt": (1, 100)}, "the prompt names token 100; token ids are whole numbers from 0 to 99"),
 ]
 

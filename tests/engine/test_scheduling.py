@@ -104,11 +104,6 @@ def test_the_likeliest_are_reported_beside_each_token():
         assert token not in beside.tokens or log_prob == beside.log_probs[beside.tokens.index(token)]
 
 
-def test_what_is_not_computed_is_refused():
-    with pytest.raises(InputError, match="prompt_log_probs can't be asked"):
-        engine_of().submit(Request((1,), 0, sampling=Sampling(prompt_log_probs=0)))
-
-
 def test_new_weights_are_answered_with_at_once_and_forget_the_old():
     model = model_of()
     engine, request = Engine(model, (), torch.float32), Request((3,) * 100, 1, 2, Sampling(max_tokens=40))
@@ -189,6 +184,19 @@ def test_the_pool_forgets_what_was_used_longest_ago():
         pool.release([block])
     assert pool.take() == blocks[0]
     assert pool._known == {b"\1": blocks[1], b"\2": blocks[2]}
+
+
+def test_a_block_that_is_held_is_found_rather_than_its_equal_that_is_not():
+    pool = BlockPool(3)
+    old, new, other = (pool.take() for _ in range(3))
+    for block in old, new:
+        pool.publish(block, b"same")
+    assert pool._known == {b"same": old}
+    pool.release([old])
+    pool.publish(new, b"same")
+    assert pool._known == {b"same": new}
+    assert pool.take() == old
+    pool.check([[old], [new], [other]])
 
 
 def test_the_cache_is_bounded():

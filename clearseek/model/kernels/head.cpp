@@ -81,7 +81,8 @@ void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t*
 }
 
 // From rows `width` apart: the first token whose cumulative probability exceeds uniform · total; its log-probability; the
-// row's entropy. `inverse` 0: the likeliest token, of equal ones the first, and the rest as at temperature 1.
+// row's entropy. `inverse` 0: the likeliest token, of equal ones the first, and the rest as at temperature 1. Of scores
+// that are no numbers any token, whose log-probability is none either.
 void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
           float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads) {
     const bool takes_likeliest = inverse == 0;
@@ -103,7 +104,7 @@ void draw(const float* scores, int64_t width, const float* uniforms, float inver
         }
         const float whole = sum(total), log_sum = std::log(whole);
         double threshold = static_cast<double>(uniforms[n]) * whole, reached = 0;
-        int64_t chosen = takes_likeliest ? std::find(row, row + size, top) - row : -1;
+        int64_t chosen = takes_likeliest ? std::min(std::find(row, row + size, top) - row, size - 1) : -1;
         for (int64_t c = 0; c < size && chosen < 0; c += 16) {  // sixteen at once, then one by one
             const __mmask16 some = lanes(size - c);
             const double next = reached + sum(_mm512_maskz_loadu_ps(some, weight + c));

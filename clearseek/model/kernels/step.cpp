@@ -24,6 +24,7 @@ struct StepLayer {
     const float *cos, *sin;                // [positions, rotary / 2]
     int64_t key_heads, window;
     void *keys, *values;
+    int16_t* routes;  // experts of every token in the cache [blocks, positions, chosen]; null: not asked for
 };
 
 struct StepModel {
@@ -405,8 +406,11 @@ private:
             for (int64_t p = 0; p < num_panels(layer.router.outputs); p++)
                 panel_product(layer.router, p, x, 1, scores, layer.router.outputs, m.group);
             for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
-            choose_experts(routing, scores, layer.selection_bias, a.chosen.data() + n * routing.chosen,
-                           a.gates.data() + n * routing.chosen);
+            int32_t* chosen = a.chosen.data() + n * routing.chosen;
+            choose_experts(routing, scores, layer.selection_bias, chosen, a.gates.data() + n * routing.chosen);
+            if (!layer.routes) return;
+            const int64_t position = b.positions[first + n], block = table(n)[position / BLOCK_TOKENS];
+            std::copy_n(chosen, routing.chosen, layer.routes + (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * routing.chosen);
         });
         team.wait();
     }
@@ -601,7 +605,7 @@ extern "C" void draw(const float* scores, int64_t width, const float* uniforms, 
                      float* log_probs, float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
 
 // Tokens of every active slot, one after another, until `enough` of them have ended or each has `most` new ones.
-// A slot ends at one of the `ends` or with its budget, and is active no more.
+// A slot ends at one of the `ends`, with its budget, or where scores are no numbers, and is active no more.
 template <typename Act>
 static void decode(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
                    const Slots& s, int64_t slots, int64_t room_of_slot, int64_t table_width, const int64_t* ends,
@@ -635,7 +639,7 @@ static void decode(const StepModel& m, const StepLayer* layers, const StepConsta
             s.tokens[at] = s.last_token[n] = drawn[i];
             s.log_probs[at] = log_probs[i], s.entropies[at] = entropies[i];
             s.num_sampled[n]++, s.position[n]++;
-            const bool is_end = std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
+            const bool is_end = std::isnan(log_probs[i]) || std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
             if (is_end || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0, ended++;
         }
     }
