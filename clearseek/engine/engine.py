@@ -63,7 +63,7 @@ class Engine:
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
     `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
-    InputError where the model can't be speculated with so.
+    InputError where the model can't be speculated with so, or its weights can't be kept in `form`.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class Engine:
         self.num_slots, self.step_tokens = num_slots, step_tokens
         self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
         self.why_plain, self.copies = why_plain(model, self.form), copies
+        if self.why_plain and self.form.is_quantised:
+            raise InputError(
+                f"this model's weights can't be kept in {self.form.name} here: {self.why_plain}; "
+                "take bfloat16 or float32"
+            )
         # the kernels lay the weights out anyway
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)

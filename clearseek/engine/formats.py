@@ -58,6 +58,19 @@ class Format:
         return round(-(-outputs // PANEL) * PANEL * inputs * self.bytes_per_weight)
 
 
+def read_format(text: str) -> Format:
+    """A format as it is written: its name, in int8 and int4 `:GROUP` behind it. InputError for anything else."""
+    name, colon, group = text.partition(":")
+    if name not in _NUMBERS:
+        raise InputError(f"{name!r} is no weight format; there are {', '.join(_NUMBERS)}")
+    form = Format(name)
+    if not colon:
+        return form
+    if not form.is_quantised or not group.isdecimal():
+        raise InputError(f"{text!r} is no weight format; a group stands behind int8 or int4, as in int4:32")
+    return Format(form.name, int(group))
+
+
 class Quantised(NamedTuple):
     """Whole numbers [outputs, inputs] from 0 on (uint8) and scales [outputs, inputs / group] in fp16."""
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
+from clearseek.engine.defaults import default_settings
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
@@ -82,8 +83,8 @@ class Model:
         prompts: Prompt,
         *,
         max_tokens: int = ...,
-        temperature: float = ...,
-        top_p: float = ...,
+        temperature: float | None = ...,
+        top_p: float | None = ...,
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
@@ -95,8 +96,8 @@ class Model:
         prompts: list[str] | list[list[Message]] | list[list[int]],
         *,
         max_tokens: int = ...,
-        temperature: float = ...,
-        top_p: float = ...,
+        temperature: float | None = ...,
+        top_p: float | None = ...,
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
@@ -107,8 +108,8 @@ class Model:
         prompts: Any,
         *,
         max_tokens: int = 512,
-        temperature: float = 0.6,
-        top_p: float = 0.95,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         thinking: bool = True,
         speculation: str | None = None,
@@ -116,7 +117,8 @@ class Model:
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
-        At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
+        At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. What is left
+        out is as `generation_config.json` says, else temperature 0.6 and top_p 0.95. An answer
         depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
         `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
@@ -125,10 +127,11 @@ class Model:
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
+        given = {"temperature": temperature, "top_p": top_p}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        settings = default_settings(self.directory) | settings
         requests = [
-            Request(
-                tuple(ids), stream_key("session", seed), 1, Sampling(temperature, top_p, most, **settings)
-            )
+            Request(tuple(ids), stream_key("session", seed), 1, Sampling(max_tokens=most, **settings))
             for (ids, _), most in zip(asked, room, strict=True)
         ]
         groups = self._current_engine(speculation).generate(requests)
