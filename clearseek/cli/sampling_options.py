@@ -85,8 +85,8 @@ _FORM: dict[str, dict[str, Any]] = {
 _SPEED: dict[str, dict[str, Any]] = {
     "--format": {
         "metavar": "FORMAT",
-        "help": "How weights are kept: float32, bfloat16, int8 or int4, with :GROUP (32, 64, 128) behind the last two. "
-        "[default: the device's best]",
+        "help": "How weights are kept: float32, bfloat16, int8 or int4, with :GROUP (32, 64, 128) behind the last two, "
+        "and parts in others: int4:64,head=int8. [default: the device's best]",
     },
     "--speculation": {
         "metavar": "KIND",

@@ -19,6 +19,7 @@ from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout, cache_size, why_plain
+from clearseek.engine.mixed_formats import Formats, part_names
 from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.reported import alternatives
 from clearseek.engine.request import Completion, FinishReason, Request
@@ -73,7 +74,7 @@ class Engine:
         dtype: torch.dtype,
         num_slots: int = 256,
         copies: bool = True,
-        form: Format | None = None,
+        form: Format | Formats | None = None,
         step_tokens: int = _STEP_TOKENS,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
@@ -85,6 +86,8 @@ class Engine:
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
         self.num_slots, self.step_tokens = num_slots, step_tokens
         self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
+        if isinstance(self.form, Formats):
+            self.form.check(part_names(model))
         self.why_plain, self.copies = why_plain(model, self.form), copies
         if self.why_plain and self.form.is_quantised:
             raise InputError(

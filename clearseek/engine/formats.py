@@ -53,22 +53,13 @@ class Format:
             return 4.0 if self.name == "float32" else 2.0
         return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
 
+    def of(self, part: str) -> "Format":
+        """Itself: every part of a model is kept so. `Formats` says more."""
+        return self
+
     def num_bytes(self, outputs: int, inputs: int) -> int:
         """Of a weight [outputs, inputs], filled up to whole panels."""
         return round(-(-outputs // PANEL) * PANEL * inputs * self.bytes_per_weight)
-
-
-def read_format(text: str) -> Format:
-    """A format as it is written: its name, in int8 and int4 `:GROUP` behind it. InputError for anything else."""
-    name, colon, group = text.partition(":")
-    if name not in _NUMBERS:
-        raise InputError(f"{name!r} is no weight format; there are {', '.join(_NUMBERS)}")
-    form = Format(name)
-    if not colon:
-        return form
-    if not form.is_quantised or not group.isdecimal():
-        raise InputError(f"{text!r} is no weight format; a group stands behind int8 or int4, as in int4:32")
-    return Format(form.name, int(group))
 
 
 class Quantised(NamedTuple):

@@ -15,7 +15,8 @@ from clearseek.engine.best_of import pick_best
 from clearseek.engine.defaults import DEFAULTS, default_settings
 from clearseek.engine.ending import Ending
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format, read_format
+from clearseek.engine.formats import Format
+from clearseek.engine.mixed_formats import Formats, read_formats
 from clearseek.engine.reply import Reply, reply_of
 from clearseek.engine.request import Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import Speculation, read_speculation
@@ -34,11 +35,11 @@ def open_session(
 ) -> "Session":
     """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
-    `form` is how weights are kept, as `read_format` takes it, by default in the device's best dtype; `speculation` is
+    `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype; `speculation` is
     what `read_speculation` takes. Raises InputError where there is no such model or device, where its tokenizer does
     not belong to it, and where it can't be kept or speculated with so.
     """
-    wanted = None if form is None else read_format(form)
+    wanted = None if form is None else read_formats(form)
     directory = resolve_source(Path(model))
     dtype = "auto" if wanted is None else "float32" if wanted.name == "float32" else "bfloat16"
     choice = choose_device(device, dtype)
@@ -64,7 +65,7 @@ class Session:
         tokenizer: Tokenizer,
         dtype: torch.dtype,
         defaults: Mapping[str, Any] = DEFAULTS,
-        form: Format | None = None,
+        form: Format | Formats | None = None,
         speculation: Speculation | None = None,
     ) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults

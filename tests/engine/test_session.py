@@ -10,7 +10,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.constraint import choice
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format, read_format
+from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.session import Session, open_session
 from clearseek.engine.streams import stream_key
@@ -278,23 +278,3 @@ def test_without_the_extra_a_constraint_says_what_to_install(tmp_path, tokenizer
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(InputError, match=r"needs an extra: pip install 'clearseek\[constraints\]'"):
         said(open_session(str(tmp_path), "cpu"), constraint=choice(["17"]))
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("int5", "'int5' is no weight format; there are float32, bfloat16, int8, int4"),
-        ("int8:", "'int8:' is no weight format; a group stands behind int8 or int4, as in int4:32"),
-        ("bfloat16:32", "'bfloat16:32' is no weight format; a group stands behind int8 or int4"),
-        ("int4:48", "group 48: weights can be quantised in groups of 32, 64 or 128 inputs"),
-    ],
-)
-def test_a_format_that_is_none_is_refused(text, says):
-    with pytest.raises(InputError, match=says):
-        read_format(text)
-
-
-def test_formats_are_read():
-    assert [read_format(text) for text in ("float32", "int8", "int4:128")] == [
-        Format("float32"), Format("int8", 32), Format("int4", 128),
-    ]  # fmt: skip
