@@ -412,7 +412,7 @@ class Engine:
         num_blocks = min(sum(blocks[: self.num_slots]), self._most_blocks())
         room = max(request.sampling.max_tokens for request in requests)
         if self._parts is None:
-            runner, pool = self._new_runner(num_blocks), BlockPool(num_blocks)
+            runner, pool = self.new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, blocks[0])
             self.drafter = self._new_drafter(runner, num_blocks)
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
@@ -429,7 +429,8 @@ class Engine:
         if self.drafter is not None:
             self.drafter.copy_block(source, to)
 
-    def _new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+    def new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+        """What computes, with a cache of its own."""
         predicts = self.speculation is not None and self.speculation.kind == "mtp"
         if self.why_plain is None:
             return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks, predicts)

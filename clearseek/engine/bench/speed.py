@@ -81,16 +81,13 @@ def measure_speed(model: Decoder, form: str) -> dict[str, Any]:
         engine = Engine(model, (), getattr(torch, dtype), copies=False, form=Format(kept))
     except InputError as error:
         return {"why": str(error)}
-    stream, prefill = (fitting(WORKLOADS[name], model.config) for name in ("one_stream", "prefill_512"))
-    rate = 8 / _best(engine, replace(stream, max_tokens=8), turns=1, warm_up=True)
-    stream = replace(stream, max_tokens=_share(stream.max_tokens, rate))
-    many = fitting(WORKLOADS["streams_16"], model.config)
-    many = replace(many, max_tokens=_share(many.max_tokens, rate))
+    stream, one = stream_rate(engine)
+    prefill, many = (fitting(WORKLOADS[name], model.config) for name in ("prefill_512", "streams_16"))
+    many = replace(many, max_tokens=_share(many.max_tokens, one))
     seconds = {
-        "one_stream": _best(engine, stream), "streams_16": _best(engine, many),
+        "streams_16": _best(engine, many),
         "prefill": _best(engine, prefill), "first_token": _best(engine, replace(stream, max_tokens=1)),
     }  # fmt: skip
-    one = stream.counted_tokens / seconds["one_stream"]
     return {
         "plain": engine.why_plain,  # what keeps it from the kernels
         "one_stream": one,
@@ -100,6 +97,14 @@ def measure_speed(model: Decoder, form: str) -> dict[str, Any]:
         "prompt_tokens": {"first_token": stream.prompt_tokens, "prefill": prefill.prompt_tokens},
         **_beside_limit(model.config, form, stream, one),
     }
+
+
+def stream_rate(engine: Engine) -> tuple[Workload, float]:
+    """What one stream was asked, and its tokens a second."""
+    stream = fitting(WORKLOADS["one_stream"], engine.model.config)
+    rate = 8 / _best(engine, replace(stream, max_tokens=8), turns=1, warm_up=True)
+    stream = replace(stream, max_tokens=_share(stream.max_tokens, rate))
+    return stream, stream.counted_tokens / _best(engine, stream)
 
 
 def fitting(workload: Workload, config: ModelConfig) -> Workload:
