@@ -24,7 +24,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as `clearseek` does: read whe
 import torch
 
 from benchmarks.engine_bench.installed import installed_bytes
-from benchmarks.engine_bench.limits import (
+from benchmarks.engine_bench.measure import OURS, Plan, measure
+from benchmarks.engine_bench.speculating import measure_speculation
+from benchmarks.engine_bench.targets import PEERS, target_rows
+from clearseek.engine.bench.limits import (
     DRAM_BYTES,
     bytes_per_token,
     decode_peak,
@@ -32,11 +35,8 @@ from benchmarks.engine_bench.limits import (
     square_peak,
     step_flops,
 )
-from benchmarks.engine_bench.measure import OURS, Plan, measure
-from benchmarks.engine_bench.shapes import FORMATS, SHAPES
-from benchmarks.engine_bench.speculating import measure_speculation
-from benchmarks.engine_bench.targets import PEERS, target_rows
-from benchmarks.engine_bench.workloads import WORKLOADS
+from clearseek.engine.bench.shapes import FORMATS, SHAPES
+from clearseek.engine.bench.workloads import WORKLOADS
 from clearseek.ledger.machine import describe_machine
 
 FOLDER = Path("runs/bench-engine")

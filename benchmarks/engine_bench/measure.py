@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine_bench.shapes import SHAPES, Shape, saved, saved_gguf
 from benchmarks.engine_bench.workers import ENGINES, Worker, WorkerError
-from benchmarks.engine_bench.workloads import COLD_START, WORKLOADS, Workload
+from clearseek.engine.bench.shapes import SHAPES, Shape, saved, saved_gguf
+from clearseek.engine.bench.workloads import COLD_START, WORKLOADS, Workload
 
 OURS = "clearseek"
 SCORED = 4  # completions whose log-probabilities are compared with the trainer's

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import clearseek
-from benchmarks.engine_bench.shapes import OUR_FORMATS, SHAPES, saved
-from benchmarks.engine_bench.workloads import WORKLOADS, Workload
+from clearseek.engine.bench.shapes import OUR_FORMATS, SHAPES, saved
+from clearseek.engine.bench.workloads import WORKLOADS, Workload
 from clearseek.engine.drafters import Guesses, MtpDrafter
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format

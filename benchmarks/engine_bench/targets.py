@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.engine_bench.measure import OURS
-from benchmarks.engine_bench.shapes import FORMATS, PROMPT_WORKLOADS, SHAPES
 from benchmarks.engine_bench.workers import ENGINES
+from clearseek.engine.bench.shapes import FORMATS, PROMPT_WORKLOADS, SHAPES
 
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]  # shape → format → {"limits", "workloads"}
 DENSE = ("dense-0.1b", "dense-0.6b")

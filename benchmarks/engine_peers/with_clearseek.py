@@ -6,7 +6,7 @@ import torch
 from lines import Completions, Unsupported, serve
 
 import clearseek
-from benchmarks.engine_bench.shapes import OUR_FORMATS
+from clearseek.engine.bench.shapes import OUR_FORMATS
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling

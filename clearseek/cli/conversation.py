@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,14 +30,14 @@ class Conversation:
         self,
         session: Session,
         model: str,
-        temperature: float = 0.6,
+        settings: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         seed: int = 0,
         hide_thinking: bool = False,
     ) -> None:
         self.messages: list[Message] = []
         self.thinking = True
-        self.temperature = temperature
+        self.settings = dict(settings or {})  # those of Sampling that differ from the model's own
         self._session, self._model = session, model
         self._max_tokens, self._seed, self._hide_thinking = max_tokens, seed, hide_thinking
         self._commands: dict[str, Callable[[str], None]] = {
@@ -82,10 +83,10 @@ class Conversation:
         printer = AnswerPrinter(self._hide_thinking)
         pieces = self._session.stream(
             asked,
-            temperature=self.temperature,
             max_tokens=self._max_tokens,
             seed=self._seed + len(self.messages) // 2,
             thinking=self.thinking,
+            **self.settings,
         )
         try:
             printer.write_all(pieces)
@@ -130,7 +131,7 @@ class Conversation:
         if not 0 <= value < float("inf"):
             click.echo("/temperature needs a number from 0 up, such as 0.6", err=True)
             return
-        self.temperature = value
+        self.settings["temperature"] = value
         click.echo(f"temperature is {value:g}", err=True)
 
     def _save(self, rest: str) -> None:

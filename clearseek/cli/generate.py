@@ -1,48 +1,60 @@
 """`clearseek generate`: one prompt, one answer."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from clearseek.cli.options import (
-    device_option,
-    json_option,
-    model_argument,
-    print_json,
-    temperature_option,
-)
+from clearseek.cli.options import device_option, json_option, model_argument, print_json
+from clearseek.cli.sampling_options import GroupedCommand, check_early, sampling_options
+from clearseek.cli.streaming import AnswerPrinter, Kind, why_cut_short
 
 EPILOG = """\b
 Examples:
   clearseek generate runs/r1-mini "What is 17 * 23?"
   cat question.txt | clearseek generate runs/r1-mini --hide-thinking
   clearseek generate runs/r1-mini "17 * 23" --temperature 0 --json
+  clearseek generate model "A city?" --json-schema city.json --format int8
 
 \b
 In a terminal the thought is dim; elsewhere it stands between <think> and
-</think>. --json prints {"thought", "answer", "tokens", "finish_reason"};
-finish_reason is "stop", or "length" where --max-tokens or the model's context
-cut the answer short.
+</think>. --json prints {"thought", "answer", "tokens", "finish_reason",
+"stopped_by", "log_probs", "prompt_tokens", "seconds_to_first_token",
+"tokens_per_second"}, with -n several {"answers": [...], ...}. finish_reason is
+"stop", or "length" where --max-tokens or the model's context cut the answer
+short; log_probs has each token with its text and log-probability. Constrained
+answers need pip install 'clearseek[constraints]'.
 
 Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 
 
-@click.command("generate", epilog=EPILOG)
+@click.command("generate", cls=GroupedCommand, epilog=EPILOG)
 @model_argument
 @click.argument("prompt", required=False)
-@temperature_option
 @click.option("--max-tokens", type=click.IntRange(min=1), help="[default: what the model's context holds]")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
+@click.option("-n", "--n", type=click.IntRange(min=1), default=1, show_default=True, help="So many answers.")
+@click.option("--best-of", type=click.IntRange(min=1), help="Draw so many, print the n likeliest of them.")
+@click.option(
+    "--top-log-probs", type=int, default=0, help="With --json: so many likeliest beside each token."
+)
 @click.option("--hide-thinking", is_flag=True, help="Print the answer only.")
+@sampling_options
 @device_option
 @json_option
 def command(
     model: str,
     prompt: str | None,
-    temperature: float,
     max_tokens: int | None,
     seed: int,
+    n: int,
+    best_of: int | None,
+    top_log_probs: int,
     hide_thinking: bool,
+    settings: dict[str, Any],
+    form: str | None,
+    speculation: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -51,25 +63,51 @@ def command(
     MODEL is a run directory, one of its checkpoints, a directory in Hugging
     Face format, or a GGUF file. Without PROMPT, or with -, the prompt is standard input.
     """
-    text = _read_prompt(prompt)
+    if top_log_probs and not as_json:
+        raise click.UsageError("--top-log-probs are printed with --json only; add it")
+    messages = [{"role": "user", "content": _read_prompt(prompt)}]
+    settings |= {"top_log_probs": top_log_probs} if top_log_probs else {}
+    check_early(settings, max_tokens)
 
-    from clearseek.cli.streaming import AnswerPrinter, why_cut_short
     from clearseek.engine.session import open_session
 
-    session = open_session(model, device)
-    messages = [{"role": "user", "content": text}]
-    pieces = session.stream(messages, temperature=temperature, max_tokens=max_tokens, seed=seed)
-    if not as_json:
-        AnswerPrinter(hide_thinking).write_all(pieces)
-        if session.finish_reason == "length":
-            click.echo(why_cut_short(session, max_tokens), err=True)
+    session = open_session(model, device, form, speculation)
+    asked = {"messages": messages, "max_tokens": max_tokens, "seed": seed, **settings}
+    if as_json or n > 1 or best_of is not None:
+        replies = session.replies(**asked, num_samples=n, best_of=best_of)
+        _print_all(session, replies, hide_thinking) if as_json else _write_all(replies, hide_thinking)
         return
-    said = {"thought": "", "answer": ""}
-    for kind, piece in pieces:
-        said[kind] += piece
-    if hide_thinking:
-        del said["thought"]
-    print_json({**said, "tokens": session.completion_tokens, "finish_reason": session.finish_reason})
+    AnswerPrinter(hide_thinking).write_all(session.stream(**asked))
+    if session.finish_reason == "length":
+        click.echo(why_cut_short(session, max_tokens), err=True)
+
+
+def _write_all(replies: Sequence[Any], hide_thinking: bool) -> None:
+    for number, reply in enumerate(replies, 1):
+        click.echo(f"answer {number} of {len(replies)} ({reply.completion.finish_reason})", err=True)
+        pieces: list[tuple[Kind, str]] = [("thought", reply.thought)] if reply.thought else []
+        AnswerPrinter(hide_thinking).write_all([*pieces, ("answer", reply.answer)])
+
+
+def _print_all(session: Any, replies: Sequence[Any], hide_thinking: bool) -> None:
+    answers = [_table(reply, hide_thinking) for reply in replies]
+    about = {
+        "prompt_tokens": session.prompt_tokens,
+        "seconds_to_first_token": session.seconds_to_first_token,
+        "tokens_per_second": session.tokens_per_second,
+    }
+    print_json({**answers[0], **about} if len(answers) == 1 else {"answers": answers, **about})
+
+
+def _table(reply: Any, hide_thinking: bool) -> dict[str, Any]:
+    return {
+        **({} if hide_thinking else {"thought": reply.thought}),
+        "answer": reply.answer,
+        "tokens": len(reply.completion.tokens),
+        "finish_reason": reply.completion.finish_reason,
+        "stopped_by": reply.completion.stopped_by,
+        "log_probs": reply.records,
+    }
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": ("clearseek.cli.chat", "Talk with a model in the terminal."),
     "generate": ("clearseek.cli.generate", "Answer one prompt, from an argument or from a pipe."),
     "eval": ("clearseek.cli.eval", "Measure how many held-out problems a model solves."),
+    "bench": ("clearseek.cli.bench", "Measure the engine's speed here, or what weight formats cost a model."),
     "info": ("clearseek.cli.info", "Describe a model without loading it: sizes, memory, licence."),
     "pull": ("clearseek.cli.pull", "Download a model from the Hugging Face Hub."),
     "export": ("clearseek.cli.export", "Write a model for other programs: Hugging Face format or GGUF."),

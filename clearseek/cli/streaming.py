@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import click
 
@@ -23,10 +23,10 @@ class Session(Protocol):
     def stream(
         self,
         messages: list[Message],
-        temperature: float = 0.6,
         max_tokens: int | None = None,
         seed: int = 0,
         thinking: bool = True,
+        **settings: Any,
     ) -> Iterator[tuple[Kind, str]]:
         """Pieces of the thought and of the answer, as they are generated."""
 

@@ -22,6 +22,7 @@ from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout, cache_size, why_plain
+from clearseek.engine.mixed_formats import Formats, part_names
 from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.prompt_rows import PromptRows
 from clearseek.engine.reported import PromptReport, alternatives
@@ -68,7 +69,8 @@ class Engine:
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
     `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
-    InputError where the model can't be speculated with so. Deadlines go by `clock`, in seconds.
+    InputError where the model can't be speculated with so, or its weights can't be kept in `form`. Deadlines go by
+    `clock`, in seconds.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Engine:
         dtype: torch.dtype,
         num_slots: int = 256,
         copies: bool = True,
-        form: Format | None = None,
+        form: Format | Formats | None = None,
         step_tokens: int = _STEP_TOKENS,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
@@ -91,7 +93,14 @@ class Engine:
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
         self.num_slots, self.step_tokens = num_slots, step_tokens
         self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
+        if isinstance(self.form, Formats):
+            self.form.check(part_names(model))
         self.why_plain, self.copies = why_plain(model, self.form), copies
+        if self.why_plain and self.form.is_quantised:
+            raise InputError(
+                f"this model's weights can't be kept in {self.form.name} here: {self.why_plain}; "
+                "take bfloat16 or float32"
+            )
         # the kernels lay the weights out anyway
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
@@ -441,7 +450,7 @@ class Engine:
         num_blocks = min(sum(blocks[: self.num_slots]), self._most_blocks())
         room = max(request.sampling.max_tokens for request in requests)
         if self._parts is None:
-            runner, pool = self._new_runner(num_blocks), BlockPool(num_blocks)
+            runner, pool = self.new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, blocks[0])
             self.drafter = self._new_drafter(runner, num_blocks)
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
@@ -458,7 +467,8 @@ class Engine:
         if self.drafter is not None:
             self.drafter.copy_block(source, to)
 
-    def _new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+    def new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+        """What computes, with a cache of its own."""
         predicts = self.speculation is not None and self.speculation.kind == "mtp"
         if self.why_plain is None:
             return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks, predicts)

@@ -53,6 +53,10 @@ class Format:
             return 4.0 if self.name == "float32" else 2.0
         return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
 
+    def of(self, part: str) -> "Format":
+        """Itself: every part of a model is kept so. `Formats` says more."""
+        return self
+
     def num_bytes(self, outputs: int, inputs: int) -> int:
         """Of a weight [outputs, inputs], filled up to whole panels."""
         return round(-(-outputs // PANEL) * PANEL * inputs * self.bytes_per_weight)

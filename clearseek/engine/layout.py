@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clearseek.config.model import LayerType, ModelConfig
 from clearseek.engine.formats import Format, lay_out
+from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.routes import Routes
 from clearseek.model.attention import GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
@@ -33,7 +34,7 @@ class Layout:
     """
 
     model: Decoder
-    form: Format
+    form: Format | Formats
     copies: bool = True
     module: MultiTokenModule | None = None
     beside: "Layout | None" = None
@@ -47,12 +48,17 @@ class Layout:
         self._memory = HugePages()
         self.dtype = torch.float32 if self.form.name == "float32" else torch.bfloat16
         layers = model.layers if self.module is None else [self.module.layer]
-        self.layers = [self._layer(layer) for layer in layers if isinstance(layer, Layer)]
+        place = "layers" if self.module is None else "mtp"
+        self.layers = [
+            self._layer(layer, f"{place}.{i}") for i, layer in enumerate(layers) if isinstance(layer, Layer)
+        ]
         self.types = [layer.layer_type for layer in layers if isinstance(layer, Layer)]
         beside = self.beside
         same = beside is not None and beside.form == self.form
         self.head: tuple[int, ...] = (
-            beside.head if beside is not None and same else self._weight(model.head_weight)
+            beside.head
+            if beside is not None and same
+            else self._weight(model.head_weight, self.form.of("head"))
         )
         self.embedding: Tensor = self._embedding() if beside is None else beside.embedding
         head_size = config.head_size
@@ -130,9 +136,9 @@ class Layout:
             embedding = embedding.float()
         return embedding.clone() if self.copies else embedding.contiguous()
 
-    def _layer(self, layer: Layer) -> list[int]:
+    def _layer(self, layer: Layer, place: str) -> list[int]:
         """The fields of `StepLayer` up to the rotary tables."""
-        attention = layer.attention
+        attention, form = layer.attention, self.form.of(f"{place}.attention")
         norms: list[Tensor | None] = [layer.attention_norm.weight, layer.feed_forward_norm.weight]
         if isinstance(attention, LatentAttention):
             norms += [
@@ -140,54 +146,59 @@ class Layout:
                 None,
                 attention.kv_norm.weight,
             ]
-            weights, biases = self._latent(attention)
+            weights, biases = self._latent(attention, form)
         else:
             norms += [norm.weight if norm else None for norm in (attention.q_norm, attention.k_norm)] + [None]
-            weights, biases = self._grouped(attention)
+            weights, biases = self._grouped(attention, form)
         return [
             *map(self._address, norms), *(number for weight in weights for number in weight),
-            *map(self._address, biases), *self._feed_forward(layer.feed_forward),
+            *map(self._address, biases), *self._feed_forward(layer.feed_forward, place),
         ]  # fmt: skip
 
-    def _grouped(self, attention: GroupedQueryAttention) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
-        matrices = [self._weight(part.weight) for part in (attention.q, attention.kv, attention.out)]
+    def _grouped(
+        self, attention: GroupedQueryAttention, form: Format
+    ) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
+        matrices = [self._weight(part.weight, form) for part in (attention.q, attention.kv, attention.out)]
         weights = [_NO_WEIGHT, *matrices[:2], _NO_WEIGHT, _NO_WEIGHT, matrices[2]]
         return weights, [attention.q.bias, attention.kv.bias, attention.out.bias, attention.sinks]
 
-    def _latent(self, attention: LatentAttention) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
+    def _latent(
+        self, attention: LatentAttention, form: Format
+    ) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
         key_up, value_up = attention.absorbed_weights(attention.kv_b.weight.dtype)
-        low = self._weight(attention.q_a.weight) if attention.has_query_latent else _NO_WEIGHT
+        low = self._weight(attention.q_a.weight, form) if attention.has_query_latent else _NO_WEIGHT
         weights = [
-            low, self._weight(attention.q.weight), self._weight(attention.kv_a.weight),
-            self._weight(key_up.transpose(1, 2)), self._weight(value_up), self._weight(attention.out.weight),
+            low, self._weight(attention.q.weight, form), self._weight(attention.kv_a.weight, form),
+            self._weight(key_up.transpose(1, 2), form), self._weight(value_up, form),
+            self._weight(attention.out.weight, form),
         ]  # fmt: skip
         query_bias = attention.q_a.bias if attention.has_query_latent else None
         return weights, [query_bias, attention.kv_a.bias, attention.out.bias, None]
 
-    def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU) -> list[int]:
+    def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU, place: str) -> list[int]:
         own = feed_forward if isinstance(feed_forward, SwiGLU) else feed_forward.shared
         routed: list[tuple[int, ...]] = [_NO_WEIGHT] * 4
         biases: list[Tensor | None] = [None, None]
         if isinstance(feed_forward, MixtureOfExperts):
             gate, up = feed_forward.gate_up.chunk(2, dim=1)
-            router = feed_forward.router
+            router, form = feed_forward.router, self.form.of(f"{place}.experts")
             routed = [
                 self._weight(router.weight, _FLOAT32),
-                *map(self._weight, (gate, up, feed_forward.down)),
+                *(self._weight(weight, form) for weight in (gate, up, feed_forward.down)),
             ]
             biases = [router.selection_bias, router.bias]
         dense: list[tuple[int, ...]] = [_NO_WEIGHT] * 3
         if own is not None:
             gate, up = own.gate_up.weight.chunk(2, dim=0)
-            dense = [self._weight(weight) for weight in (gate, up, own.down.weight)]
+            form = self.form.of(f"{place}.feed_forward")
+            dense = [self._weight(weight, form) for weight in (gate, up, own.down.weight)]
         return [
             *(number for weight in routed for number in weight), *map(self._address, biases),
             *(number for weight in dense for number in weight),
         ]  # fmt: skip
 
-    def _weight(self, weight: Tensor, form: Format | None = None) -> tuple[int, ...]:
+    def _weight(self, weight: Tensor, form: Format) -> tuple[int, ...]:
         """The fields of `Weight` for one matrix, or for several one behind the other."""
-        form = form or self.form
         laid = lay_out(weight, form, self._memory)
         self.kept.append(laid)
         self.num_bytes += laid.numel()
@@ -212,7 +223,7 @@ def cache_size(config: ModelConfig, kind: LayerType) -> tuple[int, int]:
     return heads * config.head_size, heads * config.value_size
 
 
-def why_plain(model: Decoder, form: Format) -> str | None:
+def why_plain(model: Decoder, form: Format | Formats) -> str | None:
     """What keeps a model from the kernels; None: nothing."""
     config = model.config
     if model.embedding.weight.device.type != "cpu":
@@ -236,7 +247,7 @@ def why_plain(model: Decoder, form: Format) -> str | None:
     return _unfit_size(config, form)
 
 
-def _unfit_size(config: ModelConfig, form: Format) -> str | None:
+def _unfit_size(config: ModelConfig, form: Format | Formats) -> str | None:
     """Rows are taken in whole lanes, and in whole groups where weights are quantised."""
     rank, rotary = config.kv_lora_rank or 0, config.rotary_dim
     nope = config.qk_nope_head_dim or 0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
+from clearseek.engine.defaults import default_settings
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Alternatives, Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
@@ -90,8 +91,8 @@ class Model:
         prompts: Prompt,
         *,
         max_tokens: int = ...,
-        temperature: float = ...,
-        top_p: float = ...,
+        temperature: float | None = ...,
+        top_p: float | None = ...,
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
@@ -104,8 +105,8 @@ class Model:
         prompts: list[str] | list[list[Message]] | list[list[int]],
         *,
         max_tokens: int = ...,
-        temperature: float = ...,
-        top_p: float = ...,
+        temperature: float | None = ...,
+        top_p: float | None = ...,
         seed: int = ...,
         thinking: bool = ...,
         speculation: str | None = ...,
@@ -117,8 +118,8 @@ class Model:
         prompts: Any,
         *,
         max_tokens: int = 512,
-        temperature: float = 0.6,
-        top_p: float = 0.95,
+        temperature: float | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         thinking: bool = True,
         speculation: str | None = None,
@@ -127,7 +128,8 @@ class Model:
     ) -> Answer | list[Answer]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
-        At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. An answer
+        At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. What is left
+        out is as `generation_config.json` says, else temperature 0.6 and top_p 0.95. An answer
         depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
         `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. After
         `deadline_seconds` what there is of an answer is its answer. Other
@@ -138,11 +140,15 @@ class Model:
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
+        given = {"temperature": temperature, "top_p": top_p}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        settings = default_settings(self.directory) | settings
         key = stream_key("session", seed)
-        drawn = [Sampling(temperature, top_p, most, **settings) for most in room]
         requests = [
-            Request(tuple(ids), key, 1, sampling, deadline_seconds=deadline_seconds)
-            for (ids, _), sampling in zip(asked, drawn, strict=True)
+            Request(
+                tuple(ids), key, 1, Sampling(max_tokens=most, **settings), deadline_seconds=deadline_seconds
+            )
+            for (ids, _), most in zip(asked, room, strict=True)
         ]
         groups = self._current_engine(speculation).generate(requests)
         answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]

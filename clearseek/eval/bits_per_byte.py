@@ -24,7 +24,7 @@ def bits_per_byte(
     """
     device, was_training = model.embedding.weight.device, model.training
     model.eval()
-    windows = [window for text in texts for window in _windows(tokenizer, text, length)]
+    windows = [window for text in texts for window in windows_of(tokenizer, text, length)]
     nats = 0.0
     for start in range(0, len(windows), _ROWS):
         part = windows[start : start + _ROWS]
@@ -42,7 +42,7 @@ def bits_per_byte(
     return nats / math.log(2) / max(sum(len(text.encode()) for text in texts), 1)
 
 
-def _windows(tokenizer: Tokenizer, text: str, length: int) -> list[tuple[np.ndarray, int]]:
+def windows_of(tokenizer: Tokenizer, text: str, length: int) -> list[tuple[np.ndarray, int]]:
     """Token windows of one text and the first prediction of each that counts."""
     start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
     ids = np.array([start, *tokenizer.encode_plain(text)])

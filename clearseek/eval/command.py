@@ -59,7 +59,7 @@ def evaluate_path(
     tokenizer.require_room(decoder.config.vocab_size, directory)
     engine = Engine(decoder, tokenizer.stop_ids, choice.dtype)
     sampling = Sampling(temperature, base.top_p, budget)
-    groups = _answers(engine, tokenizer, asked, samples, sampling, seed, progress)
+    groups = answers(engine, tokenizer, asked, samples, sampling, seed, progress)
     settings = {"model": str(model), "seed": seed, "temperature": temperature, "top_p": base.top_p}
     return Examination(groups).record() | settings | {"max_completion_tokens": budget}
 
@@ -107,7 +107,7 @@ def ask(sources: Sequence[Problems], count: int, seed: int) -> list[Problem]:
     return asked
 
 
-def _answers(
+def answers(
     engine: Engine,
     tokenizer: Tokenizer,
     problems: Sequence[Problem],

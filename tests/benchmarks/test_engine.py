@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from benchmarks import engine
-from benchmarks.engine_bench import limits, workers
+from benchmarks.engine_bench import workers
 from benchmarks.engine_bench.installed import installed_bytes
 from benchmarks.engine_bench.measure import OURS, Turns
-from benchmarks.engine_bench.shapes import PROMPT_WORKLOADS, SHAPES, Shape
 from benchmarks.engine_bench.targets import DENSE, LATENT, target_rows
 from benchmarks.engine_bench.workers import ENGINES, Peer, Worker, WorkerError
-from benchmarks.engine_bench.workloads import FIRST_PLAIN_ID, WORKLOADS, Workload
 from clearseek.config.model import ModelConfig
+from clearseek.engine.bench import limits
+from clearseek.engine.bench.shapes import PROMPT_WORKLOADS, SHAPES, Shape
+from clearseek.engine.bench.workloads import FIRST_PLAIN_ID, WORKLOADS, Workload
 
 SMALL = ModelConfig(
     family="llama", vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64
@@ -157,7 +158,7 @@ def test_bytes_per_token_are_those_that_a_token_is_multiplied_with():
     layer = 4 * 32 * 32 + 3 * 32 * 64
     assert limits.bytes_per_token(SMALL, "bf16", 0) == 2 * (2 * layer + 300 * 32)
     assert limits.bytes_per_token(SMALL, "fp32", 10) == 4 * (2 * layer + 300 * 32) + 10 * 2 * 2 * 32 * 4
-    assert limits.bytes_per_token(SMALL, "int4", 0) == 2 * layer * 18 / 32 + 300 * 32 * 34 / 32
+    assert limits.bytes_per_token(SMALL, "int4", 0) == (2 * layer + 300 * 32) * 18 / 32
     assert limits.step_flops(SMALL) == 2 * (2 * layer + 300 * 32)
 
 

@@ -1,7 +1,7 @@
 """Stand-ins for the rooms below the command line, so that its own work is tested alone."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -14,6 +14,19 @@ class FakeSession:
         self.asked = []
         self.completion_tokens = len(pieces)
         self.finish_reason = "stop"
+        self.prompt_tokens, self.seconds_to_first_token, self.tokens_per_second = 4, 0.25, 8.0
+        self.opened_with = None
+
+    def opened(self, *asked):
+        self.opened_with = asked
+        return self
+
+    def replies(self, messages, **settings):
+        self.asked.append((messages, settings))
+        completion = SimpleNamespace(tokens=[3, 4, 5], finish_reason="stop", stopped_by=None)
+        records = [{"token": 5, "text": "42", "log_prob": -0.5}]
+        reply = SimpleNamespace(thought="6*7=42", answer="42", completion=completion, records=records)
+        return [reply] * settings["num_samples"]
 
     def stream(self, messages, **settings):
         self.asked.append((messages, settings))

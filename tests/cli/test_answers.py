@@ -7,13 +7,14 @@ import pytest
 
 from clearseek.cli.conversation import Conversation
 from clearseek.cli.main import main
+from clearseek.engine import constraint
 from tests.cli.fakes import FakeSession, put_module
 
 
 @pytest.fixture
 def session(monkeypatch):
     fake = FakeSession()
-    put_module(monkeypatch, "clearseek.engine.session", open_session=lambda model, device: fake)
+    put_module(monkeypatch, "clearseek.engine.session", open_session=fake.opened)
     return fake
 
 
@@ -45,10 +46,117 @@ def test_generate_json(session, capsys):
     assert main(["generate", "m", "6*7?", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "thought": "6*7=42",
-        "answer": "\n\n42",
+        "answer": "42",
         "tokens": 3,
         "finish_reason": "stop",
+        "stopped_by": None,
+        "log_probs": [{"token": 5, "text": "42", "log_prob": -0.5}],
+        "prompt_tokens": 4,
+        "seconds_to_first_token": 0.25,
+        "tokens_per_second": 8.0,
     }
+
+
+def test_generate_several_answers(session, capsys):
+    assert main(["generate", "m", "6*7?", "-n", "2", "--best-of", "4", "--top-p", "0.5"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "<think>6*7=42</think>\n42\n" * 2
+    assert said.err == "answer 1 of 2 (stop)\nanswer 2 of 2 (stop)\n"
+    asked = {"max_tokens": None, "seed": 0, "num_samples": 2, "best_of": 4, "top_p": 0.5}
+    assert session.asked[0][1] == asked
+    assert main(["generate", "m", "6*7?", "--n", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["answers"]) == 3
+
+
+GIVEN = [
+    (["--top-p", "0.5"], {"top_p": 0.5}),
+    (["--top-k", "20"], {"top_k": 20}),
+    (["--min-p", "0.1"], {"min_p": 0.1}),
+    (["--temperature", "0"], {"temperature": 0.0}),
+    (["--repetition-penalty", "1.1"], {"repetition_penalty": 1.1}),
+    (["--frequency-penalty", "0"], {"frequency_penalty": 0.0}),
+    (["--presence-penalty", "-1"], {"presence_penalty": -1.0}),
+    (["--logit-bias", "3=-100", "--logit-bias", "4=1.5"], {"logit_bias": {3: -100.0, 4: 1.5}}),
+    (["--stop", "\n", "--stop", "END"], {"stop": ("\n", "END")}),
+    (["--ignore-eos"], {"ignore_eos": True}),
+    (["--thinking-budget", "0"], {"thinking_budget": 0}),
+    (["--json-object"], {"constraint": constraint.json_object()}),
+    (["--regex", "[0-9]+"], {"constraint": constraint.regex("[0-9]+")}),
+    (["--choice", "yes", "--choice", "no"], {"constraint": constraint.choice(["yes", "no"])}),
+]
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+@pytest.mark.parametrize(("flags", "settings"), GIVEN)
+def test_what_is_given_reaches_the_session_and_nothing_else(session, monkeypatch, command, flags, settings):
+    pipe(monkeypatch, "6*7?")
+    assert main([command, "m", *flags]) == 0
+    asked = {name: value for name, value in session.asked[0][1].items() if name != "thinking"}
+    assert asked == {"max_tokens": None, "seed": 0, **settings}
+
+
+def test_constraints_are_read_from_files(session, tmp_path):
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text('{"type": "integer"}')
+    grammar.write_text("start: /[a-z]+/")
+    assert main(["generate", "m", "6*7?", "--json-schema", str(schema)]) == 0
+    assert main(["generate", "m", "6*7?", "--grammar", str(grammar)]) == 0
+    assert [settings["constraint"] for _, settings in session.asked] == [
+        constraint.json_schema('{"type": "integer"}'),
+        constraint.lark("start: /[a-z]+/"),
+    ]
+
+
+def test_how_weights_are_kept_reaches_the_model(session, capsys):
+    assert main(["generate", "m", "6*7?", "--format", "int4:64", "--speculation", "ngram:3"]) == 0
+    assert session.opened_with == ("m", "auto", "int4:64", "ngram:3")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--top-p", "2"], "error: top_p is 2.0; it has to be above 0 and at most 1\n"),
+        (["--top-k", "-1"], "error: top_k is -1; it has to be a whole number of at least 0; 0 keeps all\n"),
+        (["--min-p", "nan"], "error: min_p is nan; it has to be from 0 to 1\n"),
+        (["--logit-bias", "the=3"], "'the=3' is not ID=VALUE, such as 42=-100\n"),
+        (["--logit-bias", "3=1000"], "error: logit_bias[3] is 1000.0; it has to be from -100 to 100\n"),
+        (["--stop", ""], "error: stop is ''; it has to be texts of 1 to 512 characters\n"),
+        (["--max-tokens", "9", "--thinking-budget", "9"], "it has to be less than max_tokens, which is 9\n"),
+        (["--regex", "a", "--choice", "b"], "--regex and --choice can't both be obeyed; give one of them\n"),
+        (["--regex", "a", "--ignore-eos"], "error: ignore_eos and constraint contradict: "),
+        (["--choice", ""], "error: constraint: a choice needs a list of texts, none of them empty\n"),
+        (["--json-schema", "none.json"], "'none.json' does not exist"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_settings_that_can_t_be_meant_are_told_before_a_model_is_opened(
+    session, monkeypatch, capsys, command, flags, says
+):
+    pipe(monkeypatch, "6*7?")
+    assert main([command, "m", *flags]) == 2
+    assert says in capsys.readouterr().err
+    assert session.opened_with is None
+
+
+def test_likeliest_tokens_are_for_programs(session, capsys):
+    assert main(["generate", "m", "6*7?", "--top-log-probs", "3"]) == 2
+    assert "--top-log-probs are printed with --json only" in capsys.readouterr().err
+    assert main(["generate", "m", "6*7?", "--top-log-probs", "3", "--json"]) == 0
+    assert session.asked[0][1]["top_log_probs"] == 3
+
+
+def test_a_file_that_is_no_text_is_refused(session, tmp_path, capsys):
+    (tmp_path / "g").write_bytes(b"\xff\xfe\xff")
+    assert main(["generate", "m", "6*7?", "--grammar", str(tmp_path / "g")]) == 2
+    assert "is not text in UTF-8" in capsys.readouterr().err
+
+
+def test_help_groups_the_options(capsys):
+    assert main(["generate", "--help"]) == 0
+    text = capsys.readouterr().out
+    places = [text.index(heading) for heading in ("Options:", "How tokens are drawn", "Weights and speed:")]
+    assert places == sorted(places)
+    assert text.count("--top-p") == text.count("--device") == 1
 
 
 @pytest.mark.parametrize(

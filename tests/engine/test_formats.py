@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from clearseek.config.errors import InputError
-from clearseek.engine.formats import Format, dequantise, lay_out, lay_out_quantised, product, quantise
+from clearseek.engine.formats import (
+    Format,
+    Quantised,
+    dequantise,
+    lay_out,
+    lay_out_quantised,
+    product,
+    quantise,
+)
+from clearseek.model.gguf.storage import decode, encode
 from clearseek.model.kernels import library
 
 kernels = pytest.mark.skipif(bool(library.why_not()), reason=f"no kernels here: {library.why_not()}")
@@ -59,6 +68,24 @@ def test_rounding_is_gguf_s(name, kind):
     kind = gguf.GGMLQuantizationType[kind]
     theirs = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)
     assert np.array_equal(dequantise(quantise(weight, Format(name)), Format(name)).numpy(), theirs)
+
+
+@kernels
+@pytest.mark.parametrize(("name", "kind"), [("int8", "Q8_0"), ("int4", "Q4_0")])
+def test_blocks_of_a_gguf_file_are_laid_out_as_they_are(name, kind):
+    """Read as fp32 and rounded again they are the same bytes: no number of a file in Q8_0 or Q4_0 changes."""
+    pytest.importorskip("gguf")
+    weight, form = weight_of(112, 256) * torch.logspace(-3, 2, 112)[:, None], Format(name, 32)
+    raw = encode(weight.numpy(), kind)
+    blocks = torch.from_numpy(raw.reshape(112, 8, -1))
+    scales, numbers = blocks[..., :2].contiguous().view(torch.float16).squeeze(-1), blocks[..., 2:]
+    whole = numbers.view(torch.int8).int() + 128
+    if name == "int4":
+        whole = torch.cat((numbers & 15, numbers >> 4), -1)
+    stored = Quantised(whole.to(torch.uint8).flatten(1), scales)
+    read = torch.from_numpy(decode(raw, kind, (112, 256)))
+    assert torch.equal(dequantise(stored, form), read)
+    assert torch.equal(lay_out(read, form), lay_out_quantised(stored, form))
 
 
 def test_nothing_is_nothing():

@@ -1,17 +1,21 @@
 """Talking with a model: it says what the engine samples, in whole characters, parted at the tags."""
 
 import json
+import sys
 
 import pytest
 import torch
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
+from clearseek.engine.constraint import choice
 from clearseek.engine.engine import Engine
+from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.session import Session, open_session
 from clearseek.engine.streams import stream_key
 from clearseek.model.checkpoint import save_model
+from clearseek.model.kernels.library import why_not
 from clearseek.text.tokenizer import Tokenizer
 from tests.model.tiny import GROUPED, LATENT, tiny_model
 
@@ -22,6 +26,8 @@ SHAPES = {
     "qwen3": {"family": "qwen3", **GROUPED},
     "llama": {"family": "llama", **GROUPED},
 }
+
+WHOLE_GROUPS = {"family": "llama", **GROUPED, "hidden_size": 64, "intermediate_size": 96}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +63,8 @@ class Scripted(Session):
 
     script = ""
 
-    def tokens(self, prompt, key, sampling):
-        yield from self.tokenizer.encode(self.script)[: sampling.max_tokens]
+    def tokens(self, request, job):
+        yield from self.tokenizer.encode(self.script)[: request.sampling.max_tokens]
 
 
 def scripted(tokenizer, script, context=512):
@@ -186,3 +192,89 @@ def test_a_tokenizer_that_does_not_belong_is_refused(tmp_path, tokenizer):
 def test_a_place_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="is neither a run"):
         open_session(str(tmp_path), "cpu")
+
+
+def test_stop_strings_end_an_answer_wherever_tokens_are_cut(tokenizer):
+    session = scripted(tokenizer, "12 + 5 = 17</think>17 = 12<｜end▁of▁sentence｜>")
+    assert said(session, stop=("7 = 1",)) == {"thought": "12 + 5 = 17", "answer": "1"}
+    assert session.finish_reason == "stop"
+
+
+def test_replies_are_what_the_engine_answers(tmp_path, tokenizer, fp32):
+    model = save(tmp_path, tokenizer, std=0.05)
+    session = open_session(str(tmp_path), "cpu")
+    prompt, sampling = tuple(tokenizer.encode_chat(QUESTION)), Sampling(0.6, 0.95, 20, top_log_probs=2)
+    engine = Engine(model, tokenizer.stop_ids, torch.float32, tokenizer=tokenizer)
+    (expected,) = engine.generate([Request(prompt, stream_key("session", 3), 2, sampling, best_of=4)])
+    replies = session.replies(QUESTION, 20, 3, num_samples=2, best_of=4, top_log_probs=2)
+    assert [reply.completion.tokens for reply in replies] == [one.tokens for one in expected]
+    for reply in replies:
+        completion = reply.completion
+        assert [(one["token"], one["log_prob"]) for one in reply.records] == list(
+            zip(completion.tokens, completion.log_probs, strict=True)
+        )
+        assert all(len(one["likeliest"]) == 2 for one in reply.records)
+    assert session.prompt_tokens == len(prompt)
+    assert session.completion_tokens <= 80
+    assert session.tokens_per_second > 0 < session.seconds_to_first_token
+
+
+def test_replies_and_a_stream_at_once_are_not_crossed(tmp_path, tokenizer):
+    save(tmp_path, tokenizer, std=0.05)
+    session = open_session(str(tmp_path), "cpu")
+    alone = list(session.stream(QUESTION, 20, 1))
+    (reply,) = session.replies(QUESTION, 30, 2)
+    stream = session.stream(QUESTION, 20, 1)
+    begun = [next(stream)]
+    assert session.replies(QUESTION, 30, 2) == [reply]
+    assert begun + list(stream) == alone
+
+
+def test_a_publisher_s_settings_are_the_defaults(tmp_path, tokenizer):
+    save(tmp_path, tokenizer, std=0.05)
+    published = {"temperature": 0.2, "top_k": 5, "do_sample": True, "transformers_version": "4"}
+    plain = list(open_session(str(tmp_path), "cpu").stream(QUESTION, 20, temperature=0.2, top_k=5))
+    (tmp_path / "generation_config.json").write_text(json.dumps(published))
+    session = open_session(str(tmp_path), "cpu")
+    assert session.defaults == {"temperature": 0.2, "top_p": 0.95, "top_k": 5}
+    assert list(session.stream(QUESTION, 20)) == plain
+    (tmp_path / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.2}')
+    assert open_session(str(tmp_path), "cpu").defaults["temperature"] == 0
+
+
+def test_a_publisher_s_setting_that_can_t_be_meant_is_refused_by_file(tmp_path, tokenizer):
+    save(tmp_path, tokenizer)
+    (tmp_path / "generation_config.json").write_text('{"top_p": "high"}')
+    with pytest.raises(InputError, match=r"generation_config\.json: top_p is 'high'; it has to be above 0"):
+        open_session(str(tmp_path), "cpu")
+
+
+def test_weights_can_be_kept_in_another_format(tmp_path, tokenizer):
+    if why_not():
+        pytest.skip(why_not())
+    save(tmp_path, tokenizer, WHOLE_GROUPS, std=0.05)
+    session = open_session(str(tmp_path), "cpu", "int8:32")
+    assert said(session, max_tokens=10)
+    assert session.engine.runner.layout.form == Format("int8", 32)
+
+
+def test_a_format_that_a_model_can_t_have_is_refused(tmp_path, tokenizer):
+    save(tmp_path, tokenizer, {**WHOLE_GROUPS, "intermediate_size": 48})
+    with pytest.raises(InputError, match=r"can't be kept in int4 here: .*; take bfloat16 or float32"):
+        open_session(str(tmp_path), "cpu", "int4")
+    assert said(open_session(str(tmp_path), "cpu", "float32"), max_tokens=5)
+
+
+def test_a_constraint_is_obeyed_after_the_thought(tmp_path, tokenizer):
+    pytest.importorskip("llguidance")
+    save(tmp_path, tokenizer, std=0.05)
+    session = open_session(str(tmp_path), "cpu")
+    parts = said(session, max_tokens=60, thinking_budget=5, constraint=choice(["17", "12"]))
+    assert parts["answer"] in ("17", "12")
+
+
+def test_without_the_extra_a_constraint_says_what_to_install(tmp_path, tokenizer, monkeypatch):
+    save(tmp_path, tokenizer)
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(InputError, match=r"needs an extra: pip install 'clearseek\[constraints\]'"):
+        said(open_session(str(tmp_path), "cpu"), constraint=choice(["17"]))

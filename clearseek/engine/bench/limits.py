@@ -13,7 +13,6 @@ DRAM_BYTES = 4 << 30  # far larger than a processor's caches
 TRIAL_SECONDS = 0.5
 # bytes of a weight: Q8_0 and Q4_0 have a 16-bit scale for every 32
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 34 / 32, "int4": 18 / 32}
-HEAD_FORMAT = {"int4": "int8"}  # the scores' matrix is stored one step finer, as GGUF recipes do
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -102,8 +101,7 @@ def bytes_per_token(config: ModelConfig, format_name: str, context: float) -> fl
         if name == "embedding.weight" and not is_head:
             continue
         share = config.num_experts_per_token / shape[0] if len(shape) == 3 else 1.0
-        stored = HEAD_FORMAT.get(format_name, format_name) if is_head else format_name
-        total += shape.numel() * share * (4.0 if "router" in name else WEIGHT_BYTES[stored])
+        total += shape.numel() * share * (4.0 if "router" in name else WEIGHT_BYTES[format_name])
     return total + context * cache_bytes(config, format_name)
 
 
