@@ -13,7 +13,7 @@ def question(request: Request, stop_ids: Collection[int]) -> dict[str, Any]:
     sampling = request.sampling
     return {
         "prompt": list(request.prompt),
-        "n": request.num_samples,
+        "n": _num_asked(request),
         "seed": request.key >> 2,  # sample i has seed + i, within 63 bits
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
@@ -38,15 +38,16 @@ def completions_of(answer: Any, request: Request, stop_ids: Collection[int]) -> 
         completions = [_completion(choice) for choice in choices]
     except (KeyError, TypeError, ValueError) as error:
         raise _strange(error) from error
-    if len(completions) != request.num_samples:
-        raise RunError(f"vLLM gave {len(completions)} of {request.num_samples} completions")
+    asked = _num_asked(request)
+    if len(completions) != asked:
+        raise RunError(f"vLLM gave {len(completions)} of {asked} completions")
     for one in completions:
         if (one.finish_reason == "stop") != (one.tokens[-1] in stop_ids):
             raise RunError(
                 f"vLLM ended a completion ({one.finish_reason}) with token {one.tokens[-1]}; the model's ends are "
                 f"{sorted(stop_ids)}"
             )
-    return completions
+    return completions * (request.num_samples // asked)
 
 
 def prompt_log_probs(answer: Any, tokens: Sequence[int]) -> list[float]:
@@ -56,6 +57,11 @@ def prompt_log_probs(answer: Any, tokens: Sequence[int]) -> list[float]:
         return [float(one[str(token)]["logprob"]) for one, token in zip(scored, tokens[1:], strict=True)]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise _strange(error) from error
+
+
+def _num_asked(request: Request) -> int:
+    """At temperature 0 all samples are one, and vLLM refuses to be asked for more."""
+    return request.num_samples if request.sampling.temperature else 1
 
 
 def _completion(choice: dict[str, Any]) -> Completion:

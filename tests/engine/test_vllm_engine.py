@@ -78,6 +78,15 @@ def test_it_says_what_our_engine_says(connect, models, tokenizer):
         assert mine[0].log_probs == pytest.approx(theirs[0].log_probs, abs=1e-5)
 
 
+def test_greedy_samples_are_asked_for_once(connect, server, models, tokenizer):
+    """vLLM refuses to be asked for several."""
+    asked = requests(temperature=0.0, num_samples=3)
+    found = connect().generate(asked)
+    assert [body["n"] for body in server.questions] == [1, 1, 1]
+    for group, wanted in zip(found, ours(models[0], tokenizer, asked), strict=True):
+        assert [one.tokens for one in group] == [one.tokens for one in wanted]
+
+
 def test_a_seed_is_a_function_of_the_key(connect, server):
     asked = requests()
     connect().generate(asked)

@@ -121,6 +121,8 @@ class VllmStandIn:
         assert body["ignore_eos"] is True
         assert body["logprobs"] == 0
         assert body["return_token_ids"] is True
+        if body["temperature"] == 0 and body["n"] > 1:
+            return 400, {"error": {"message": f"n must be 1 when using greedy sampling, got {body['n']}."}}
         self.warm = True
         seed = body["seed"] + (time.monotonic_ns() if self.drifts else 0)
         sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"])
