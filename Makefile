@@ -2,10 +2,13 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Processes that share the tests: one for each processor, but none besides the first where ARGS picks some tests.
+WORKERS ?= $(if $(ARGS),0,logical)
+SHARED := -m pytest -q -n $(WORKERS) --maxprocesses 8
 
 VENV := .venv
 PEERS := .venv-peers
-PEER_PACKAGES := accelerate datasets hypothesis peft pytest pytest-timeout transformers trl==1.16.0
+PEER_PACKAGES := accelerate datasets hypothesis peft pytest pytest-timeout pytest-xdist transformers trl==1.16.0
 # An environment is right while this fingerprint of what went into it stands; so nothing is installed twice.
 fingerprint = $(shell { echo "$(CURDIR)"; cat $(1); } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(call fingerprint,pyproject.toml constraints.txt)
@@ -27,14 +30,14 @@ setup: $(STAMP)  ## make .venv and install clearseek in it; instant when nothing
 train: setup  ## run recipes/r1-mini.toml: from nothing to a small model that reasons (ARGS="--out RUN ...")
 	$(VENV)/bin/clearseek run recipes/r1-mini.toml $(ARGS)
 
-test: setup  ## the fast tests (ARGS="-k name" picks some)
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+test: setup  ## the fast tests, in WORKERS=N processes (ARGS="-k name" picks some, in one)
+	$(VENV)/bin/python $(SHARED) $(ARGS)
 
 test-slow: setup  ## the slow tests
 	$(VENV)/bin/python -m pytest -q tests/slow $(ARGS)
 
 test-peers: peers  ## the tests that compare with transformers and PEFT
-	$(PEERS)/bin/python -m pytest -q $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
+	$(PEERS)/bin/python $(SHARED) $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
 
 check: setup  ## lint, format, types, floors of the house
 	$(VENV)/bin/ruff check

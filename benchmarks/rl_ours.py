@@ -63,11 +63,14 @@ def train(arguments: argparse.Namespace, stage: RlStage, evaluation: Evaluation)
             torch.bfloat16 if arguments.dtype == "bfloat16" else torch.float32, arguments.compile == "yes",
             lambda *_: {},
         )  # fmt: skip
-        examiner = Examiner(evaluation, arguments.seed, context.dtype, verifiers)
+        examiner = Examiner(evaluation, arguments.seed, verifiers)
         examiner.problems = load_problems(arguments.eval)
         trainer = PolicyTrainer(context, stage, model, tokenizer)
         return _to_target(
-            arguments, stage, trainer, lambda: examiner.examine(model, tokenizer).record()["pass_at_1"]
+            arguments,
+            stage,
+            trainer,
+            lambda: examiner.examine(context.open_sampler(model, tokenizer), tokenizer).record()["pass_at_1"],
         )
 
 

@@ -79,6 +79,16 @@ def test_train_takes_arguments(checkout):
     )
 
 
+@pytest.mark.parametrize("target", ["test", "test-peers"])
+def test_all_tests_are_shared_by_processes_and_a_few_are_not(checkout, target):
+    """Starting processes takes longer than a test; how many there are can be said."""
+    (checkout / "tests").mkdir()
+    (checkout / "tests" / "test_peer.py").write_text("importorskip")
+    assert "-m pytest -q -n logical " in make(checkout, "-n", target).stdout
+    assert "-m pytest -q -n 0 " in make(checkout, "-n", target, "ARGS=-k name").stdout
+    assert "-m pytest -q -n 3 " in make(checkout, "-n", target, "WORKERS=3").stdout
+
+
 def test_any_benchmark_has_a_target(checkout):
     assert "benchmarks/pretrain.py" in make(checkout, "-n", "bench-pretrain").stdout
     assert "benchmarks/rl_vs_trl.py" in make(checkout, "-n", "bench-rl").stdout

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from clearseek.config.engine import Vllm
 from clearseek.config.errors import InputError
 from clearseek.config.lora import Lora
 from clearseek.config.model import ModelConfig
@@ -26,6 +27,7 @@ from clearseek.config.recipe import (
 _NESTED: dict[str, type[BaseModel]] = {
     "optimizer": Optimizer,
     "lora": Lora,
+    "engine": Vllm,
     "schedule": Schedule,
     "evaluation": Evaluation,
     "problems": Problems,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from clearseek.config.engine import EngineChoice
 from clearseek.config.lora import Lora
 from clearseek.config.model import NewModel, Table
 
@@ -119,11 +120,14 @@ class Evaluation(Table):
 
 
 class StageBase(Table):
-    """What every stage has: where its weights start from."""
+    """What every stage has: where its weights start from, and what samples its completions."""
 
     kind: str
     start: str = Field(
         description="a name in [models] (random weights), an earlier stage, or a model directory"
+    )
+    engine: EngineChoice = Field(
+        default=None, description='"vllm", or a table with its url; default: our own, in this process'
     )
 
 

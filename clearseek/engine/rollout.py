@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, Request, Sampling
+from clearseek.engine.sampler import Sampler
 from clearseek.tasks.language import language_consistency
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
@@ -49,7 +49,7 @@ class Group:
 
 
 def roll_out(
-    engine: Engine,
+    sampler: Sampler,
     tokenizer: Tokenizer,
     problems: Sequence[Problem],
     num_samples: int,
@@ -63,7 +63,7 @@ def roll_out(
         Request(prompt, key(problem), num_samples, sampling)
         for prompt, problem in zip(prompts, problems, strict=True)
     ]
-    completions = engine.generate(requests)
+    completions = sampler.generate(requests)
     flat = [(problem, item) for problem, group in zip(problems, completions, strict=True) for item in group]
     judged = judge(tokenizer, flat, verifiers)
     return [

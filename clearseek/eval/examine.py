@@ -5,16 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from clearseek.config.recipe import Evaluation
-from clearseek.engine.engine import Engine
 from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, roll_out
+from clearseek.engine.sampler import Sampler
 from clearseek.engine.streams import stream_key
 from clearseek.eval.intervals import pass_at_k, pass_rate_interval
-from clearseek.model.decoder import Decoder
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
 from clearseek.tasks.worker import VerifierPool
@@ -27,7 +24,6 @@ class Examiner:
 
     evaluation: Evaluation
     seed: int
-    dtype: torch.dtype
     verifiers: VerifierPool
     roll_out: Callable[..., list[Group]] = roll_out  # a number of processes may share the problems
 
@@ -35,11 +31,11 @@ class Examiner:
         source = ProblemSource(self.evaluation.problems, self.seed, "evaluation")
         self.problems: list[Problem] = source.held_out(self.evaluation.count)
 
-    def examine(self, model: Decoder, tokenizer: Tokenizer) -> "Examination":
+    def examine(self, sampler: Sampler, tokenizer: Tokenizer) -> "Examination":
         """Sample and judge every problem."""
         chosen = self.evaluation
         groups = self.roll_out(
-            Engine(model, tokenizer.stop_ids, self.dtype),
+            sampler,
             tokenizer,
             self.problems,
             chosen.samples,

@@ -56,6 +56,8 @@ def memory_of(recipe: Recipe, work: Work, compute_bytes: int = 2, devices: int =
     # an adapted weight is merged for every pass, and the backward pass needs it so
     weights = _FP32 * (parameters + adapter) + compute_bytes * adapted
     engine_weights, cache = compute_bytes * parameters, _engine_cache(recipe, work, compute_bytes)
+    if getattr(stage, "engine", None) is not None:
+        engine_weights, cache = 0.0, 0.0  # a server has its own
     if not isinstance(stage, TrainStage):
         spread = (engine_weights + cache) / devices
         total = weights + engine_weights + cache + PROCESS_BYTES

@@ -262,13 +262,12 @@ class Run:
         return frozenset(problem.prompt for problem in self.examiner().problems)
 
     def _examiner(self) -> Examiner:
-        return Examiner(
-            self.recipe.evaluation, self.recipe.seed, self.choice.dtype, self.verifiers, roll_out_together
-        )
+        return Examiner(self.recipe.evaluation, self.recipe.seed, self.verifiers, roll_out_together)
 
     def _examine(self, name: str, model: Decoder, tokenizer: Tokenizer, step: int) -> dict[str, Any]:
-        examination = self.examiner().examine(gathered(model), tokenizer)
-        record_examination(self._context(name), examination, step, self.recipe.evaluation.probes, {})
+        context = self._context(name)
+        examination = self.examiner().examine(context.open_sampler(gathered(model), tokenizer), tokenizer)
+        record_examination(context, examination, step, self.recipe.evaluation.probes, {})
         return examination.record()
 
 

@@ -177,8 +177,9 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         return
     if isinstance(stage, EvalStage):
         chosen = stage.evaluation or context.recipe.evaluation
-        closer = Examiner(chosen, context.recipe.seed, context.dtype, context.verifiers, roll_out_together)
-        record_examination(context, closer.examine(start.model, start.tokenizer), 0, chosen.probes, {})
+        closer = Examiner(chosen, context.recipe.seed, context.verifiers, roll_out_together)
+        sampler = context.open_sampler(start.model, start.tokenizer)
+        record_examination(context, closer.examine(sampler, start.tokenizer), 0, chosen.probes, {})
         _finished(context, [], totals)
         return
     totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
@@ -236,7 +237,8 @@ def _examine_trained(
             source.path or source.dataset: _bits(context, stage, start, source) for source in held_out
         }
     if stage.evaluate:
-        examination = examiner().examine(start.model, start.tokenizer)
+        sampler = context.open_sampler(start.model, start.tokenizer)
+        examination = examiner().examine(sampler, start.tokenizer)
         record_examination(context, examination, -1, context.recipe.evaluation.probes, extra)
     elif extra:
         context.record("eval", step=-1, **extra)

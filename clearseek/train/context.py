@@ -8,8 +8,11 @@ from typing import Any, Literal
 import torch
 
 from clearseek.config.progress import Progress
-from clearseek.config.recipe import Recipe
+from clearseek.config.recipe import Recipe, StageBase
+from clearseek.engine.engine import Engine
+from clearseek.engine.sampler import Sampler
 from clearseek.engine.streams import stream_key
+from clearseek.engine.vllm_engine import VllmEngine
 from clearseek.ledger.log import Ledger
 from clearseek.ledger.process import cpu_seconds
 from clearseek.ledger.timings import Timings
@@ -21,7 +24,8 @@ from clearseek.model.lora import Adapter
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.flops import training_flops
-from clearseek.train.state import ResumePoint
+from clearseek.train.parallel import on_first, world
+from clearseek.train.state import ResumePoint, oldest_resume_time
 
 EAGER_FLOPS_PER_SECOND = 60e9  # of small models on two cores, for deciding whether compiling pays
 Examine = Callable[
@@ -57,6 +61,23 @@ class StageContext:
     def key(self, *address: int | str) -> int:
         """A random stream's key within this stage of this run."""
         return stream_key(self.recipe.seed, self.stage, *address)
+
+    def open_sampler(self, model: Decoder, tokenizer: Tokenizer) -> Sampler:
+        """What the stage's completions are sampled with, holding these weights."""
+        stage = self.recipe.stages[self.stage]
+        if not isinstance(stage, StageBase) or stage.engine is None:
+            return Engine(model, tokenizer.stop_ids, self.dtype)
+        return VllmEngine(
+            model,
+            tokenizer,
+            self.dtype,
+            stage.engine,
+            self.partial_dir / "engine",
+            self.progress.note,
+            on_first,
+            world().rank,
+            lambda: oldest_resume_time(self.partial_dir),
+        )
 
     def compile_for(self, model: Decoder, tokens: float, sequence_length: int) -> bool:
         """Whether to compile for this many training tokens: where it pays, unless the recipe says."""

@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from clearseek.config.errors import InputError, RunError
-from clearseek.engine.engine import Engine
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, roll_out
+from clearseek.engine.sampler import Sampler
 from clearseek.model.decoder import Decoder
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.worker import VerifierPool
@@ -296,7 +296,7 @@ def gradient_norm(gradients: Sequence[Tensor]) -> float:
 
 
 def roll_out_together(
-    engine: Engine,
+    sampler: Sampler,
     tokenizer: Tokenizer,
     problems: Sequence[Problem],
     num_samples: int,
@@ -306,5 +306,5 @@ def roll_out_together(
 ) -> list[Group]:
     """As `roll_out`, each rank sampling and judging its share of the problems; all ranks get all groups."""
     mine = [problems[i] for i in world().share(len(problems))]
-    groups = roll_out(engine, tokenizer, mine, num_samples, sampling, key, verifiers)
+    groups = roll_out(sampler, tokenizer, mine, num_samples, sampling, key, verifiers)
     return gather_shares("the other ranks' samples", groups)

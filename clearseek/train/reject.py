@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RejectStage
-from clearseek.engine.engine import Engine
 from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, Judged, describe
@@ -26,7 +25,7 @@ def run_reject(
     context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer
 ) -> dict[str, float]:
     """Sample, judge and keep; writes `data/STAGE.jsonl` and one `step` record per round; returns totals."""
-    engine = Engine(model, tokenizer.stop_ids, context.dtype)
+    engine = context.open_sampler(model, tokenizer)
     source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
     sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
     kept = [example for name in stage.include_retired for example in retired_examples(context, name)]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RlStage
-from clearseek.engine.engine import Engine
 from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, describe, rewards
@@ -69,7 +68,7 @@ class PolicyTrainer:
             context.compile_for(model, tokens, stage.sequence_length),
             context.adapter,
         )
-        self.engine = Engine(self.learner.whole_model(), tokenizer.stop_ids, context.dtype)
+        self.engine = context.open_sampler(self.learner.whole_model(), tokenizer)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
         self.reference = self._freeze() if stage.kl_weight else None

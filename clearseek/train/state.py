@@ -102,6 +102,14 @@ def _latest(folder: Path) -> ResumePoint | None:
         raise RunError(f"{newest}: not a whole resume point ({error}){older}") from None
 
 
+def oldest_resume_time(folder: Path) -> float:
+    """When the oldest of the resume points was written, in the file system's seconds; 0 where there is none.
+
+    A stage that goes on from any of them asks again for nothing that it was answered before.
+    """
+    return min((path.stat().st_mtime for path in _points(folder)), default=0.0)
+
+
 def load_model_state(model: Decoder | Adapter, state: dict[str, Tensor]) -> None:
     """Copy tensors into a model, or an adapter, of the same shape."""
     with torch.no_grad():

@@ -48,7 +48,7 @@ def agree(mine: torch.Tensor, other: torch.Tensor) -> None:
         ({"top_p": 0.9}, processing.TopPLogitsWarper(0.9)),
         ({"min_p": 0.1}, processing.MinPLogitsWarper(0.1)),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else type(value).__name__,
 )
 def test_each_truncation_keeps_the_same_tokens(temperature, own, processor):
     mine = ours(temperature=temperature, **own)

@@ -10,6 +10,7 @@ from clearseek.config.load import parse_recipe
 from clearseek.config.model import ModelConfig
 from clearseek.config.recipe import Evaluation, Problems
 from clearseek.config.toml import to_toml
+from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion
 from clearseek.eval.command import ask, chosen_problems, evaluate_path
 from clearseek.eval.examine import Examiner
@@ -113,8 +114,10 @@ def test_every_published_end_ends_a_completion(tmp_path, tokenizer):
     (directory / "generation_config.json").write_text(json.dumps(ends))
     ended = evaluate_path(directory, tasks=["digits"], problems=4, device="cpu")
     assert free["mean_completion_tokens"] > ended["mean_completion_tokens"] == 1
-    examiner = Examiner(Evaluation(count=4, max_completion_tokens=9), 0, torch.float32, PlainVerifiers())
-    record = examiner.examine(load_model(directory), Tokenizer.load(directory)).record()
+    examiner = Examiner(Evaluation(count=4, max_completion_tokens=9), 0, PlainVerifiers())
+    tokenizer = Tokenizer.load(directory)
+    engine = Engine(load_model(directory), tokenizer.stop_ids, torch.float32)
+    record = examiner.examine(engine, tokenizer).record()
     assert record["mean_completion_tokens"] == 1
 
 
