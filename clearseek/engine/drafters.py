@@ -15,6 +15,7 @@ from clearseek.engine import row_sampler
 from clearseek.engine.row import Row
 from clearseek.engine.runner import Batch, Runner
 from clearseek.engine.slots import Slots
+from clearseek.engine.speculation import Speculation
 
 Guesses = dict[int, list[int]]  # slot → what may come next
 _LONGEST = 4  # words that have to be the same, at most
@@ -245,3 +246,10 @@ def _drawn(slots: Slots, chosen: list[int], depth: int, scores: Tensor) -> list[
     numbers = torch.from_numpy(slots.uniforms[places, np.minimum(slots.num_sampled[places] + depth, last)])
     tokens: list[int] = row_sampler.draw(rows, scores, numbers.to(scores.device)).tokens.tolist()
     return tokens
+
+
+def drafter_of(speculation: Speculation, runner: Runner, draft: Runner | None) -> Drafter:
+    """Who guesses for a model with a `runner`; `draft` is the small model's."""
+    if draft is not None:
+        return ModelDrafter(draft)
+    return MtpDrafter(runner) if speculation.kind == "mtp" else NgramDrafter()

@@ -4,7 +4,6 @@ What a sample draws depends on its request's key and its number alone, never on 
 depend on its own context alone: see `model/kernels/paged_attention.h`.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,30 +12,27 @@ import numpy as np
 import torch
 
 from clearseek.config.errors import InputError
-from clearseek.engine import row_sampler
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
 from clearseek.engine.deadlines import Deadlines
-from clearseek.engine.drafters import Drafter, Guesses, ModelDrafter, MtpDrafter, NgramDrafter
+from clearseek.engine.drafters import Drafter, drafter_of
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
-from clearseek.engine.layout import Layout, cache_size, why_plain
+from clearseek.engine.layout import cache_size, why_plain
 from clearseek.engine.mixed_formats import Formats, part_names
 from clearseek.engine.plain_runner import PlainRunner
-from clearseek.engine.prompt_rows import PromptRows
-from clearseek.engine.reported import PromptReport, alternatives
+from clearseek.engine.reported import PromptReport
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.runner import Runner
+from clearseek.engine.runners import inference_copy, runner_of
 from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.sequence import Sequence as Answer
 from clearseek.engine.slots import Slots
 from clearseek.engine.speculation import Acceptance, Speculation
+from clearseek.engine.stepper import Stepper
 from clearseek.model.decoder import Decoder, Layer
-from clearseek.model.experts import Router
-from clearseek.model.indexer import Indexer
-from clearseek.model.layers import RMSNorm
 from clearseek.text.tokenizer import Tokenizer
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
@@ -44,23 +40,6 @@ _STEP_TOKENS = 512  # new tokens of a step
 _CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
 _MOST_IN_TIME = 8  # the same while somebody has a deadline
-
-
-def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
-    """A frozen copy with its layers in the compute dtype; what training keeps in fp32 stays in fp32.
-
-    Routers and indexers decide by small differences: rounded weights would choose otherwise.
-    """
-    copied = copy.deepcopy(model).requires_grad_(False).eval()
-    for layer in copied.layers:
-        layer.to(dtype)
-    for module in copied.modules():
-        if isinstance(module, (RMSNorm, Router, Indexer)):
-            module.float()
-    with torch.no_grad():
-        for ours, theirs in zip(copied.state_dict().values(), model.state_dict().values(), strict=True):
-            ours.copy_(theirs)
-    return copied
 
 
 class Engine:
@@ -222,7 +201,7 @@ class Engine:
             at_once = _MOST_IN_TIME if self.deadlines else _MOST_AT_ONCE
             self._decode(runner, 1 if on_token is not None else at_once)
         else:
-            self._advance()
+            self._stepper.advance()
         if on_token is not None and before is not None:
             self._tell(on_token, before)
         ended = [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
@@ -278,6 +257,13 @@ class Engine:
         return self._ready[3]
 
     @property
+    def _stepper(self) -> Stepper:
+        return Stepper(
+            self.runner, self.slots, self.scheduler, self.stop_ids, self.dtype, self.drafter,
+            self.speculation.num_tokens if self.speculation is not None else 0, self.acceptance,
+        )  # fmt: skip
+
+    @property
     def _ready(self) -> tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler]:
         assert self._parts is not None, "submit or stream makes it ready"
         return self._parts
@@ -308,83 +294,6 @@ class Engine:
         enough = max(active // 32, 1) if self.scheduler.num_waiting else active
         if active:
             runner.decode(self.slots, self._stops, most, enough)
-
-    def _advance(self) -> None:
-        """One step for everyone: those that are being read, and new tokens for each that is being answered."""
-        guesses = self._guesses()
-        batch, asked = self.scheduler.batch(guesses)
-        if not len(batch.tokens):
-            return
-        prompts, states = PromptRows(self.slots, batch), None
-        if self.drafter is not None and self.drafter.wants_states:
-            scores, states = self.runner.step_with_states(prompts.batch)
-        else:
-            scores = self.runner.step(prompts.batch)
-        scores = prompts.note(scores)
-        self.scheduler.computed(batch)
-        if len(asked):
-            self._take(asked, scores, guesses)
-        if self.drafter is not None:
-            self.drafter.follow(self.slots, batch, states)
-
-    def _guesses(self) -> Guesses:
-        """What may follow the newest token of each that is being answered; there is room for it in the cache."""
-        ahead = 1 + (self.speculation.num_tokens if self.speculation is not None else 0)
-        ahead = self.scheduler.make_room(ahead)
-        if self.drafter is None or ahead == 1:
-            return {}
-        left = self.slots.budget - self.slots.num_sampled - 1
-        active = np.flatnonzero(self.slots.active).tolist()
-        return self.drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
-
-    def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
-        """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
-        counts = [1 + len(guesses.get(slot, ())) for slot in asked.tolist()]
-        begins = dict(zip(asked.tolist(), np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
-        accepted = dict.fromkeys(guesses, 0)
-        going, depth = asked.tolist(), 0
-        while going:
-            rows = torch.tensor([begins[slot] + depth for slot in going], device=scores.device)
-            self._draw(np.array(going), scores if len(rows) == len(scores) else scores[rows])
-            true = [
-                slot for slot in going if guesses.get(slot, [])[depth : depth + 1] == [self._newest(slot)]
-            ]
-            for slot in true:
-                accepted[slot] += 1
-            going, depth = [slot for slot in true if self.slots.active[slot]], depth + 1
-        for slot, guessed in guesses.items():
-            self.acceptance.note(len(guessed), accepted[slot])
-
-    def _newest(self, slot: int) -> int:
-        return int(self.slots.last_token[slot])
-
-    def _draw(self, asked: np.ndarray, scores: torch.Tensor) -> None:
-        """A token for each slot by its row of scores [slots, V]."""
-        numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
-        rows = [self.slots.at(slot).row for slot in asked.tolist()]
-        # in whatever the model's kernels compute, theirs draws as it does when it decodes on
-        dtype = torch.bfloat16 if isinstance(self.runner, FusedRunner) else self.dtype
-        drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
-        tokens = drawn.tokens.cpu().numpy()
-        self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
-        for slot, token, row_scores in zip(asked.tolist(), tokens.tolist(), scores, strict=True):
-            if self._note(slot, token, row_scores):
-                self.slots.active[slot] = 0
-
-    def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
-        """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
-        answer = self.slots.at(slot)
-        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
-        if math.isnan(log_prob):
-            return True
-        if answer.ending is None:
-            return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
-        answer.row.note(token)
-        answer.text.append(answer.ending.feed(token))
-        beside = alternatives(answer.request.sampling, scores, token, log_prob)
-        if beside is not None:
-            answer.alternatives.append(beside)
-        return answer.ending.finish_reason is not None or answer.row.error is not None
 
     def _is_over(self, slot: int) -> bool:
         """Whether a slot's sequence has ended; one that is still being read isn't active either."""
@@ -452,7 +361,10 @@ class Engine:
         if self._parts is None:
             runner, pool = self.new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, blocks[0])
-            self.drafter = self._new_drafter(runner, num_blocks)
+            if self.speculation is not None:
+                draft = self.speculation.draft
+                beside = None if draft is None else self._draft_runner(draft, num_blocks)
+                self.drafter = drafter_of(self.speculation, runner, beside)
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
             return
         if num_blocks > self.pool.num_blocks:
@@ -470,17 +382,9 @@ class Engine:
     def new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
         """What computes, with a cache of its own."""
         predicts = self.speculation is not None and self.speculation.kind == "mtp"
-        if self.why_plain is None:
-            return FusedRunner(Layout(self.model, self.form, self.copies), num_blocks, predicts)
-        return PlainRunner(self.model, self.dtype, num_blocks, predicts)
+        return runner_of(self.model, self.form, self.dtype, num_blocks, self.copies, predicts)
 
-    def _new_drafter(self, runner: Runner, num_blocks: int) -> Drafter | None:
-        """Who guesses, as `speculation` wants it."""
-        if self.speculation is None:
-            return None
-        if self.speculation.draft is None:
-            return MtpDrafter(runner) if self.speculation.kind == "mtp" else NgramDrafter()
-        draft = self.speculation.draft
-        if why_plain(draft, self.form) is None:
-            return ModelDrafter(FusedRunner(Layout(draft, self.form, self.copies), num_blocks))
-        return ModelDrafter(PlainRunner(inference_copy(draft, self.dtype), self.dtype, num_blocks))
+    def _draft_runner(self, draft: Decoder, num_blocks: int) -> Runner:
+        is_plain = why_plain(draft, self.form) is not None
+        model = inference_copy(draft, self.dtype) if is_plain else draft
+        return runner_of(model, self.form, self.dtype, num_blocks, self.copies)

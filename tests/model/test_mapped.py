@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from clearseek.engine.engine import inference_copy
+from clearseek.engine.runners import inference_copy
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.mapped import map_parameters
 from clearseek.model.source import load_source

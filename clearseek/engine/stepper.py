@@ -1,0 +1,108 @@
+"""One step of the engine: a batch through the model, and the tokens that are drawn from its scores."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from clearseek.engine import row_sampler
+from clearseek.engine.drafters import Drafter, Guesses
+from clearseek.engine.fused_runner import FusedRunner
+from clearseek.engine.prompt_rows import PromptRows
+from clearseek.engine.reported import alternatives
+from clearseek.engine.runner import Runner
+from clearseek.engine.scheduler import Scheduler
+from clearseek.engine.slots import Slots
+from clearseek.engine.speculation import Acceptance
+
+
+@dataclass
+class Stepper:
+    """What a step needs; `num_guesses` is how many tokens the drafter guesses at a time."""
+
+    runner: Runner
+    slots: Slots
+    scheduler: Scheduler
+    stop_ids: Collection[int]
+    dtype: torch.dtype
+    drafter: Drafter | None
+    num_guesses: int
+    acceptance: Acceptance
+
+    def advance(self) -> None:
+        """One step for everyone: those that are being read, and new tokens for each that is being answered."""
+        guesses = self._guesses()
+        batch, asked = self.scheduler.batch(guesses)
+        if not len(batch.tokens):
+            return
+        prompts, states = PromptRows(self.slots, batch), None
+        if self.drafter is not None and self.drafter.wants_states:
+            scores, states = self.runner.step_with_states(prompts.batch)
+        else:
+            scores = self.runner.step(prompts.batch)
+        scores = prompts.note(scores)
+        self.scheduler.computed(batch)
+        if len(asked):
+            self._take(asked, scores, guesses)
+        if self.drafter is not None:
+            self.drafter.follow(self.slots, batch, states)
+
+    def _guesses(self) -> Guesses:
+        """What may follow the newest token of each that is being answered; there is room for it in the cache."""
+        ahead = self.scheduler.make_room(1 + self.num_guesses)
+        if self.drafter is None or ahead == 1:
+            return {}
+        left = self.slots.budget - self.slots.num_sampled - 1
+        active = np.flatnonzero(self.slots.active).tolist()
+        return self.drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
+
+    def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
+        """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
+        counts = [1 + len(guesses.get(slot, ())) for slot in asked.tolist()]
+        begins = dict(zip(asked.tolist(), np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+        accepted = dict.fromkeys(guesses, 0)
+        going, depth = asked.tolist(), 0
+        while going:
+            rows = torch.tensor([begins[slot] + depth for slot in going], device=scores.device)
+            self._draw(np.array(going), scores if len(rows) == len(scores) else scores[rows])
+            true = [
+                slot for slot in going if guesses.get(slot, [])[depth : depth + 1] == [self._newest(slot)]
+            ]
+            for slot in true:
+                accepted[slot] += 1
+            going, depth = [slot for slot in true if self.slots.active[slot]], depth + 1
+        for slot, guessed in guesses.items():
+            self.acceptance.note(len(guessed), accepted[slot])
+
+    def _newest(self, slot: int) -> int:
+        return int(self.slots.last_token[slot])
+
+    def _draw(self, asked: np.ndarray, scores: torch.Tensor) -> None:
+        """A token for each slot by its row of scores [slots, V]."""
+        numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
+        rows = [self.slots.at(slot).row for slot in asked.tolist()]
+        # in whatever the model's kernels compute, theirs draws as it does when it decodes on
+        dtype = torch.bfloat16 if isinstance(self.runner, FusedRunner) else self.dtype
+        drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
+        tokens = drawn.tokens.cpu().numpy()
+        self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
+        for slot, token, row_scores in zip(asked.tolist(), tokens.tolist(), scores, strict=True):
+            if self._note(slot, token, row_scores):
+                self.slots.active[slot] = 0
+
+    def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
+        """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
+        answer = self.slots.at(slot)
+        log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
+        if math.isnan(log_prob):
+            return True
+        if answer.ending is None:
+            return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
+        answer.row.note(token)
+        answer.text.append(answer.ending.feed(token))
+        beside = alternatives(answer.request.sampling, scores, token, log_prob)
+        if beside is not None:
+            answer.alternatives.append(beside)
+        return answer.ending.finish_reason is not None or answer.row.error is not None
