@@ -51,7 +51,9 @@ def target_rows(results: Results, installed: Mapping[str, int]) -> list[dict[str
             "value": sum(installed.values()),
             "met": bool(installed),
         },
-        _untold("exact mode: differing bits over 10,000 requests", "the engine has no exact mode yet"),
+        _untold(
+            "exact mode: differing bits over 10,000 requests", "tests/slow/test_exactness.py counts them"
+        ),
         _at_most(
             "max |engine − trainer| log-probability, fp32",
             1e-5,
