@@ -70,9 +70,7 @@ def test_what_the_cache_knew_before_anyone_asked_is_read_again(name):
     (request,) = requests_of(model, (200,))
     unasked = Request(request.prompt, request.key, 3, Sampling(max_tokens=30))
     engine = Engine(model, (), torch.float32, step_tokens=64)
-    engine.submit(unasked)
-    for _ in range(6):
-        engine.step()
+    engine.generate([unasked])
     (found,) = engine.generate([request])
     for completion in found:
         assert_chosen(model, request, completion)
