@@ -173,6 +173,11 @@ def changed(monkeypatch, path, metadata, tensors=None):
     return load_gguf(path)
 
 
+def test_a_file_of_multi_token_layers_alone_is_refused(monkeypatch, files):
+    with pytest.raises(InputError, match="no layers are left"):
+        changed(monkeypatch, files["mimo2"][0], {"mimo2.nextn_predict_layers": 3})
+
+
 def test_a_file_of_others_that_says_no_ramp_and_no_pattern_is_gpt_oss_as_published(monkeypatch, files):
     absent = {
         "gpt-oss.rope.scaling.yarn_truncate": None,

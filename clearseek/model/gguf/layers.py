@@ -59,6 +59,10 @@ def read_layers(file: GgufFile, family: str, keys: Mapping[str, Any], count: int
 
 def _full_heads(file: GgufFile, heads: list[int], slides: list[int]) -> int:
     """Heads of keys in layers that see everything; those that see a window have twice as many."""
+    if not heads:
+        raise InputError(
+            f"{file.path}: no layers are left beside the multi-token ones, which count among block_count"
+        )
     fulls = {count // (1 + slide) for count, slide in zip(heads, slides, strict=True)}
     full = fulls.pop()
     if fulls or any(count != full * (1 + slide) for count, slide in zip(heads, slides, strict=True)):

@@ -156,7 +156,7 @@ def _without_mtp(file: GgufFile, published: Mapping[str, Any]) -> dict[str, Any]
 
 def _bounded(count: Any) -> int:
     """A number of layers to look through; one that no model has is refused later."""
-    return min(count, _MOST_LAYERS) if isinstance(count, int) else 0
+    return max(0, min(count, _MOST_LAYERS)) if isinstance(count, int) else 0
 
 
 def _of_family(family: str, published: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
