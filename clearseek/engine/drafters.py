@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clearseek.engine import row_sampler
+from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.row import Row
 from clearseek.engine.runner import Batch, Runner
 from clearseek.engine.slots import Slots
@@ -91,7 +92,7 @@ class ModelDrafter:
             running = [slot for slot in sorted(most) if most[slot] > depth]
             rows = [(slot, *self._unread(slots, slot, guesses[slot])) for slot in running]
             scores = self.runner.step(_batch(slots, rows, wanted=True))
-            for slot, token in zip(running, _drawn(slots, running, depth, scores), strict=True):
+            for slot, token in zip(running, _drawn(slots, running, depth, scores, self.runner), strict=True):
                 guesses[slot].append(token)
         for slot, found in guesses.items():
             if found:
@@ -167,7 +168,7 @@ class MtpDrafter:
             stacked = torch.stack([states[slot] for slot in running])
             scores, stacked = self.runner.predict(_batch(slots, rows, wanted=True), stacked)
             for place, (slot, token) in enumerate(
-                zip(running, _drawn(slots, running, depth, scores), strict=True)
+                zip(running, _drawn(slots, running, depth, scores, self.runner), strict=True)
             ):
                 guesses[slot].append(token)
                 states[slot] = stacked[place]
@@ -197,7 +198,7 @@ class MtpDrafter:
         wanted = np.array([ends[slot] for slot in newest], np.int64)
         batch = Batch(batch.tokens, batch.positions, batch.slots, batch.tables, wanted)
         scores, further = self.runner.predict(batch, states)
-        for slot, token in zip(newest, _drawn(slots, newest, 0, scores), strict=True):
+        for slot, token in zip(newest, _drawn(slots, newest, 0, scores, self.runner), strict=True):
             where = int(slots.seated[slot]), int(slots.position[slot])
             self._first[slot] = where, token, further[ends[slot]]
 
@@ -233,7 +234,7 @@ def _batch(slots: Slots, rows: list[tuple[int, int, np.ndarray]], wanted: bool) 
     )
 
 
-def _drawn(slots: Slots, chosen: list[int], depth: int, scores: Tensor) -> list[int]:
+def _drawn(slots: Slots, chosen: list[int], depth: int, scores: Tensor, runner: Runner) -> list[int]:
     """A token by scores [slots, V] for each, with the number by which the model will draw its own there.
 
     The more alike the two distributions, the more often both numbers fall on the same token.
@@ -244,7 +245,8 @@ def _drawn(slots: Slots, chosen: list[int], depth: int, scores: Tensor) -> list[
     places = np.array(chosen)
     last = slots.uniforms.shape[1] - 1
     numbers = torch.from_numpy(slots.uniforms[places, np.minimum(slots.num_sampled[places] + depth, last)])
-    tokens: list[int] = row_sampler.draw(rows, scores, numbers.to(scores.device)).tokens.tolist()
+    dtype = torch.bfloat16 if isinstance(runner, FusedRunner) else torch.float32  # as `Stepper` draws
+    tokens: list[int] = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype).tokens.tolist()
     return tokens
 
 
