@@ -5,6 +5,7 @@ that was found in the cache, or where it was left out of a step.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -23,9 +24,10 @@ _LONGEST = 4  # words that have to be the same, at most
 
 
 class Drafter(Protocol):
-    """Guesses and is told of every step."""
+    """Guesses and is told of every step. `beside` is a runner of its own, over the same blocks as the model's."""
 
     wants_states: bool
+    beside: Runner | None
 
     def propose(self, slots: Slots, most: Mapping[int, int]) -> Guesses:
         """Guesses for active slots, at most so many for each."""
@@ -33,17 +35,12 @@ class Drafter(Protocol):
     def follow(self, slots: Slots, batch: Batch, states: Tensor | None) -> None:
         """A batch was computed and tokens were drawn from it; with the final states [N, hidden] of its rows."""
 
-    def copy_block(self, source: int, to: int) -> None:
-        """As `Runner.copy_block`, which every runner but the model's own is told of here."""
-
-    def grow(self, num_blocks: int) -> None:
-        """As `Runner.grow`."""
-
 
 class NgramDrafter:
     """Looks for where the newest words stood before, the latest such place, and guesses what followed there."""
 
     wants_states = False
+    beside: Runner | None = None
 
     def propose(self, slots: Slots, most: Mapping[int, int]) -> Guesses:
         """Guesses for active slots, at most so many for each."""
@@ -51,12 +48,6 @@ class NgramDrafter:
         return {slot: guesses for slot, guesses in found.items() if guesses}
 
     def follow(self, slots: Slots, batch: Batch, states: Tensor | None) -> None:
-        """It keeps nothing."""
-
-    def copy_block(self, source: int, to: int) -> None:
-        """It keeps nothing."""
-
-    def grow(self, num_blocks: int) -> None:
         """It keeps nothing."""
 
 
@@ -81,6 +72,7 @@ class ModelDrafter:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
+        self.beside: Runner | None = runner
         self._known: dict[
             int, tuple[int, int]
         ] = {}  # slot → who sits there, and how many positions it has read
@@ -115,7 +107,8 @@ class ModelDrafter:
     def follow(self, slots: Slots, batch: Batch, states: Tensor | None) -> None:
         """Read what the model has read of prompts."""
         rows = []
-        for slot, first, count in stretches(batch):
+        for begin, count in batch.stretches:
+            slot, first = int(batch.slots[begin]), int(batch.positions[begin])
             if _has_ended(slots, slot) or self._known.get(slot, (-1, 0)) > (slots.seated[slot], first):
                 continue  # it has run ahead of what was decoded
             tokens = slots.known(slot, first)[:count]
@@ -124,14 +117,6 @@ class ModelDrafter:
             self._known[slot] = slots.seated[slot], first + len(tokens)
         if rows:
             self.runner.step(_batch(slots, rows, wanted=False))
-
-    def copy_block(self, source: int, to: int) -> None:
-        """Make one block of its cache know what another does."""
-        self.runner.copy_block(source, to)
-
-    def grow(self, num_blocks: int) -> None:
-        """More blocks; what there are keep what they know."""
-        self.runner.grow(num_blocks)
 
 
 class MtpDrafter:
@@ -142,6 +127,7 @@ class MtpDrafter:
     """
 
     wants_states = True
+    beside: Runner | None = None
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -178,15 +164,14 @@ class MtpDrafter:
         """Take over what is certain of a step, and guess the token after the newest."""
         assert states is not None
         rows, kept, newest = [], [], []
-        begin = 0
-        for slot, first, count in stretches(batch):
+        for begin, count in batch.stretches:
+            slot, first = int(batch.slots[begin]), int(batch.positions[begin])
             certain = slots.known(slot, first + 1)[:count]
             if len(certain) and not _has_ended(slots, slot):
                 rows.append((slot, first, certain))
                 kept.append(np.arange(begin, begin + len(certain)))
                 if slots.active[slot]:
                     newest.append(slot)
-            begin += count
         if rows:
             self._take(slots, rows, states[torch.from_numpy(np.concatenate(kept)).to(states.device)], newest)
 
@@ -196,26 +181,10 @@ class MtpDrafter:
         batch = _batch(slots, rows, wanted=True)
         ends = {slot: row for (slot, _, _), row in zip(rows, batch.wanted.tolist(), strict=True)}
         wanted = np.array([ends[slot] for slot in newest], np.int64)
-        batch = Batch(batch.tokens, batch.positions, batch.slots, batch.tables, wanted)
-        scores, further = self.runner.predict(batch, states)
+        scores, further = self.runner.predict(replace(batch, wanted=wanted), states)
         for slot, token in zip(newest, _drawn(slots, newest, 0, scores, self.runner), strict=True):
             where = int(slots.seated[slot]), int(slots.position[slot])
             self._first[slot] = where, token, further[ends[slot]]
-
-    def copy_block(self, source: int, to: int) -> None:
-        """The model's runner copies what the module keeps, too."""
-
-    def grow(self, num_blocks: int) -> None:
-        """The model's runner grows."""
-
-
-def stretches(batch: Batch) -> list[tuple[int, int, int]]:
-    """The batch's slots in order: (slot, first position, how many rows)."""
-    begins = np.flatnonzero(np.diff(batch.slots, prepend=-1))
-    counts = np.diff(np.append(begins, len(batch.slots)))
-    return list(
-        zip(batch.slots[begins].tolist(), batch.positions[begins].tolist(), counts.tolist(), strict=True)
-    )
 
 
 def _has_ended(slots: Slots, slot: int) -> bool:

@@ -368,16 +368,20 @@ class Engine:
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
             return
         if num_blocks > self.pool.num_blocks:
-            self.runner.grow(num_blocks)
+            for grown in self._runners:
+                grown.grow(num_blocks)
             self.pool.grow(num_blocks)
-            if self.drafter is not None:
-                self.drafter.grow(num_blocks)
         self.slots.grow(room, blocks[0])
 
     def _copy_block(self, source: int, to: int) -> None:
-        self.runner.copy_block(source, to)
-        if self.drafter is not None:
-            self.drafter.copy_block(source, to)
+        for runner in self._runners:
+            runner.copy_block(source, to)
+
+    @property
+    def _runners(self) -> list[Runner]:
+        """All that keep a cache in the pool's blocks."""
+        beside = None if self.drafter is None else self.drafter.beside
+        return [self.runner] if beside is None else [self.runner, beside]
 
     def new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
         """What computes, with a cache of its own."""

@@ -99,13 +99,9 @@ class PlainRunner:
 
     def _states(self, batch: Batch, extend: Callable[[np.ndarray], Tensor]) -> Tensor:
         """States [N, hidden] that `extend` gives of some rows [B, T]. Slots with one go together, others one by one."""
-        begins = np.flatnonzero(np.diff(batch.slots, prepend=-1))
-        ends = np.append(begins[1:], len(batch.slots))
-        single = begins[ends - begins == 1]
-        parts = [single[:, None]] if len(single) else []
-        parts += [
-            np.arange(begin, end)[None] for begin, end in zip(begins, ends, strict=True) if end - begin > 1
-        ]
+        single = [begin for begin, count in batch.stretches if count == 1]
+        parts = [np.array(single)[:, None]] if single else []
+        parts += [np.arange(begin, begin + count)[None] for begin, count in batch.stretches if count > 1]
         shape = len(batch.tokens), self.model.config.hidden_size
         states = torch.zeros(shape, dtype=self.dtype, device=self.device)
         for rows in parts:

@@ -23,6 +23,12 @@ class Batch:
     tables: np.ndarray  # int32
     wanted: np.ndarray  # int64, ascending
 
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """Where each slot's rows begin, and how many they are, in order."""
+        begins = np.flatnonzero(np.diff(self.slots, prepend=-1))
+        return list(zip(begins.tolist(), np.diff(begins, append=len(self.slots)).tolist(), strict=True))
+
 
 class Runner(Protocol):
     """Extends the cache by a batch and says what may come next."""

@@ -5,6 +5,7 @@ import torch
 
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
+from tests.engine.finishing import finished
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
@@ -32,14 +33,6 @@ def engine_of(name, **settings):
 def request_of(engine, seed, deadline=None, length=100, most=200):
     prompt = tuple(some_tokens(engine.model.config, 1, length, seed)[0].tolist())
     return Request(prompt, seed, 1, Sampling(max_tokens=most), deadline_seconds=deadline)
-
-
-def finished(engine):
-    found = []
-    while not engine.is_idle:
-        found += engine.step()
-        engine.scheduler.check()
-    return dict(found)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -9,6 +9,7 @@ from clearseek.config.errors import InputError
 from clearseek.engine import constraint
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
+from tests.engine.finishing import finished
 from tests.engine.scripted import small_tokenizer
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, tiny_model
@@ -55,14 +56,6 @@ WRONG = [
 def engine_of(name, **settings):
     model = SHAPES[name]().requires_grad_(False)
     return Engine(model, [END], torch.float32, tokenizer=TOKENIZER, **settings)
-
-
-def finished(engine):
-    found = []
-    while not engine.is_idle:
-        found += engine.step()
-        engine.scheduler.check()
-    return dict(found)
 
 
 def needs_library(request):
