@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("clearseek.cli.run", "Run a recipe, or continue a run that was stopped."),
     "chat": ("clearseek.cli.chat", "Talk with a model in the terminal."),
     "generate": ("clearseek.cli.generate", "Answer one prompt, from an argument or from a pipe."),
+    "serve": ("clearseek.cli.serve", "Serve models over HTTP, as OpenAI's and DeepSeek's APIs do."),
     "eval": ("clearseek.cli.eval", "Measure how many held-out problems a model solves."),
     "bench": ("clearseek.cli.bench", "Measure the engine's speed here, or what weight formats cost a model."),
     "info": ("clearseek.cli.info", "Describe a model without loading it: sizes, memory, licence."),

@@ -189,8 +189,13 @@ class Engine:
         return answer
 
     @torch.no_grad()
-    def step(self, on_token: OnToken | None = None) -> list[tuple[Answer, Completion]]:
-        """Compute some tokens of whoever is in turn; returns the completions that are finished by it, or late."""
+    def step(
+        self, on_token: OnToken | None = None, at_once: int = _MOST_AT_ONCE
+    ) -> list[tuple[Answer, Completion]]:
+        """Compute some tokens of whoever is in turn; returns the completions that are finished by it, or late.
+
+        No more than `at_once` tokens of each, one where `on_token` is to be called.
+        """
         late = [(answer, self._stop(answer, "deadline")) for answer in self.deadlines.late()]
         self.scheduler.seat()
         slots, runner = self.slots, self.runner
@@ -198,7 +203,7 @@ class Engine:
         plain = bool(np.all(slots.is_plain[slots.active > 0]))
         before = slots.num_sampled.copy() if on_token is not None else None
         if isinstance(runner, FusedRunner) and plain and not reading and self.speculation is None:
-            at_once = _MOST_IN_TIME if self.deadlines else _MOST_AT_ONCE
+            at_once = min(at_once, _MOST_IN_TIME) if self.deadlines else at_once
             self._decode(runner, 1 if on_token is not None else at_once)
         else:
             self._stepper.advance()
@@ -213,6 +218,20 @@ class Engine:
     def cancel(self, answer: Answer) -> Completion | None:
         """Stop an answer and free what it holds at once; returns what there is of it, None if it had ended."""
         return self._stop(answer, "cancelled") if self.holds(answer) else None
+
+    def answer_now(self, answer: Answer) -> None:
+        """Close an answer's thought at its next token, where it has not ended. InputError where it can't be closed."""
+        if not self.holds(answer):
+            return
+        seated = answer in self.slots.sequences
+        slot = self.slots.sequences.index(answer) if seated else -1
+        told = self.slots.tokens[slot, : self.slots.num_sampled[slot]].tolist() if seated else answer.sampled
+        answer.row.answer_now(told)
+        if answer.ending is None:
+            answer.ending = Ending(answer.request.sampling, self.stop_ids, self.maker.tokenizer)
+            answer.text += [answer.ending.feed(token) for token in told]
+        if seated:
+            self.slots.is_plain[slot] = False
 
     def _stop(self, answer: Answer, reason: FinishReason) -> Completion:
         """What there is of an answer that waits or is on its way; what it holds is free."""

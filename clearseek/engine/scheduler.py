@@ -172,6 +172,8 @@ class Scheduler:
     def _begin(self, sequence: Sequence, blocks: list[int], names: list[bytes], known: int) -> None:
         """Give a sequence its first blocks, in which `known` of its tokens are already."""
         sequence.blocks, sequence.names, sequence.num_computed = blocks, names, known
+        if sequence.num_found is None:
+            sequence.num_found = known
         self.pool.queries += len(sequence.tokens)
         self.pool.hits += known
 

@@ -22,6 +22,7 @@ class Sequence:
     tokens: tuple[int, ...]
     row: Row  # what its sampler knows of it
     num_computed: int = 0  # of `tokens`, in the cache
+    num_found: int | None = None  # of its prompt, in the cache when it was first seated; None: it was not yet
     blocks: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they are published
     sampled: list[int] = field(default_factory=list)  # before it was paused; the next two go with it

@@ -31,7 +31,11 @@ _SLOTS = 16  # answers at once; more wait their turn
 
 
 def open_session(
-    model: str, device: str = "auto", form: str | None = None, speculation: str | None = None
+    model: str,
+    device: str = "auto",
+    form: str | None = None,
+    speculation: str | None = None,
+    num_slots: int = _SLOTS,
 ) -> "Session":
     """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
@@ -49,7 +53,7 @@ def open_session(
     decoder = load_source(directory, device=choice.device)
     tokenizer.require_room(decoder.config.vocab_size, directory)
     guessing = None if speculation is None else read_speculation(speculation, choice.device)
-    return Session(decoder, tokenizer, choice.dtype, defaults, wanted, guessing)
+    return Session(decoder, tokenizer, choice.dtype, defaults, wanted, guessing, num_slots)
 
 
 class Session:
@@ -67,10 +71,17 @@ class Session:
         defaults: Mapping[str, Any] = DEFAULTS,
         form: Format | Formats | None = None,
         speculation: Speculation | None = None,
+        num_slots: int = _SLOTS,
     ) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
         self.engine = Engine(
-            model, tokenizer.stop_ids, dtype, _SLOTS, form=form, tokenizer=tokenizer, speculation=speculation
+            model,
+            tokenizer.stop_ids,
+            dtype,
+            num_slots,
+            form=form,
+            tokenizer=tokenizer,
+            speculation=speculation,
         )
         self._numbers, self._jobs = count(), dict[int, _Job]()
         self.prompt_tokens = self.completion_tokens = 0

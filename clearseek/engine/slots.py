@@ -32,7 +32,7 @@ class Slots:
         self.seated = np.zeros(size, np.int64)  # the how-manieth to be seated
         self.tables = np.zeros((size, num_blocks), np.int32)
         self.inverse = np.ones(size, np.float32)  # 1 / temperature; 0: the likeliest
-        self.is_plain = np.ones(size, np.bool_)  # see `Sampling.is_simple`
+        self.is_plain = np.ones(size, np.bool_)  # see `Sampling.is_simple`; nobody was told to answer now
         self.uniforms = np.zeros((size, room), np.float32)
         self.tokens = np.zeros((size, room), np.int64)
         self.log_probs = np.zeros((size, room), np.float32)
@@ -85,7 +85,7 @@ class Slots:
         self.position[slot], self.num_sampled[slot] = len(sequence.tokens) - 1, known
         self.budget[slot], self.active[slot] = sampling.max_tokens, sequence.is_read
         self.inverse[slot] = 1 / sampling.temperature if sampling.temperature else 0
-        self.is_plain[slot] = sampling.is_simple
+        self.is_plain[slot] = sequence.ending is None
         self.uniforms[slot, : sampling.max_tokens] = uniforms(
             sequence.request.key, sequence.sample, sampling.max_tokens
         )

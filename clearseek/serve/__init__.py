@@ -1,0 +1,1 @@
+"""HTTP: the OpenAI and DeepSeek shapes over the engine, on one's own machine."""

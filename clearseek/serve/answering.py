@@ -1,0 +1,103 @@
+"""One request on its way, as the event loop sees it: what is new of each of its samples, until all have ended."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from clearseek.engine.request import Alternatives, Completion, Request
+
+
+@dataclass
+class Delta:
+    """What is new of one sample. `completion` comes with the last; the token that ended it has no text."""
+
+    sample: int
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)  # where `top_log_probs` asks
+    text: str = ""
+    completion: Completion | None = None
+
+    def merge(self, later: "Delta") -> None:
+        """What came after it, as one."""
+        self.tokens += later.tokens
+        self.log_probs += later.log_probs
+        self.alternatives += later.alternatives
+        self.text += later.text
+        self.completion = later.completion or self.completion
+
+
+class Answering:
+    """An async iterator of deltas. Several of one sample become one where nobody asked in between."""
+
+    def __init__(self, request: Request, cancel: Callable[[], None], answer_now: Callable[[], None]) -> None:
+        """`cancel` and `answer_now` reach whoever computes it; both may be called at any time, from the loop."""
+        self.request = request
+        self.cancel, self.answer_now = cancel, answer_now
+        self.cached_tokens = 0  # of the prompt; known from the first delta on
+        self._news: dict[int, Delta] = {}
+        self._left = request.num_drawn  # samples that have not ended
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._news:
+            if self._error is not None:
+                raise self._error
+            if not self._left:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._news.pop(next(iter(self._news)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be nothing more."""
+        return not self._left or self._error is not None
+
+    def put(self, delta: Delta) -> None:
+        """Something new; called in the loop."""
+        self._left -= delta.completion is not None
+        if delta.sample in self._news:
+            self._news[delta.sample].merge(delta)
+        else:
+            self._news[delta.sample] = delta
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """It will not be finished; called in the loop."""
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class AnswerService(Protocol):
+    """Whoever answers requests: the engine in its thread, a vLLM server, a test's stand-in."""
+
+    async def submit(self, request: Request) -> Answering:
+        """Begin with a request. InputError where it can't be answered, `errors.Busy` where too many wait."""
+        ...
+
+    @property
+    def num_running(self) -> int:
+        """Answers being computed."""
+        ...
+
+    @property
+    def num_waiting(self) -> int:
+        """Answers that wait for their turn."""
+        ...
+
+    def close(self, seconds: float) -> None:
+        """End what is on its way and give the machine back; waits at most so long."""
+        ...

@@ -1,0 +1,238 @@
+"""The engine in a thread of its own: requests from the event loop in, what is new of every answer out.
+
+The thread wakes the loop once for all streams, and not again before the loop has taken what there was: where the loop
+is busy, several steps become one delta, so it never falls behind.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from clearseek.config.errors import InputError, RunError
+from clearseek.engine.engine import Engine
+from clearseek.engine.request import Completion, Request
+from clearseek.engine.sequence import Sequence
+from clearseek.serve.answering import Answering, Delta
+from clearseek.serve.errors import Busy, Ending
+from clearseek.text.incremental import IncrementalDecoder
+from clearseek.text.tokenizer import Tokenizer
+
+_LOG = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0  # how long an idle thread sleeps at most
+_STEP_SECONDS = 0.02  # tokens of about so long are computed and told together
+_MOST_AT_ONCE = 64
+
+
+class EngineService:
+    """Answers requests with one engine. `most_waiting`: samples that may wait for their turn."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, most_waiting: int = 256) -> None:
+        self.engine, self.tokenizer, self.most_waiting = engine, tokenizer, most_waiting
+        self._orders: deque[Callable[[], None]] = deque()
+        self._bell = threading.Event()
+        self._streams: dict[Sequence, _Stream] = {}  # the thread's own
+        self._outbox: list[tuple[Answering, Delta]] = []
+        self._lock, self._posted = threading.Lock(), False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = 0  # samples taken on and not ended
+        self._at_once, self._closing = 1, False
+        self._thread = threading.Thread(target=self._run, name="clearseek-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_running(self) -> int:
+        """Answers in the engine's seats."""
+        return min(self._asked, self.engine.num_slots)
+
+    @property
+    def num_waiting(self) -> int:
+        """Answers that wait for a seat."""
+        return max(self._asked - self.engine.num_slots, 0)
+
+    async def submit(self, request: Request) -> Answering:
+        """Begin with a request. InputError where it can't be answered, `Busy` where too many wait."""
+        if self._closing:
+            raise Ending
+        if self._asked + request.num_drawn > self.engine.num_slots + self.most_waiting:
+            raise Busy(f"{self.num_waiting} requests wait already; try again later")
+        loop = self._loop = asyncio.get_running_loop()
+        begun: asyncio.Future[None] = loop.create_future()
+        answers: list[Sequence] = []
+        answering = Answering(
+            request,
+            lambda: self._order(lambda: self._cancel(answers)),
+            lambda: self._order(lambda: self._answer_now(answers)),
+        )
+        self._asked += request.num_drawn
+        self._order(lambda: self._begin(answering, answers, begun))
+        try:
+            await begun
+        except BaseException:
+            answering.cancel()
+            raise
+        return answering
+
+    def close(self, seconds: float) -> None:
+        """Cancel what is on its way and end the thread."""
+        self._closing = True
+        self._order(lambda: self._cancel(list(self._streams)))
+        self._thread.join(seconds)
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
+        self._bell.set()
+
+    # The thread
+
+    def _run(self) -> None:
+        while not (self._closing and not self._streams and not self._orders):
+            if not self._streams:
+                self._bell.wait(_LOOK_SECONDS)
+                self._bell.clear()
+            while self._orders:
+                self._orders.popleft()()
+            if self._streams:
+                self._step_or_fail()
+
+    def _step_or_fail(self) -> None:
+        try:
+            self._step()
+        except Exception:  # noqa: BLE001  whatever it is, somebody waits for an answer
+            _LOG.exception("the engine failed; what it was answering is lost")
+            error = RunError("the engine failed while it answered; the server's log says why")
+            for answer, stream in list(self._streams.items()):
+                self._call(lambda stream=stream: stream.answering.fail(error))
+                self._forget(answer)
+                self.engine.cancel(answer)
+
+    def _step(self) -> None:
+        started = monotonic()
+        ended = self.engine.step(at_once=self._at_once)
+        self._pace(monotonic() - started)
+        slots = self.engine.slots
+        for slot in slots.taken:
+            answer = slots.at(slot)
+            stream, count = self._streams[answer], int(slots.num_sampled[slot])
+            if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
+                new = slice(stream.told, count)
+                self._tell(stream, slots.tokens[slot, new].tolist(), slots.log_probs[slot, new].tolist())
+        for answer, completion in ended:
+            self._finish(answer, completion)
+
+    def _pace(self, seconds: float) -> None:
+        """As many tokens at once as take about `_STEP_SECONDS`."""
+        if seconds > _STEP_SECONDS:
+            self._at_once = max(self._at_once // 2, 1)
+        elif seconds < _STEP_SECONDS / 2:
+            self._at_once = min(self._at_once * 2, _MOST_AT_ONCE)
+
+    def _begin(self, answering: Answering, answers: list[Sequence], begun: "asyncio.Future[None]") -> None:
+        try:
+            answers += self.engine.submit(answering.request)
+        except Exception as error:  # noqa: BLE001  told to whoever asked
+            if not isinstance(error, InputError):
+                _LOG.exception("the engine failed to take on a request")
+            self._asked -= answering.request.num_drawn
+            self._call(_refuse, begun, error)
+            return
+        for answer in answers:
+            self._streams[answer] = _Stream(answer, answering, self.tokenizer)
+        self._call(_accept, begun)
+
+    def _cancel(self, answers: list[Sequence]) -> None:
+        for answer in answers:
+            completion = self.engine.cancel(answer)
+            if completion is not None:
+                self._finish(answer, completion)
+
+    def _answer_now(self, answers: list[Sequence]) -> None:
+        for answer in answers:
+            try:
+                self.engine.answer_now(answer)
+            except InputError as error:
+                _LOG.info("not told to answer now: %s", error)
+
+    def _finish(self, answer: Sequence, completion: Completion) -> None:
+        stream = self._streams[answer]
+        new = slice(stream.told, None)
+        self._tell(stream, completion.tokens[new], completion.log_probs[new], completion)
+        self._forget(answer)
+
+    def _forget(self, answer: Sequence) -> None:
+        del self._streams[answer]
+        self._asked -= 1
+
+    def _tell(
+        self,
+        stream: "_Stream",
+        tokens: list[int],
+        log_probs: list[float],
+        completion: Completion | None = None,
+    ) -> None:
+        delta = stream.delta(tokens, log_probs, completion)
+        with self._lock:
+            self._outbox.append((stream.answering, delta))
+            if self._posted:
+                return
+            self._posted = True
+        self._call(self._deliver)
+
+    def _call(self, act: Callable[..., None], *arguments: object) -> None:
+        """In the loop; where it is gone nobody listens any more."""
+        assert self._loop is not None, "somebody asked from a loop"
+        try:
+            self._loop.call_soon_threadsafe(act, *arguments)
+        except RuntimeError:
+            _LOG.debug("the event loop is closed")
+
+    # The loop
+
+    def _deliver(self) -> None:
+        with self._lock:
+            outbox, self._outbox, self._posted = self._outbox, [], False
+        for answering, delta in outbox:
+            answering.put(delta)
+
+
+class _Stream:
+    """How much of one answer was told."""
+
+    def __init__(self, answer: Sequence, answering: Answering, tokenizer: Tokenizer) -> None:
+        self.answer, self.answering, self.told = answer, answering, 0
+        self._is_first = answer.sample == 0
+        self._pieces = 0  # of the engine's own text, where it looks for stop strings
+        self._decoder = None if answer.request.sampling.stop else IncrementalDecoder(tokenizer)
+
+    def delta(self, tokens: list[int], log_probs: list[float], completion: Completion | None) -> Delta:
+        """Tokens that were not told yet."""
+        alternatives = self.answer.alternatives[self.told : self.told + len(tokens)]
+        self.told += len(tokens)
+        if self._is_first and self.answer.num_found is not None:
+            self.answering.cached_tokens = self.answer.num_found
+        text = self._text(tokens, completion)
+        return Delta(self.answer.sample, tokens, log_probs, alternatives, text, completion)
+
+    def _text(self, tokens: list[int], completion: Completion | None) -> str:
+        if self._decoder is None:
+            pieces = self.answer.text[self._pieces :]
+            self._pieces += len(pieces)
+            return "".join(pieces)
+        said = tokens
+        if completion is not None and completion.finish_reason == "stop":
+            said = tokens[:-1]
+        text = "".join(map(self._decoder.feed, said))
+        return text if completion is None else text + self._decoder.close()
+
+
+def _accept(begun: "asyncio.Future[None]") -> None:
+    if not begun.done():
+        begun.set_result(None)
+
+
+def _refuse(begun: "asyncio.Future[None]", error: Exception) -> None:
+    if not begun.done():
+        begun.set_exception(error)

@@ -1,0 +1,49 @@
+"""What goes wrong, as a client is told it: a status, and OpenAI's error object (which DeepSeek's service has, too)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ApiError(Exception):
+    """One answer that is an error. `param` is the field that is wrong, `code` a word for programs."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON that says it."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+class Busy(ApiError):
+    """Too much is waiting already."""
+
+    def __init__(self, message: str, seconds: int = 1) -> None:
+        super().__init__(
+            429,
+            message,
+            "rate_limit_error",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(seconds)},
+        )
+
+
+class Ending(ApiError):
+    """The server is ending and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503, "the server is shutting down", "service_unavailable", headers={"Retry-After": "5"}
+        )

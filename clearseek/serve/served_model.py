@@ -1,0 +1,72 @@
+"""A model as the server has it: its name, its tokenizer, who answers for it, how a conversation becomes a request."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearseek.config.errors import InputError
+from clearseek.engine.request import Request, Sampling
+from clearseek.engine.streams import stream_key
+from clearseek.engine.thinking_budget import ThoughtTags
+from clearseek.serve.answering import AnswerService
+from clearseek.text.tokenizer import Tokenizer
+
+
+@dataclass
+class ServedModel:
+    """`context` is the longest prompt and answer together; `defaults` are `Sampling` settings where none are asked."""
+
+    name: str
+    tokenizer: Tokenizer
+    service: AnswerService
+    context: int
+    defaults: Mapping[str, Any]
+    created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
+    root: str = ""  # the file or directory it was read from
+
+    async def encode(
+        self, messages: Sequence[Mapping[str, Any]], thinking: bool = True, **variables: Any
+    ) -> list[int]:
+        """A conversation's token ids, as `Tokenizer.encode_chat` has them. InputError where it can't be rendered."""
+
+        def encode() -> list[int]:
+            return self.tokenizer.encode_chat(messages, thinking=thinking, **variables)
+
+        return await asyncio.to_thread(
+            encode
+        )  # a long conversation takes a while, and others stream meanwhile
+
+    def request(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        num_samples: int = 1,
+        client: str = "",
+        **settings: Any,
+    ) -> Request:
+        """What is asked of the engine; `settings` are those of `Sampling`, None where the model's own holds.
+
+        Without `max_tokens` an answer may fill the context. InputError where the prompt fills it already.
+        """
+        room = self.context - len(prompt)
+        if room < 1:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens, and the model's context holds {self.context} with the answer; "
+                "shorten it or start a new conversation"
+            )
+        if max_tokens is not None and max_tokens > room:
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens and max_tokens is {max_tokens}; the model's context holds "
+                f"{self.context} together"
+            )
+        given = {name: value for name, value in settings.items() if value is not None}
+        sampling = Sampling(**{**self.defaults, **given, "max_tokens": max_tokens or room})
+        key = stream_key("serve", time.time_ns() if seed is None else seed)
+        return Request(tuple(prompt), key, num_samples, sampling, client=client)
+
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether an answer to `prompt` begins inside a thought."""
+        return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
