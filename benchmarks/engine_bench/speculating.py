@@ -7,42 +7,32 @@ in the place of what it found: the token that comes next with the acceptance ask
 import random
 import statistics
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import clearseek
 from clearseek.engine.bench.shapes import OUR_FORMATS, SHAPES, saved
 from clearseek.engine.bench.workloads import WORKLOADS, Workload
-from clearseek.engine.drafters import Guesses, MtpDrafter
+from clearseek.engine.drafters import MtpDrafter
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling
-from clearseek.engine.slots import Slots
 from clearseek.engine.speculation import Speculation
 
 ACCEPTANCE = 0.8
 
 
-class SetAcceptance(MtpDrafter):
-    """Guesses as its base does, then replaces each guess; `truth` are the completion's tokens."""
-
-    def __init__(self, inner: MtpDrafter, acceptance: float) -> None:
-        super().__init__(inner.runner)
-        self.truth: list[int] = []
-        self._acceptance, self._draw = acceptance, random.Random(0)
-
-    def propose(self, slots: Slots, most: Mapping[int, int]) -> Guesses:
-        """Guesses for active slots, at most so many for each."""
-        guesses = super().propose(slots, most)
-        for slot, tokens in guesses.items():
-            done = int(slots.num_sampled[slot])
-            for place, true in enumerate(self.truth[done : done + len(tokens)]):
-                is_right = self._draw.random() < self._acceptance
-                tokens[place] = true if is_right else (true + 1) % 256
-        return guesses
+def set_guesses(engine: Engine, truth: list[int], draw: random.Random) -> None:
+    """Put other guesses into the place of the module's: of each token the true one with the acceptance asked for."""
+    assert isinstance(engine.drafter, MtpDrafter)
+    room = np.zeros_like(engine.slots.tokens)
+    for place, true in enumerate(truth):
+        is_right = draw.random() < ACCEPTANCE
+        room[:, place] = true if is_right else (true + 1) % 256
+    engine.drafter.guessing.instead = room
 
 
 def measure_speculation(
@@ -61,12 +51,13 @@ def measure_speculation(
     plain, guessing = engine(None), engine(Speculation("mtp", num_tokens))
     workload = WORKLOADS["one_stream"]
     seconds: dict[str, list[float]] = {"without": [], "with": []}
+    draw = random.Random(0)
     for number in range(1 + rounds):
         request = _request(workload, config.vocab_size, number)
         started = time.perf_counter()
         truth = plain.generate([request])[0][0].tokens
         seconds["without"].append(time.perf_counter() - started)
-        seconds["with"].append(_guess(guessing, request, truth))
+        seconds["with"].append(_guess(guessing, request, truth, draw))
     rates = {name: workload.max_tokens / statistics.median(turns[1:]) for name, turns in seconds.items()}
     return {
         "tokens_per_second": rates["with"],
@@ -83,14 +74,11 @@ def _request(workload: Workload, vocab_size: int, number: int) -> Request:
     return Request(tuple(prompt), number, 1, Sampling(workload.temperature, 1.0, workload.max_tokens))
 
 
-def _guess(engine: Engine, request: Request, truth: list[int]) -> float:
+def _guess(engine: Engine, request: Request, truth: list[int], draw: random.Random) -> float:
     """Seconds of the same request with guesses; the completion has to be the same."""
     started = time.perf_counter()
     engine.submit(request)
-    if not isinstance(engine.drafter, SetAcceptance):
-        assert isinstance(engine.drafter, MtpDrafter)
-        engine.drafter = SetAcceptance(engine.drafter, ACCEPTANCE)
-    engine.drafter.truth = truth
+    set_guesses(engine, truth, draw)
     finished = []
     while not engine.is_idle:
         finished += engine.step()

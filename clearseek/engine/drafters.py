@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clearseek.engine import row_sampler
 from clearseek.engine.fused_runner import FusedRunner
+from clearseek.engine.guessing import Guessing
 from clearseek.engine.row import Row
 from clearseek.engine.runner import Batch, Runner
 from clearseek.engine.slots import Slots
@@ -129,20 +130,17 @@ class MtpDrafter:
     wants_states = True
     beside: Runner | None = None
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, slots: Slots, hidden: int, most: int) -> None:
         self.runner = runner
-        self._first: dict[
-            int, tuple[tuple[int, int], int, Tensor]
-        ] = {}  # slot → who stands where, guess, its state
+        self.guessing = Guessing(len(slots.active), hidden, most)
 
     def propose(self, slots: Slots, most: Mapping[int, int]) -> Guesses:
         """Guesses for active slots, at most so many for each."""
-        guesses: Guesses = {}
-        states: dict[int, Tensor] = {}
-        for slot in most:
-            where, guess, state = self._first.get(slot, ((-1, -1), 0, torch.empty(0)))
-            if most[slot] and where == (slots.seated[slot], slots.position[slot]):
-                guesses[slot], states[slot] = [guess], state
+        known = self.guessing
+        known.begin(slots)
+        there = [slot for slot in most if most[slot] and known.where[slot] == slots.position[slot]]
+        guesses = {slot: [int(known.first[slot])] for slot in there}
+        states = {slot: torch.from_numpy(known.states[slot]) for slot in there}
         for depth in range(1, max(most.values(), default=0)):
             running = [slot for slot in sorted(guesses) if most[slot] > depth]
             if not running:
@@ -157,7 +155,7 @@ class MtpDrafter:
                 zip(running, _drawn(slots, running, depth, scores, self.runner), strict=True)
             ):
                 guesses[slot].append(token)
-                states[slot] = stacked[place]
+                states[slot] = stacked[place].cpu()
         return guesses
 
     def follow(self, slots: Slots, batch: Batch, states: Tensor | None) -> None:
@@ -182,9 +180,9 @@ class MtpDrafter:
         ends = {slot: row for (slot, _, _), row in zip(rows, batch.wanted.tolist(), strict=True)}
         wanted = np.array([ends[slot] for slot in newest], np.int64)
         scores, further = self.runner.predict(replace(batch, wanted=wanted), states)
+        self.guessing.begin(slots)
         for slot, token in zip(newest, _drawn(slots, newest, 0, scores, self.runner), strict=True):
-            where = int(slots.seated[slot]), int(slots.position[slot])
-            self._first[slot] = where, token, further[ends[slot]]
+            self.guessing.note(slot, int(slots.position[slot]), token, further[ends[slot]].cpu().numpy())
 
 
 def _has_ended(slots: Slots, slot: int) -> bool:
@@ -219,8 +217,12 @@ def _drawn(slots: Slots, chosen: list[int], depth: int, scores: Tensor, runner: 
     return tokens
 
 
-def drafter_of(speculation: Speculation, runner: Runner, draft: Runner | None) -> Drafter:
-    """Who guesses for a model with a `runner`; `draft` is the small model's."""
+def drafter_of(
+    speculation: Speculation, runner: Runner, draft: Runner | None, slots: Slots, hidden: int
+) -> Drafter:
+    """Who guesses for a model with a `runner` and states of a `hidden` size; `draft` is the small model's."""
     if draft is not None:
         return ModelDrafter(draft)
-    return MtpDrafter(runner) if speculation.kind == "mtp" else NgramDrafter()
+    if speculation.kind == "mtp":
+        return MtpDrafter(runner, slots, hidden, speculation.num_tokens)
+    return NgramDrafter()

@@ -84,7 +84,6 @@ class Engine:
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
         self.weights_version, self.deadlines = 0, Deadlines(clock)
-        self._stops = np.array(sorted(self.stop_ids), np.int64)
         self._block_bytes = BLOCK_TOKENS * dtype.itemsize * self._numbers_per_token()
         self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
 
@@ -199,14 +198,9 @@ class Engine:
         late = [(answer, self._stop(answer, "deadline")) for answer in self.deadlines.late()]
         self.scheduler.seat()
         slots, runner = self.slots, self.runner
-        reading = any(not slots.active[slot] for slot in slots.taken)
-        plain = bool(np.all(slots.is_plain[slots.active > 0]))
         before = slots.num_sampled.copy() if on_token is not None else None
-        if isinstance(runner, FusedRunner) and plain and not reading and self.speculation is None:
-            at_once = min(at_once, _MOST_IN_TIME) if self.deadlines else at_once
-            self._decode(runner, 1 if on_token is not None else at_once)
-        else:
-            self._stepper.advance()
+        turns = min(at_once, _MOST_IN_TIME) if self.deadlines else at_once
+        self._stepper.advance(1 if on_token is not None else turns)
         if on_token is not None and before is not None:
             self._tell(on_token, before)
         ended = [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
@@ -306,14 +300,6 @@ class Engine:
                 f"a request of {wanted} tokens needs more cache than there is room for: {_CACHE_BYTES / 2**30:.0f} GiB"
             )
 
-    def _decode(self, runner: FusedRunner, most: int) -> None:
-        """Many tokens for everyone, in one call."""
-        most = self.scheduler.make_room(most)
-        active = int(self.slots.active.sum())
-        enough = max(active // 32, 1) if self.scheduler.num_waiting else active
-        if active:
-            runner.decode(self.slots, self._stops, most, enough)
-
     def _is_over(self, slot: int) -> bool:
         """Whether a slot's sequence has ended; one that is still being read isn't active either."""
         answer = self.slots.at(slot)
@@ -383,7 +369,9 @@ class Engine:
             if self.speculation is not None:
                 draft = self.speculation.draft
                 beside = None if draft is None else self._draft_runner(draft, num_blocks)
-                self.drafter = drafter_of(self.speculation, runner, beside)
+                self.drafter = drafter_of(
+                    self.speculation, runner, beside, slots, self.model.config.hidden_size
+                )
             self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
             return
         if num_blocks > self.pool.num_blocks:

@@ -1,22 +1,33 @@
 """The runner on kernels: one call takes a batch through all layers, or many steps of it without a way back."""
 
-import copy
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
+from clearseek.engine.guessing import Guessing
 from clearseek.engine.layout import Layout
 from clearseek.engine.routes import Routes
 from clearseek.engine.runner import Batch
 from clearseek.engine.slots import Slots
-from clearseek.model.decoder import Decoder, MultiTokenModule
+from clearseek.model.decoder import Decoder
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
 
 _SMALL_BYTES = 16 << 20  # weights up to here go by sequences: each thread takes some through the whole model
+
+
+@dataclass(frozen=True)
+class Course:
+    """How far decoding goes: until `enough` slots have ended, one has `most` new tokens, or for `turns`."""
+
+    stop_ids: np.ndarray  # [...] int64
+    most: int
+    enough: int
+    turns: int
 
 
 class FusedRunner:
@@ -30,8 +41,8 @@ class FusedRunner:
         self.caches = self._caches(num_blocks)
         self.routes: Routes | None = None
         self._tables: tuple[int, Tensor, Tensor] | None = None
+        self._told: Tensor | None = None  # of the model, where kernels find it
         self._further = FusedRunner(layout.of_module(layout.model), num_blocks) if predicts else None
-        self._join = None if self._further is None else self._copied_join()
 
     def grow(self, num_blocks: int) -> None:
         """More blocks; what there are keep what they know."""
@@ -61,11 +72,8 @@ class FusedRunner:
     def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
         """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden]."""
         assert self._further is not None
-        assert self._join is not None
-        next_ones = self.layout.embedding[torch.from_numpy(batch.tokens)].float()
-        joined = self._join.combine(states, next_ones, self.layout.dtype).contiguous()
         further = torch.empty_like(states)
-        return self._further._step(batch, joined, further), further
+        return self._further._step(batch, states.contiguous(), further), further
 
     def _step(self, batch: Batch, inputs: Tensor | None, states: Tensor | None) -> Tensor:
         count = len(batch.wanted)
@@ -75,20 +83,25 @@ class FusedRunner:
             len(batch.tokens), _place(batch.wanted), count, scores.data_ptr(), _start(states), self.layout.width,
             _start(inputs),
         ]  # fmt: skip
-        call(
-            "engine_step",
-            *self._model(batch.tables.shape[1]),
-            torch.tensor(fields, dtype=torch.int64),
-            self.teams,
-        )
+        given = torch.tensor(fields, dtype=torch.int64)
+        call("engine_step", *self._model(batch.tables.shape[1]), given)
         return scores[:, : self.layout.config.vocab_size]
 
-    def decode(self, slots: Slots, stop_ids: np.ndarray, most: int, enough: int) -> None:
-        """Draw up to `most` tokens for each active slot, until `enough` have ended, and note them there."""
-        places = torch.tensor([_place(array) for array in slots.for_kernel()], dtype=torch.int64)
+    def decode(self, slots: Slots, course: Course, guessing: Guessing | None = None) -> None:
+        """Draw tokens for active slots and note them there, with a multi-token module that guesses or without."""
+        arrays = _places(slots.for_kernel())
         (count, room), width = slots.tokens.shape, slots.tables.shape[1]
-        rest = _place(stop_ids), len(stop_ids), most, enough, self.layout.config.vocab_size, self.layout.width
-        call("engine_decode", *self._model(width), places, count, room, width, *rest, self.teams)
+        fields = [
+            count, room, width, _place(course.stop_ids), len(course.stop_ids), course.most, course.enough, course.turns,
+            self.layout.config.vocab_size, self.layout.width,
+        ]  # fmt: skip
+        given = torch.tensor(fields, dtype=torch.int64)
+        if guessing is None:
+            call("engine_decode", *self._model(width), arrays, given)
+            return
+        assert self._further is not None
+        guesses = torch.tensor([guessing.most, *_places(guessing.for_kernel()).tolist()], dtype=torch.int64)
+        call("engine_guess", *self._model(width), *self._further._model(width), arrays, given, guesses)
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
@@ -105,17 +118,6 @@ class FusedRunner:
         self.layout, self._tables = Layout(model, self.layout.form, self.layout.copies), None
         if self._further is not None:
             self._further.layout, self._further._tables = self.layout.of_module(model), None
-            self._join = self._copied_join()
-
-    def _copied_join(self) -> MultiTokenModule:
-        """The multi-token module that joins states and embeddings, without its layer, which is laid out."""
-        module = self.layout.model.mtp[0]
-        assert isinstance(module, MultiTokenModule)
-        if not self.layout.copies:
-            return module
-        copied = copy.deepcopy(module, {id(module.layer): module.layer})
-        copied.join.to(self.layout.dtype)
-        return copied
 
     @property
     def teams(self) -> int:
@@ -131,14 +133,14 @@ class FusedRunner:
 
         return [(blocks(keys), blocks(values)) for keys, values in self.layout.cache_sizes]
 
-    def _model(self, table_width: int) -> tuple[Any, ...]:
+    def _model(self, table_width: int) -> tuple[int, Tensor]:
         """What the kernels are told of the model, made again when a longer context needs longer rotary tables."""
-        length = table_width * BLOCK_TOKENS
+        length, layout = table_width * BLOCK_TOKENS, self.layout
         if self._tables is None or self._tables[0] < length:
-            self._tables = length, *self.layout.tables(self.caches, length, self.routes)
-        layout = self.layout
-        is_wide = int(layout.dtype == torch.float32)
-        return is_wide, *self._tables[1:], layout.constants, layout.routing
+            self._tables = length, *layout.tables(self.caches, length, self.routes)
+        parts = *self._tables[1:], layout.constants, layout.routing
+        self._told = torch.tensor([*(part.data_ptr() for part in parts), self.teams], dtype=torch.int64)
+        return int(layout.dtype == torch.float32), self._told
 
 
 def _start(tensor: Tensor | None) -> int:
@@ -147,4 +149,8 @@ def _start(tensor: Tensor | None) -> int:
 
 def _place(array: np.ndarray) -> int:
     assert array.flags.c_contiguous
-    return array.ctypes.data
+    return array.ctypes.data if array.size else 0
+
+
+def _places(arrays: Sequence[np.ndarray]) -> Tensor:
+    return torch.tensor([_place(array) for array in arrays], dtype=torch.int64)

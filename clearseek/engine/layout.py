@@ -69,7 +69,7 @@ class Layout:
             config.value_size, config.kv_lora_rank or 0, config.rotates_pairs, config.qk_norm == "after_rotary",
             self.form.group, self.embedding.data_ptr(), self.embedding.dtype == torch.float32,
             self._address((model if self.module is None else self.module).norm.weight),
-            *self.head,
+            *self.head, *self._joining(),
         ]  # fmt: skip
         first = model.layers[0]
         assert isinstance(first, Layer)
@@ -77,6 +77,16 @@ class Layout:
         constants = [config.rms_norm_eps, config.latent_norm_eps, scale, config.value_scale]
         self.constants = torch.tensor(constants, dtype=torch.float32)
         self.routing = self._routing(config)
+
+    def _joining(self) -> tuple[int, ...]:
+        """What joins a state with the embedding that follows it, which here comes first."""
+        if self.module is None:
+            return (*_NO_WEIGHT, 0, 0)
+        weight = self.module.join.weight.detach()
+        if self.module.state_first:
+            weight = weight.roll(self.config.hidden_size, dims=1)
+        norms = self.module.embedding_norm.weight, self.module.state_norm.weight
+        return (*self._weight(weight, self.form.of("mtp.join")), *map(self._address, norms))
 
     @property
     def config(self) -> ModelConfig:

@@ -86,6 +86,13 @@ class Acceptance:
             for place in range(count):
                 counts[place] += 1
 
+    def add(self, guessed: list[int], accepted: list[int]) -> None:
+        """What was counted by place elsewhere."""
+        for counts, more in ((self.guessed, guessed), (self.accepted, accepted)):
+            counts += [0] * (len(more) - len(counts))
+            for place, count in enumerate(more):
+                counts[place] += count
+
     @property
     def rates(self) -> list[float]:
         """The share of guesses at each place that came true; those before them have to as well."""

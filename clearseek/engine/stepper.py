@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from clearseek.engine import row_sampler
-from clearseek.engine.drafters import Drafter, Guesses
-from clearseek.engine.fused_runner import FusedRunner
+from clearseek.engine.drafters import Drafter, Guesses, MtpDrafter
+from clearseek.engine.fused_runner import Course, FusedRunner
 from clearseek.engine.prompt_rows import PromptRows
 from clearseek.engine.reported import alternatives
 from clearseek.engine.runner import Runner
@@ -31,7 +31,33 @@ class Stepper:
     num_guesses: int
     acceptance: Acceptance
 
-    def advance(self) -> None:
+    def advance(self, turns: int) -> None:
+        """A step for everyone, or up to so many at once where nothing has to be seen to between tokens."""
+        slots, runner = self.slots, self.runner
+        reading = any(not slots.active[slot] for slot in slots.taken)
+        plain = bool(np.all(slots.is_plain[slots.active > 0]))
+        alone = self.drafter is None or isinstance(self.drafter, MtpDrafter)
+        if isinstance(runner, FusedRunner) and plain and alone and not reading:
+            self._decode(runner, turns)
+        else:
+            self._step()
+
+    def _decode(self, runner: FusedRunner, turns: int) -> None:
+        """Tokens for everyone by so many turns, in one call."""
+        guessing = self.drafter.guessing if isinstance(self.drafter, MtpDrafter) else None
+        most = self.scheduler.make_room(max(turns, 1 + self.num_guesses))
+        active = int(self.slots.active.sum())
+        enough = max(active // 32, 1) if self.scheduler.num_waiting else active
+        if not active:
+            return
+        course = Course(np.array(sorted(self.stop_ids), np.int64), most, enough, turns)
+        if guessing is not None:
+            guessing.begin(self.slots)
+        runner.decode(self.slots, course, guessing)
+        if guessing is not None:
+            self.acceptance.add(*guessing.counts())
+
+    def _step(self) -> None:
         """One step for everyone: those that are being read, and new tokens for each that is being answered."""
         guesses = self._guesses()
         batch, asked = self.scheduler.batch(guesses)

@@ -140,23 +140,31 @@ def test_a_draft_that_is_the_model_itself_is_always_right(name, temperature):
     assert len(steps) <= 3 + math.ceil(41 / 4)
 
 
+@pytest.mark.parametrize("kind", [{}, {"top_log_probs": 1}])
+def test_every_guess_of_a_module_may_come_true(kind):
+    """Such as those of a module that always says one word, as the model does."""
+    model = model_of("deepseek_v3")
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+    engine = engine_of(model, "mtp", 3)
+    (group,) = engine.generate([Request((1, 2, 3), 0, 2, Sampling(temperature=0, max_tokens=41, **kind))])
+    assert [len(item.tokens) for item in group] == [41, 41]
+    assert engine.acceptance.rates == [1.0, 1.0, 1.0]
+    assert sum(engine.acceptance.guessed) >= 2 * (40 - 11)
+
+
 @pytest.mark.parametrize("name", ["deepseek_v3", "plain"])
-def test_the_model_s_own_guesses_are_those_of_a_full_pass(name, monkeypatch):
+def test_the_model_s_own_guesses_are_those_of_a_full_pass(name):
     """The first guess is what the multi-token module of a whole forward pass finds likeliest, at every step."""
     model = model_of(name)
     engine = engine_of(model, "mtp", 1)
     prompt = some_tokens(model.config, 1, 30)[0].tolist()
     engine.submit(Request(tuple(prompt), 0, 1, Sampling(temperature=0, max_tokens=40)))
-    proposed, propose = [], engine.drafter.propose
-
-    def watched(slots, most):
-        found = propose(slots, most)
-        proposed.extend((slots.known(slot).tolist(), guesses[0]) for slot, guesses in found.items())
-        return found
-
-    monkeypatch.setattr(engine.drafter, "propose", watched)
+    proposed, guessing = [], engine.drafter.guessing
     while not engine.is_idle:
-        engine.step()
+        engine.step(lambda *_: None)
+        for slot in np.flatnonzero(engine.slots.active & (guessing.where == engine.slots.position)):
+            proposed.append((engine.slots.known(slot).tolist(), guessing.first[slot]))
     assert len(proposed) > 10
     for tokens, guess in proposed:
         row = torch.tensor([tokens])

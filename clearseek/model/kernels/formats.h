@@ -18,6 +18,9 @@ static constexpr int64_t AHEAD_BYTES = 4096, QUANTISED_AHEAD_BYTES = 2048;
 static inline __attribute__((always_inline)) void fetch_ahead(const void* line) {
     _mm_prefetch(static_cast<const char*>(line) + QUANTISED_AHEAD_BYTES, _MM_HINT_T0);
 }
+static inline __attribute__((always_inline)) void fetch(const void* line) {
+    _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T1);
+}
 
 struct Weight {
     const uint8_t* data;  // null: there is none
@@ -80,13 +83,17 @@ struct GroupedTile {
     int64_t ldc;
     bool add;
 
+    // Pass `turn` of `turns` over the panel. The first of few rows fetches a little ahead; many fetch the next panel meanwhile.
     template <int M, int N>
-    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
+    inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0, int64_t turn, int64_t turns) const {
         constexpr int64_t in_line = 32 / Bits;  // inputs whose 64 weights share a line
         const int64_t lines = x.group / in_line, groups = x.inputs / x.group, bytes = group_bytes(Bits == 8 ? INT8 : INT4, x.group);
         const int8_t* left = x.bytes + i0 * x.inputs;
         const float* scales = x.scales + i0 * groups;
         const int32_t* sums = x.sums + i0 * groups;
+        const bool are_few = M < 4 && turns <= 2, is_first = are_few && turn == 0;
+        const int64_t fetched = are_few ? 0 : (bytes / 64 + turns - 1) / turns;
+        const uint8_t* next = panel + groups * bytes + turn * fetched * 64;
         __m512 total[M][N];
         UNROLLED for (int i = 0; i < M; i++)
             UNROLLED for (int j = 0; j < N; j++) total[i][j] = _mm512_setzero_ps();
@@ -94,6 +101,7 @@ struct GroupedTile {
             const uint8_t* at = panel + g * bytes;
             const uint32_t* right = reinterpret_cast<const uint32_t*>(at) + j0;
             const uint16_t* scale_at = reinterpret_cast<const uint16_t*>(at + lines * 4 * PANEL) + j0;
+            for (int64_t n = 0; n < fetched; n++) fetch(next + g * bytes + 64 * n);
             __m512i part[M][N];
             UNROLLED for (int i = 0; i < M; i++) {
                 const __m512i start = _mm512_set1_epi32(-(1 << (Bits - 1)) * sums[i * groups + g]);
@@ -101,7 +109,7 @@ struct GroupedTile {
             }
             for (int64_t k = 0; k < lines; k++) {
                 __m512i column[N], upper[N];
-                if (M == 1 || i0 == 0)  // the first to look at them
+                if (is_first)
                     UNROLLED for (int j = 0; j < N; j++) fetch_ahead(right + k * PANEL + 16 * j);
                 UNROLLED for (int j = 0; j < N; j++) {
                     column[j] = _mm512_loadu_si512(right + k * PANEL + 16 * j);
@@ -122,7 +130,7 @@ struct GroupedTile {
                     }
                 }
             }
-            if (M == 1 || i0 == 0)
+            if (is_first)
                 UNROLLED for (int j = 0; j < N; j += 2) fetch_ahead(scale_at + 16 * j);
             UNROLLED for (int j = 0; j < N; j++) {
                 const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale_at + 16 * j)));
@@ -142,11 +150,20 @@ struct GroupedTile {
 
 template <int N, typename Tile>
 static __attribute__((noinline)) void grouped_tiles_below(int64_t rows, int64_t j, const Tile& tile) {
-    int64_t i = 0;
-    for (; i + 4 <= rows; i += 4)  // as many sums as there are registers for
-        for (int half = 0; half < N; half += 2) tile.template compute<4, N == 1 ? 1 : 2>(i, j + 16 * half);
-    for (; i + 2 <= rows; i += 2) tile.template compute<2, N>(i, j);
-    for (; i < rows; i++) tile.template compute<1, N>(i, j);
+    const int64_t halves = (N + 1) / 2, rest = rows % 6;
+    const int64_t turns = (rows / 6 + rest / 4) * halves + rest % 4 / 2 + rest % 2;
+    int64_t i = 0, turn = 0;
+    const auto go = [&](auto count, auto columns) {  // as many sums as there are registers for
+        for (int at = 0; at < N; at += columns) tile.template compute<count(), columns()>(i, j + 16 * at, turn++, turns);
+        i += count;
+    };
+    using std::integral_constant;
+    const integral_constant<int, N == 1 ? 1 : 2> two;
+    const integral_constant<int, N> all;
+    while (i + 6 <= rows) go(integral_constant<int, 6>(), two);
+    if (i + 4 <= rows) go(integral_constant<int, 4>(), two);
+    if (i + 2 <= rows) go(integral_constant<int, 2>(), all);
+    if (i < rows) go(integral_constant<int, 1>(), all);
 }
 
 template <typename Tile>

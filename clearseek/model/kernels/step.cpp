@@ -33,6 +33,8 @@ struct StepModel {
     int64_t embedding_is_wide;
     const float* norm;
     Weight head;
+    Weight join;  // of a multi-token module: [hidden, embedding and state]; its stream begins with what this makes of them
+    const float *embedding_norm, *state_norm;
 };
 
 struct StepConstants {
@@ -48,7 +50,7 @@ struct StepBatch {
     int64_t num_wanted;
     float *scores, *states;  // [wanted, width], and the final states of all rows [N, hidden]; null: not asked for
     int64_t width;
-    const float* inputs;  // the stream's beginning [N, hidden] in place of embeddings; null: the tokens' own
+    const float* inputs;  // of a multi-token module: the states [N, hidden] that the tokens follow
 };
 
 struct Tile {
@@ -98,6 +100,7 @@ public:
         room(a.mixed, tall * mixed), room(a.values, tall * m.heads * m.value_size);
         if (m.is_latent) room(a.absorbed, rows * m.heads * (m.rank + m.rotary));
         int64_t widest = std::max(m.hidden, std::max(query, m.heads * m.value_size)), groups = 0;
+        if (m.join.data) room(a.gathered, tall * 2 * m.hidden), widest = std::max(widest, 2 * m.hidden);
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
             room(a.key, rows * layer.key_value.outputs), room(a.low, tall * layer.query_low.outputs);
@@ -114,7 +117,7 @@ public:
     }
 
     void run() {
-        team.share(rows, [&](int64_t n) { embed(n); });
+        m.join.data ? join() : team.share(rows, [&](int64_t n) { embed(n, stream(n)); });
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
             norm_rows(layer.attention_norm, layer.query.is_quantised() || layer.key_value.is_quantised());
@@ -130,15 +133,28 @@ private:
     Left<Act> left(const Act* rows_of, int64_t inputs) const { return {rows_of, inputs, quantised(inputs)}; }
     float* stream(int64_t n) { return a.stream.data() + n * m.hidden; }
 
-    void embed(int64_t n) {
-        if (b.inputs) {
-            std::memcpy(stream(n), b.inputs + (first + n) * m.hidden, m.hidden * sizeof(float));
-            return;
-        }
+    void embed(int64_t n, float* to) const {
         const int64_t at = b.tokens[first + n] * m.hidden;
-        if (m.embedding_is_wide) std::memcpy(stream(n), static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
+        if (m.embedding_is_wide) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
         else
-            for (int64_t c = 0; c < m.hidden; c += 16) store(stream(n) + c, load(static_cast<const bf16*>(m.embedding) + at + c));
+            for (int64_t c = 0; c < m.hidden; c += 16) store(to + c, load(static_cast<const bf16*>(m.embedding) + at + c));
+    }
+
+    // A state and the embedding of the token that follows it, each normed, in one
+    void join() {
+        Act* both = a.gathered.data();
+        team.share(rows, [&](int64_t n) {
+            Act* row = both + n * 2 * m.hidden;
+            embed(n, stream(n));
+            norm_row(stream(n), m.embedding_norm, row, m.hidden, k.eps);
+            norm_row(b.inputs + (first + n) * m.hidden, m.state_norm, row + m.hidden, m.hidden, k.eps);
+        });
+        team.wait();
+        if (m.join.is_quantised()) {
+            quantise(both, rows, quantised(2 * m.hidden));
+            team.wait();
+        }
+        linear(m.join, left(both, 2 * m.hidden), a.stream.data());
     }
 
     template <typename In, typename To>
@@ -558,10 +574,20 @@ static std::vector<int64_t> cuts_of(const StepBatch& b, int64_t parts) {
     return cuts;
 }
 
+// All that a step is told of a model. `teams` share out the rows, and each has as many of the threads as are left for it.
+struct Model {
+    const StepModel* model;
+    const StepLayer* layers;
+    const StepConstants* constants;
+    const Routing* routing;
+    int64_t teams;
+};
+
 template <typename Act>
-static void step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
-                 const StepBatch& b, std::vector<Activations<Act>>& activations, int64_t teams, int64_t threads) {
-    teams = std::min(teams, std::min(threads, std::max<int64_t>(1, b.rows)));
+static void step(const Model& model, const StepBatch& b, std::vector<Activations<Act>>& activations, int64_t threads) {
+    const StepModel& m = *model.model;
+    const StepLayer* layers = model.layers;
+    const int64_t teams = std::min(model.teams, std::min(threads, std::max<int64_t>(1, b.rows)));
     const int64_t size = threads / teams, sharing = m.is_latent ? m.heads : m.heads / std::max<int64_t>(1, layers[0].key_heads);
     const std::vector<int64_t> cuts = cuts_of(b, teams);
     const int64_t at_once = std::max<int64_t>(1, TILE_ROWS / sharing);
@@ -576,7 +602,7 @@ static void step(const StepModel& m, const StepLayer* layers, const StepConstant
         const int64_t rows = cuts[t + 1] - cuts[t];
         const Tiles own_tiles;
         Team team(meetings[t], rank, members);
-        Step<Act> mine(m, layers, k, routing, b, team, activations[t], cuts[t], rows, tiles[t]);
+        Step<Act> mine(m, layers, *model.constants, *model.routing, b, team, activations[t], cuts[t], rows, tiles[t]);
         if (rank == 0) mine.make_room();
         team.wait();
         if (rows) mine.run();
@@ -590,79 +616,29 @@ static void step(const StepModel& m, const StepLayer* layers, const StepConstant
     }
 }
 
-// What `engine/slots.py` keeps of the sequences that are being decoded, in this order: all pointers, a row per slot
-struct Slots {
-    int64_t *last_token, *position, *num_sampled;
-    const int64_t* budget;
-    uint8_t* active;
-    const int32_t* tables;
-    const float *inverse, *uniforms;  // 1 / temperature, 0: the likeliest; [slots, room]
-    int64_t* tokens;                  // [slots, room], as are the next two
-    float *log_probs, *entropies;
-};
-
-extern "C" void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens,
-                     float* log_probs, float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
-
-// Tokens of every active slot, one after another, until `enough` of them have ended or each has `most` new ones.
-// A slot ends at one of the `ends`, with its budget, or where scores are no numbers, and is active no more.
-template <typename Act>
-static void decode(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing,
-                   const Slots& s, int64_t slots, int64_t room_of_slot, int64_t table_width, const int64_t* ends,
-                   int64_t num_ends, int64_t most, int64_t enough, int64_t vocabulary, int64_t width, int64_t teams,
-                   int64_t threads) {
-    std::vector<Activations<Act>> activations;
-    const int64_t begun = std::count_if(s.active, s.active + slots, [](uint8_t is_active) { return is_active; });
-    std::vector<int64_t> rows, tokens, positions, wanted(slots), drawn(slots);
-    std::vector<float> log_probs(slots), entropies(slots);
-    const Unset<float> scores(begun * width), scratch(begun * width);
-    for (int64_t n = 0; n < slots; n++) wanted[n] = n;
-    int64_t ended = 0;
-    for (int64_t turn = 0; turn < most && ended < enough; turn++) {
-        rows.clear(), tokens.clear(), positions.clear();
-        for (int64_t n = 0; n < slots; n++)
-            if (s.active[n]) rows.push_back(n), tokens.push_back(s.last_token[n]), positions.push_back(s.position[n]);
-        const int64_t count = static_cast<int64_t>(rows.size());
-        if (!count) return;
-        const StepBatch batch{tokens.data(), positions.data(), rows.data(), s.tables, table_width, count,
-                              wanted.data(), count, scores.data(), nullptr, width, nullptr};
-        step<Act>(m, layers, k, routing, batch, activations, teams, threads);
-        PARALLEL(threads)
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t n = rows[i];
-            float *from = scores.data() + i * width, *to = scratch.data() + i * width;
-            draw(from, width, s.uniforms + n * room_of_slot + s.num_sampled[n], s.inverse[n], &drawn[i], &log_probs[i],
-                 &entropies[i], to, 1, vocabulary, 1);
-        }
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t n = rows[i], at = n * room_of_slot + s.num_sampled[n];
-            s.tokens[at] = s.last_token[n] = drawn[i];
-            s.log_probs[at] = log_probs[i], s.entropies[at] = entropies[i];
-            s.num_sampled[n]++, s.position[n]++;
-            const bool is_end = std::isnan(log_probs[i]) || std::find(ends, ends + num_ends, drawn[i]) != ends + num_ends;
-            if (is_end || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0, ended++;
-        }
-    }
-}
+#include "decoding.h"
 
 extern "C" {
 
-// Scores of the wanted rows of a batch, which are in order, and states of all; the caches are extended. `teams` share out the
-// rows, and each has as many of the threads as are left for it. Activations are fp32 (`is_wide`) or bf16.
-void engine_step(int64_t is_wide, const StepModel* model, const StepLayer* layers, const StepConstants* constants,
-                 const Routing* routing, const StepBatch* batch, int64_t teams, int64_t threads) {
-    const auto go = [&](auto activations) {
-        step(*model, layers, *constants, *routing, *batch, activations, teams, threads);
-    };
+// Scores of the wanted rows of a batch, which are in order, and states of all; the caches are extended. Activations are
+// fp32 (`is_wide`) or bf16.
+void engine_step(int64_t is_wide, const Model* model, const StepBatch* batch, int64_t threads) {
+    const auto go = [&](auto activations) { step(*model, *batch, activations, threads); };
     is_wide ? go(std::vector<Activations<float>>()) : go(std::vector<Activations<bf16>>());
 }
 
-// See `decode`
-void engine_decode(int64_t is_wide, const StepModel* model, const StepLayer* layers, const StepConstants* constants,
-                   const Routing* routing, const Slots* slots, int64_t count, int64_t room_of_slot, int64_t table_width,
-                   const int64_t* ends, int64_t num_ends, int64_t most, int64_t enough, int64_t vocabulary, int64_t width,
-                   int64_t teams, int64_t threads) {
-    (is_wide ? decode<float> : decode<bf16>)(*model, layers, *constants, *routing, *slots, count, room_of_slot,
-                                             table_width, ends, num_ends, most, enough, vocabulary, width, teams, threads);
+// Tokens of every active slot
+void engine_decode(int64_t is_wide, const Model* model, const Slots* slots, const Course* course, int64_t threads) {
+    (is_wide ? decode<float> : decode<bf16>)(*model, *slots, *course, threads);
+}
+
+// … with a multi-token module that guesses
+void engine_guess(int64_t is_wide, const Model* model, int64_t is_module_wide, const Model* module, const Slots* slots,
+                  const Course* course, const Guessing* guessing, int64_t threads) {
+    const auto go = [&](auto act, auto further) {
+        Guesses<decltype(act), decltype(further)>(*model, *module, *slots, *course, *guessing, threads).run();
+    };
+    if (is_wide) is_module_wide ? go(0.0f, 0.0f) : go(0.0f, bf16{});
+    else is_module_wide ? go(bf16{}, 0.0f) : go(bf16{}, bf16{});
 }
 }
