@@ -117,6 +117,7 @@ class EngineService:
         for slot in slots.taken:
             answer = slots.at(slot)
             stream, count = self._streams[answer], int(slots.num_sampled[slot])
+            stream.answering.seated_at = stream.answering.seated_at or started
             if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
                 new = slice(stream.told, count)
                 self._tell(stream, slots.tokens[slot, new].tolist(), slots.log_probs[slot, new].tolist())

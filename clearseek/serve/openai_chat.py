@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from clearseek import __version__
 from clearseek.serve.errors import ApiError
+from clearseek.serve.logs import note
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.served_model import ServedModel
@@ -25,9 +26,11 @@ FINGERPRINT = f"clearseek-{__version__}"
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
-    model = await state.registry.get(body.model)
+    model = await state.model(body.model)
     pieces = await ask(model, body)
     answer = _Answer(model, body, pieces)
+    note(request.scope, model=model.name, prompt_tokens=pieces.prompt_tokens)
+    pieces.on_end = lambda: note(request.scope, completion_tokens=pieces.completion_tokens)
     seconds = state.settings.keep_alive_seconds
     if body.stream:
         return EventStream(answer.events(), pieces.answering.cancel, seconds)
@@ -50,9 +53,19 @@ async def ask(model: ServedModel, body: ChatRequest) -> Pieces:
         frequency_penalty=body.frequency_penalty,
         presence_penalty=body.presence_penalty,
         stop=stop or None,
+        logit_bias=_bias(body.logit_bias),
     )
-    answering = await model.service.submit(request)
+    answering = await model.submit(request)
     return Pieces(answering, model.tokenizer, model.opens_thought(prompt), len(prompt))
+
+
+def _bias(asked: dict[str, float] | None) -> dict[int, float] | None:
+    if asked is None:
+        return None
+    try:
+        return {int(token): value for token, value in asked.items()}
+    except ValueError:
+        raise ApiError(400, "logit_bias: its keys have to be token ids", param="logit_bias") from None
 
 
 def _plain(message: dict[str, Any], text: str) -> dict[str, Any]:

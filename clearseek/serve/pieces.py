@@ -1,6 +1,6 @@
 """An answer in its parts as it is written: thought and answer, with the tokens that they are made of."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,11 +45,15 @@ class Pieces:
     tokenizer: Tokenizer
     opens_thought: bool
     prompt_tokens: int
+    on_end: Callable[[], None] = lambda: None
     _samples: dict[int, _Sample] = field(default_factory=dict)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        async for delta in self.answering:
-            yield self._piece(delta)
+        try:
+            async for delta in self.answering:
+                yield self._piece(delta)
+        finally:
+            self.on_end()
 
     @property
     def completion_tokens(self) -> int:
