@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+import numpy as np
+import torch
+
 from clearseek.config.errors import InputError, RunError
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, Request
@@ -75,6 +78,18 @@ class EngineService:
             answering.cancel()
             raise
         return answering
+
+    @torch.no_grad()
+    def mean_state(self, tokens: list[int]) -> np.ndarray:
+        """The mean of the last hidden states of some tokens, at unit length [hidden]; in whatever thread asks.
+
+        The weights are only read, so answers go on meanwhile.
+        """
+        model = self.engine.model
+        batch = torch.tensor([tokens], device=model.embedding.weight.device)
+        states = model(batch, torch.ones_like(batch), self.engine.dtype, 0).states[0].float().mean(0)
+        mean: np.ndarray = (states / states.norm().clamp_min(1e-12)).cpu().numpy()
+        return mean
 
     def close(self, seconds: float) -> None:
         """Cancel what is on its way and end the thread."""

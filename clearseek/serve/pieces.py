@@ -23,6 +23,7 @@ class Piece:
     alternatives: list[Alternatives]
     num_tokens: int
     num_thought_tokens: int
+    num_new_thought: int  # of its own tokens, those that are thought, the closing tag with them
     completion: Completion | None = None
 
     def text(self, kind: Kind) -> str:
@@ -74,10 +75,12 @@ class Pieces:
         if delta.completion is not None:
             parts += sample.parser.close()
         sample.num_tokens += len(delta.tokens)
-        sample.num_thought_tokens += self._thought_tokens(delta.tokens, was_inside, sample.parser)
+        thought = self._thought_tokens(delta.tokens, was_inside, sample.parser)
+        sample.num_thought_tokens += thought
+        closes = was_inside and not sample.parser.inside_thought
         return Piece(
             delta.sample, parts, delta.tokens, delta.log_probs, delta.alternatives,
-            sample.num_tokens, sample.num_thought_tokens, delta.completion,
+            sample.num_tokens, sample.num_thought_tokens, min(thought + closes, len(delta.tokens)), delta.completion,
         )  # fmt: skip
 
     def _thought_tokens(self, tokens: list[int], was_inside: bool, parser: ThoughtParser) -> int:
