@@ -1,6 +1,7 @@
 """`clearseek serve`: models over HTTP."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,26 +16,96 @@ Then, with any client of OpenAI's API:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{"messages": [{"role": "user", "content": "12 + 5?"}]}'
 
+\b
+Others in the network may ask too, with a key:
+  clearseek serve --new-key --api-key-file keys
+  clearseek serve runs/r1-mini --host 0.0.0.0 --allow-host box.local --api-key-file keys
+
+Ctrl-C or SIGTERM lets answers end first; a second one does not.
+
 Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
 
 
 @click.command("serve", epilog=EPILOG)
-@click.argument("models", nargs=-1, required=True, type=click.Path())
+@click.argument("models", nargs=-1, type=click.Path())
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen; another one needs a key."
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one."
 )
+@click.option("--allow-host", multiple=True, metavar="NAME", help="A name that others call this machine by.")
+@click.option(
+    "--api-key-file", type=click.Path(path_type=Path), help="Answer only to keys whose hashes are here."
+)
+@click.option("--new-key", is_flag=True, help="Make a key, print it once, add its hash to --api-key-file.")
+@click.option("--strict", is_flag=True, help="Refuse histories that DeepSeek's service refuses.")
+@click.option(
+    "--max-running", type=click.IntRange(1, 4096), default=64, show_default=True, help="Answers at once."
+)
+@click.option(
+    "--max-waiting", type=click.IntRange(0), default=256, show_default=True, help="Then others are told 429."
+)
+@click.option("--metrics-prefix", type=click.Choice(["clearseek", "vllm"]), default="clearseek", show_default=True,
+              help="Of the names at /metrics.")  # fmt: skip
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How lines look."
+)
+@click.option(
+    "--format", "form", metavar="FORMAT", help="How weights are kept: float32, bfloat16, int8 or int4."
+)
+@click.option("--speculation", metavar="KIND", help="Guess tokens ahead by mtp, ngram or a draft model.")
 @device_option
-def command(models: tuple[str, ...], port: int, device: str) -> None:
+def command(
+    models: tuple[str, ...],
+    api_key_file: Path | None,
+    new_key: bool,
+    device: str,
+    form: str | None,
+    speculation: str | None,
+    **settings: Any,
+) -> None:
     """Serve models over HTTP, as OpenAI's and DeepSeek's APIs do.
 
     MODELS are run directories, checkpoints, directories in Hugging Face format,
     or GGUF files.
     """
-    from clearseek.config.server import Server
-    from clearseek.serve.open import open_model
-    from clearseek.serve.registry import Registry
-    from clearseek.serve.run import serve
+    if new_key:
+        _make_key(api_key_file)
+        return
+    if not models:
+        raise click.UsageError("Missing argument 'MODELS...'.")
 
-    settings = Server(port=port)
-    registry = Registry([open_model(Path(model).resolve().name, model, settings, device) for model in models])
-    serve(settings, registry, lambda address: click.echo(f"serving {', '.join(registry.names)} at {address}"))
+    from clearseek.config.server import Server
+    from clearseek.serve import run
+    from clearseek.serve.keys import Keys, read_keys
+    from clearseek.serve.logs import write_logs
+    from clearseek.serve.open import open_model
+    from clearseek.serve.outbound import refuse_outbound
+    from clearseek.serve.registry import Registry
+
+    settings["hosts"] = settings.pop("allow_host")
+    wanted = Server(**settings)
+    keys = read_keys(api_key_file) if api_key_file is not None else Keys(())
+    run.check_address(wanted, keys)
+    write_logs(wanted.log)
+    refuse_outbound()
+    registry = Registry(
+        [open_model(Path(model).resolve().name, model, wanted, device, form, speculation) for model in models]
+    )
+    run.serve(
+        wanted,
+        registry,
+        lambda address: click.echo(f"serving {', '.join(registry.names)} at {address}"),
+        keys,
+    )
+
+
+def _make_key(path: Path | None) -> None:
+    if path is None:
+        raise click.UsageError("--new-key needs --api-key-file FILE, where the key's hash is kept.")
+    from clearseek.serve.keys import new_key
+
+    key = new_key(path, "key")
+    click.echo(key)
+    click.echo(f"Keep it: it is shown this once. Its hash is in {path}.", err=True)

@@ -245,6 +245,11 @@ class Engine:
         return self._parts is None or not (self.slots.taken or self.scheduler.num_waiting)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it has a cache and slots by now; it makes them for the first request."""
+        return self._parts is not None
+
+    @property
     def most_tokens(self) -> int:
         """The longest prompt and answer together that the cache can hold."""
         return self._most_blocks() * BLOCK_TOKENS

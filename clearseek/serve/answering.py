@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol, Self
 
 from clearseek.engine.request import Alternatives, Completion, Request
@@ -28,6 +29,18 @@ class Delta:
         self.completion = later.completion or self.completion
 
 
+class Observer(Protocol):
+    """Whoever counts what comes and when."""
+
+    def note_tokens(self, answering: "Answering", count: int, seconds: float | None) -> None:
+        """New tokens of a sample, each `seconds` after the one before; None: they are its first."""
+        ...
+
+    def note_end(self, answering: "Answering", reason: str, count: int, now: float) -> None:
+        """A sample has ended after `count` tokens."""
+        ...
+
+
 class Answering:
     """An async iterator of deltas. Several of one sample become one where nobody asked in between."""
 
@@ -36,6 +49,13 @@ class Answering:
         self.request = request
         self.cancel, self.answer_now = cancel, answer_now
         self.cached_tokens = 0  # of the prompt; known from the first delta on
+        self.begun_at = monotonic()
+        self.seated_at: float | None = None  # when its first sample left the queue
+        self.first_at: float | None = None  # when its first token came
+        self.observer: Observer | None = None
+        self._told: dict[
+            int, tuple[int, float | None]
+        ] = {}  # of each sample: tokens, and when the latest came
         self._news: dict[int, Delta] = {}
         self._left = request.num_drawn  # samples that have not ended
         self._error: Exception | None = None
@@ -65,11 +85,29 @@ class Answering:
     def put(self, delta: Delta) -> None:
         """Something new; called in the loop."""
         self._left -= delta.completion is not None
+        if self.observer is not None:
+            self._tell(self.observer, delta)
         if delta.sample in self._news:
             self._news[delta.sample].merge(delta)
         else:
             self._news[delta.sample] = delta
         self._wake()
+
+    def _tell(self, observer: "Observer", delta: Delta) -> None:
+        now, count = monotonic(), len(delta.tokens)
+        before, latest = self._told.get(delta.sample, (0, None))
+        if count:
+            self.first_at = self.first_at or now
+            observer.note_tokens(self, count, None if latest is None else (now - latest) / count)
+            latest = now
+        self._told[delta.sample] = before + count, latest
+        if delta.completion is not None:
+            observer.note_end(self, delta.completion.finish_reason, before + count, now)
+
+    @property
+    def seconds_to_first(self) -> float | None:
+        """From asking to the first token; None: there is none yet."""
+        return None if self.first_at is None else self.first_at - self.begun_at
 
     def fail(self, error: Exception) -> None:
         """It will not be finished; called in the loop."""

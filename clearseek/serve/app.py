@@ -8,22 +8,39 @@ from starlette.responses import Response
 from clearseek import __version__
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.server import Server
-from clearseek.serve import models, openai_chat, operations
-from clearseek.serve.errors import ApiError
+from clearseek.serve import (
+    deepseek,
+    embeddings,
+    models,
+    openai_chat,
+    openai_completions,
+    operations,
+    tokens,
+)  # fmt: skip
+from clearseek.serve.bodies import Bodies
+from clearseek.serve.errors import ApiError, as_api_error
+from clearseek.serve.invalid import invalid
+from clearseek.serve.keys import Keys
+from clearseek.serve.logs import Logged
+from clearseek.serve.paths import is_deepseek
 from clearseek.serve.registry import Registry
+from clearseek.serve.security import Guard
 from clearseek.serve.state import State
 from clearseek.serve.streaming import JsonResponse
 
 
-def create_app(settings: Server, registry: Registry) -> FastAPI:
-    """A server of these models, for any ASGI server to run."""
+def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -> FastAPI:
+    """A server of these models, for any ASGI server to run. With `keys` it answers to those alone."""
     app = FastAPI(title="clearseek", version=__version__, docs_url=None, redoc_url=None)
     app.state.parts = State(settings, registry)
-    for part in (operations, models, openai_chat):
+    for part in (operations, models, openai_chat, openai_completions, tokens, embeddings, deepseek):
         app.include_router(part.router)
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(InputError, _input_error)
-    app.add_exception_handler(RunError, _run_error)
+    # the last one added sees a request first
+    app.add_middleware(Bodies, most_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(Guard, keys=keys or Keys(()), hosts=settings.hosts)
+    app.add_middleware(Logged)
+    for kind in (ApiError, InputError, RunError):
+        app.add_exception_handler(kind, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     return app
@@ -33,17 +50,11 @@ def _respond(error: ApiError) -> Response:
     return JsonResponse(error.body, error.status, error.headers)
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _respond(error)
-
-
-async def _input_error(request: Request, error: Exception) -> Response:
-    return _respond(ApiError(400, str(error)))
-
-
-async def _run_error(request: Request, error: Exception) -> Response:
-    return _respond(ApiError(500, str(error), "server_error"))
+async def _failed(request: Request, error: Exception) -> Response:
+    told = as_api_error(error)
+    if is_deepseek(request.url.path):
+        told.status = {400: 422, 404: 400}.get(told.status, told.status)
+    return _respond(told)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -54,7 +65,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{place}: {first['msg']}" if place else str(first["msg"])
-    return _respond(ApiError(400, message, param=place or None))
+    told = invalid(error)
+    if is_deepseek(request.url.path) and told.code != "invalid_json":
+        told.status = 422
+    return _respond(told)

@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+import numpy as np
+import torch
+
 from clearseek.config.errors import InputError, RunError
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, Request
@@ -76,6 +79,18 @@ class EngineService:
             raise
         return answering
 
+    @torch.no_grad()
+    def mean_state(self, tokens: list[int]) -> np.ndarray:
+        """The mean of the last hidden states of some tokens, at unit length [hidden]; in whatever thread asks.
+
+        The weights are only read, so answers go on meanwhile.
+        """
+        model = self.engine.model
+        batch = torch.tensor([tokens], device=model.embedding.weight.device)
+        states = model(batch, torch.ones_like(batch), self.engine.dtype, 0).states[0].float().mean(0)
+        mean: np.ndarray = (states / states.norm().clamp_min(1e-12)).cpu().numpy()
+        return mean
+
     def close(self, seconds: float) -> None:
         """Cancel what is on its way and end the thread."""
         self._closing = True
@@ -117,6 +132,7 @@ class EngineService:
         for slot in slots.taken:
             answer = slots.at(slot)
             stream, count = self._streams[answer], int(slots.num_sampled[slot])
+            stream.answering.seated_at = stream.answering.seated_at or started
             if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
                 new = slice(stream.told, count)
                 self._tell(stream, slots.tokens[slot, new].tolist(), slots.log_probs[slot, new].tolist())

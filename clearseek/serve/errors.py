@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clearseek.config.errors import InputError
+
 
 class ApiError(Exception):
     """One answer that is an error. `param` is the field that is wrong, `code` a word for programs."""
@@ -47,3 +49,12 @@ class Ending(ApiError):
         super().__init__(
             503, "the server is shutting down", "service_unavailable", headers={"Retry-After": "5"}
         )
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Ours and the rooms' below as a client is told them."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, InputError):
+        return ApiError(400, str(error))
+    return ApiError(500, str(error), "server_error")

@@ -1,10 +1,12 @@
-"""The body of `/v1/chat/completions`, OpenAI's fields and DeepSeek's."""
+"""The body of `/v1/chat/completions`: OpenAI's fields, DeepSeek's, and those of vLLM that its clients send."""
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from clearseek.serve.wire import Wire
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
 
 
 class TextPart(Wire):
@@ -27,6 +29,7 @@ class ToolCall(Wire):
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: int | None = None  # streams have it, and clients send it back
 
 
 class Message(Wire):
@@ -40,6 +43,9 @@ class Message(Wire):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     prefix: bool | None = None
+    annotations: list[Any] | None = Field(
+        default=None, max_length=0
+    )  # OpenAI's own answers have an empty one
 
     @property
     def text(self) -> str:
@@ -49,10 +55,42 @@ class Message(Wire):
         return self.content or ""
 
 
+class FunctionDefinition(Wire):
+    """A function that may be called."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
+
+
+class Tool(Wire):
+    """A tool; functions are the only kind."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(Wire):
+    """Its name."""
+
+    name: str
+
+
+class NamedTool(Wire):
+    """The function that has to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class StreamOptions(Wire):
     """What a stream tells besides."""
 
     include_usage: bool = False
+    include_obfuscation: bool | None = (
+        None  # OpenAI's padding against listeners; there are none on one machine
+    )
 
 
 class Thinking(Wire):
@@ -61,15 +99,29 @@ class Thinking(Wire):
     type: Literal["enabled", "disabled"]
 
 
-class ChatRequest(Wire):
-    """One conversation to be answered."""
+class JsonSchema(Wire):
+    """A schema with OpenAI's wrapping."""
 
-    messages: list[Message] = Field(min_length=1)
-    model: str | None = None
+    name: str = Field(default="answer", max_length=64)
+    description: str | None = None
+    schema_: dict[str, JsonValue] | bool = Field(default=True, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Wire):
+    """What the answer has to look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Drawing(Wire):
+    """How tokens are drawn: the fields that chats and completions share."""
+
+    model: str | None = Field(default=None, max_length=1000)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=2**31)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     n: int = Field(default=1, ge=1, le=128)
@@ -78,6 +130,35 @@ class ChatRequest(Wire):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: dict[str, float] | None = None
+    user: str | None = Field(default=None, max_length=512)
+    user_id: str | None = Field(default=None, max_length=512)  # DeepSeek's
+    # vLLM's
+    top_k: int | None = Field(default=None, ge=-1, le=2**31)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
+
+
+class ChatRequest(Drawing):
+    """One conversation to be answered."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=2**31)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
     thinking: Thinking | None = None
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
+    reasoning_effort: Effort | None = None
+    thinking_token_budget: int | None = Field(default=None, ge=0, le=2**31)  # vLLM's
+    chat_template_kwargs: dict[str, JsonValue] | None = None  # vLLM's
+    # these only say what OpenAI's service is to do with an answer besides giving it
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None

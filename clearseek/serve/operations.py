@@ -3,17 +3,29 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse
 
 from clearseek.serve.errors import Ending
+from clearseek.serve.metrics import metrics_text
 from clearseek.serve.state import state_of
 
 router = APIRouter()
 
 
 @router.get("/health")
-async def health() -> dict[str, Any]:
-    """200 as long as the process answers."""
+async def health(request: Request) -> dict[str, Any]:
+    """200 as long as the server answers, 503 while it ends."""
+    if state_of(request).is_ending:
+        raise Ending
     return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> PlainTextResponse:
+    """What was counted, for Prometheus."""
+    state = state_of(request)
+    text = metrics_text(state.registry.loaded(), f"{state.settings.metrics_prefix}:")
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/ready")

@@ -1,6 +1,6 @@
 """An answer in its parts as it is written: thought and answer, with the tokens that they are made of."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +23,7 @@ class Piece:
     alternatives: list[Alternatives]
     num_tokens: int
     num_thought_tokens: int
+    num_new_thought: int  # of its own tokens, those that are thought, the closing tag with them
     completion: Completion | None = None
 
     def text(self, kind: Kind) -> str:
@@ -45,11 +46,15 @@ class Pieces:
     tokenizer: Tokenizer
     opens_thought: bool
     prompt_tokens: int
+    on_end: Callable[[], None] = lambda: None
     _samples: dict[int, _Sample] = field(default_factory=dict)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        async for delta in self.answering:
-            yield self._piece(delta)
+        try:
+            async for delta in self.answering:
+                yield self._piece(delta)
+        finally:
+            self.on_end()
 
     @property
     def completion_tokens(self) -> int:
@@ -70,10 +75,12 @@ class Pieces:
         if delta.completion is not None:
             parts += sample.parser.close()
         sample.num_tokens += len(delta.tokens)
-        sample.num_thought_tokens += self._thought_tokens(delta.tokens, was_inside, sample.parser)
+        thought = self._thought_tokens(delta.tokens, was_inside, sample.parser)
+        sample.num_thought_tokens += thought
+        closes = was_inside and not sample.parser.inside_thought
         return Piece(
             delta.sample, parts, delta.tokens, delta.log_probs, delta.alternatives,
-            sample.num_tokens, sample.num_thought_tokens, delta.completion,
+            sample.num_tokens, sample.num_thought_tokens, min(thought + closes, len(delta.tokens)), delta.completion,
         )  # fmt: skip
 
     def _thought_tokens(self, tokens: list[int], was_inside: bool, parser: ThoughtParser) -> int:

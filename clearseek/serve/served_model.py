@@ -10,7 +10,8 @@ from clearseek.config.errors import InputError
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.streams import stream_key
 from clearseek.engine.thinking_budget import ThoughtTags
-from clearseek.serve.answering import AnswerService
+from clearseek.serve.answering import Answering, AnswerService
+from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 
 
@@ -25,6 +26,15 @@ class ServedModel:
     defaults: Mapping[str, Any]
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     root: str = ""  # the file or directory it was read from
+    tally: Tally = field(default_factory=Tally)
+    used_at: float = field(default_factory=time.monotonic)
+
+    async def submit(self, request: Request) -> Answering:
+        """Begin with a request, and count it. InputError and `Busy` as the service raises them."""
+        self.used_at = time.monotonic()
+        answering = await self.service.submit(request)
+        self.tally.begin(answering)
+        return answering
 
     async def encode(
         self, messages: Sequence[Mapping[str, Any]], thinking: bool = True, **variables: Any

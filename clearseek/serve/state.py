@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from clearseek.config.server import Server
+from clearseek.serve.errors import Ending
 from clearseek.serve.generations import Generations
 from clearseek.serve.registry import Registry
+from clearseek.serve.served_model import ServedModel
 
 
 @dataclass
@@ -17,6 +19,17 @@ class State:
     registry: Registry
     generations: Generations = field(default_factory=Generations)
     is_ending: bool = False  # it takes nothing new
+
+    async def model(self, name: str | None) -> ServedModel:
+        """The model that a request names. `ApiError` where there is none, or nothing new is taken."""
+        if self.is_ending:
+            raise Ending
+        return await self.registry.get(name)
+
+    @property
+    def num_answering(self) -> int:
+        """Answers that are computed or wait for their turn."""
+        return sum(one.service.num_running + one.service.num_waiting for one in self.registry.loaded())
 
 
 def state_of(request: Request) -> State:

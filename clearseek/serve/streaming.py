@@ -8,7 +8,8 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from clearseek.serve.errors import ApiError
+from clearseek.config.errors import InputError, RunError
+from clearseek.serve.errors import ApiError, as_api_error
 
 Produce = Callable[[], Awaitable[dict[str, Any]]]
 _HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
@@ -51,6 +52,9 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             signs.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (ApiError, InputError, RunError) as error:
+            body = event(as_api_error(error).body)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             signs.stop()
             watcher.cancel()
@@ -90,8 +94,8 @@ class WholeAnswer(Response):
             await asyncio.wait([producing], timeout=self._keep_alive)
         try:
             body = producing.result()
-        except ApiError as error:
-            body = error.body
+        except (ApiError, InputError, RunError) as error:
+            body = as_api_error(error).body
         await send({"type": "http.response.body", "body": to_json(body), "more_body": False})
 
 

@@ -268,6 +268,11 @@ class Tokenizer:
         """The id of a token by its exact string, None if the vocabulary has no such token."""
         return self._optional_id(token)
 
+    def token_name(self, token: int) -> str | None:
+        """A token's exact string in the vocabulary, None for an id that has none."""
+        name = self._backend.id_to_token(token)
+        return None if name is None else str(name)
+
     @cached_property
     def control_ids(self) -> frozenset[int]:
         """Ids of the tokens that plain text never becomes: special tokens, thought tags and the like."""

@@ -5,6 +5,7 @@ import torch
 
 from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served, tiny_tokenizer
+from tests.serve.scripted import scripted_model as make_scripted
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,4 +23,18 @@ def tokenizer():
 def server(tokenizer):
     """Its address."""
     with live(Registry([tiny_served(tokenizer)])) as address:
+        yield address
+
+
+@pytest.fixture
+def scripted_model(tokenizer):
+    """A model that thinks "12 + 5 = 17" and answers, and what it was asked."""
+    model = make_scripted(tokenizer, "12 + 5 = 17</think>17입니다.")
+    return model, model.service.asked
+
+
+@pytest.fixture
+def scripted(scripted_model):
+    """Its server's address."""
+    with live(Registry([scripted_model[0]])) as address:
         yield address

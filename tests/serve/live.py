@@ -9,6 +9,7 @@ from queue import Queue
 from clearseek.config.server import Server
 from clearseek.engine.engine import Engine
 from clearseek.serve.engine_service import EngineService
+from clearseek.serve.keys import Keys
 from clearseek.serve.registry import Registry
 from clearseek.serve.run import serving
 from clearseek.serve.served_model import ServedModel
@@ -38,14 +39,14 @@ def tiny_served(tokenizer, name="tiny", context=256, num_slots=8, most_waiting=8
 
 
 @contextmanager
-def live(registry: Registry, settings: Server | None = None) -> Iterator[str]:
+def live(registry: Registry, settings: Server | None = None, keys: Keys | None = None) -> Iterator[str]:
     """The server's address, for as long as it runs."""
     settings = settings or Server(port=0)
     addresses: Queue[str | BaseException] = Queue()
     ending = threading.Event()
 
     async def run() -> None:
-        async with serving(settings, registry) as address:
+        async with serving(settings, registry, keys) as address:
             addresses.put(address)
             while not ending.is_set():
                 await asyncio.sleep(0.02)

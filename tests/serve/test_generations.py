@@ -25,7 +25,7 @@ def tokens_of(pieces):
 async def begun(model, max_tokens=40):
     prompt = await model.encode([{"role": "user", "content": "12 + 5?"}])
     request = model.request(prompt, max_tokens, seed=3, ignore_eos=True)
-    pieces = Pieces(await model.service.submit(request), model.tokenizer, True, len(prompt))
+    pieces = Pieces(await model.submit(request), model.tokenizer, True, len(prompt))
     return Generations(), pieces
 
 

@@ -1,0 +1,143 @@
+"""A chat request as the engine is asked it: the prompt's tokens, the settings, what parts the answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clearseek.engine.constraint import Constraint, json_object, json_schema
+from clearseek.serve.drawing import client_of, settings_of
+from clearseek.serve.errors import ApiError
+from clearseek.serve.openai_chat_types import ChatRequest, Message
+from clearseek.serve.pieces import Pieces
+from clearseek.serve.served_model import ServedModel
+
+# DeepSeek's three efforts and the names that it takes for them
+_EFFORTS = {
+    "minimal": "low", "low": "low", "medium": "high", "high": "high", "xhigh": "high", "max": "max", "ultra": "max",
+}  # fmt: skip
+_LOW_EFFORT_TOKENS = 1024  # of thought, where the model's template knows nothing of efforts
+_WITHOUT_THOUGHT = ("deepseek-chat",)  # the names of old that said so themselves
+
+
+async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict: bool = False) -> Pieces:
+    """Submit a conversation. InputError and `ApiError` for what is wrong with it."""
+    settings = settings_of(body)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError(400, "top_logprobs: it needs logprobs to be true", param="top_logprobs")
+    thinking, variables, budget = _thinking(model, body)
+    _check_history(body, thinking, strict)
+    is_continued = bool(body.messages[-1].prefix)
+    prompt = await model.encode(
+        _messages(body),
+        thinking,
+        add_generation_prompt=not is_continued,
+        continue_final_message=is_continued,
+        **variables,
+    )
+    request = model.request(
+        prompt,
+        body.max_completion_tokens or body.max_tokens,
+        body.seed,
+        body.n,
+        client_of(body, key_owner),
+        top_log_probs=body.top_logprobs or None,
+        constraint=_constraint(body, strict),
+        thinking_budget=budget,
+        **settings,
+    )
+    answering = await model.submit(request)
+    return Pieces(answering, model.tokenizer, model.opens_thought(prompt), len(prompt))
+
+
+def _thinking(model: ServedModel, body: ChatRequest) -> tuple[bool, dict[str, Any], int | None]:
+    """Whether the model is to think, what its template is told besides, and after how many tokens it has to answer."""
+    variables: dict[str, Any] = dict(body.chat_template_kwargs or {})
+    switches = [variables.pop(name, None) for name in ("thinking", "enable_thinking")]
+    thinking = body.model not in _WITHOUT_THOUGHT
+    for said in (
+        None if body.reasoning_effort is None else body.reasoning_effort != "none",
+        *(bool(switch) for switch in switches if switch is not None),
+        None if body.thinking is None else body.thinking.type == "enabled",
+    ):
+        thinking = thinking if said is None else said
+    budget = body.thinking_token_budget
+    if body.reasoning_effort in (None, "none") or not thinking:
+        return thinking, variables, budget if thinking else None
+    if "reasoning_effort" in model.tokenizer.chat.names_read:
+        variables.setdefault("reasoning_effort", body.reasoning_effort)
+    elif budget is None and _EFFORTS[body.reasoning_effort] == "low":
+        budget = _LOW_EFFORT_TOKENS
+    return thinking, variables, budget
+
+
+def _check_history(body: ChatRequest, thinking: bool, strict: bool) -> None:
+    """`ApiError` for turns that no answer can follow."""
+    if body.tools:
+        raise ApiError(400, "tools: not served yet", param="tools")
+    for number, message in enumerate(body.messages):
+        if message.prefix and (message.role != "assistant" or number < len(body.messages) - 1):
+            raise _wrong(number, "prefix", "only the last message has it, and it is the assistant's")
+        if message.role == "tool" and message.tool_call_id is None:
+            raise _wrong(number, "tool_call_id", "a tool's message says which call it answers")
+        if message.content is None and not (
+            message.role == "assistant" and (message.tool_calls or message.prefix)
+        ):
+            raise _wrong(number, "content", "it has to be there")
+        forgot = message.role == "assistant" and message.tool_calls and not _thought(message)
+        if strict and thinking and forgot:
+            raise _wrong(
+                number,
+                "reasoning_content",
+                "The `reasoning_content` in the thinking mode must be passed back to the API.",
+            )
+    if body.messages[-1].role == "assistant" and not body.messages[-1].prefix:
+        raise ApiError(
+            400,
+            "the last message is the assistant's: set its prefix to true to have it continued, or add a user's message",
+            param="messages",
+        )
+
+
+def _messages(body: ChatRequest) -> list[dict[str, Any]]:
+    """The conversation as templates read it. Without tools, thoughts of earlier turns are left out: DeepSeek's rule."""
+    return [
+        _plain(message, keeps_thought=bool(body.tools) or bool(message.prefix)) for message in body.messages
+    ]
+
+
+def _plain(message: Message, keeps_thought: bool) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": message.text,
+    }
+    for name in ("name", "tool_call_id"):
+        if (value := getattr(message, name)) is not None:
+            plain[name] = value
+    if keeps_thought and _thought(message):
+        plain["reasoning_content"] = _thought(message)
+    if message.tool_calls:
+        plain["tool_calls"] = [call.model_dump(exclude_none=True) for call in message.tool_calls]
+    return plain
+
+
+def _thought(message: Message) -> str | None:
+    return message.reasoning_content or message.reasoning
+
+
+def _constraint(body: ChatRequest, strict: bool) -> Constraint | None:
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        if strict and not any("json" in message.text.lower() for message in body.messages):
+            raise ApiError(
+                400, "response_format: the conversation has to ask for JSON by that word", param="messages"
+            )
+        return json_object()
+    if wanted.json_schema is None:
+        raise ApiError(400, "response_format.json_schema: it has to be there", param="response_format")
+    schema: Mapping[str, Any] | bool = wanted.json_schema.schema_
+    return json_schema("true" if schema is True else "false" if schema is False else schema)
+
+
+def _wrong(number: int, field: str, why: str) -> ApiError:
+    return ApiError(400, f"messages.{number}.{field}: {why}", param=f"messages.{number}.{field}")

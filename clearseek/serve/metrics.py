@@ -1,0 +1,66 @@
+"""What a server counts, by vLLM's names (0.32), so that dashboards made for it fit."""
+
+from collections.abc import Iterable
+
+from clearseek.engine.engine import Engine
+from clearseek.serve.answering import AnswerService
+from clearseek.serve.engine_service import EngineService
+from clearseek.serve.prometheus import Page
+from clearseek.serve.served_model import ServedModel
+from clearseek.serve.tally import HISTOGRAMS, Tally
+
+
+def metrics_text(models: Iterable[ServedModel], prefix: str) -> str:
+    """All models' counts; `prefix` is `clearseek:` or `vllm:`."""
+    page, served = Page(prefix), list(models)
+    values = [(model, _values(model.service, model.tally)) for model in served]
+    names = {name: (kind, what) for _, rows in values for name, kind, what, _ in rows}
+    for name, (kind, what) in names.items():
+        for model, rows in values:
+            for value in (value for row, _, _, value in rows if row == name):
+                page.value(name, kind, what, value, {"model_name": model.name})
+    for model in served:
+        for reason in ("stop", "length", "abort", "error"):
+            labels = {"model_name": model.name, "finished_reason": reason}
+            page.value(
+                "request_success_total", "counter", "Answers that ended.", model.tally.ended[reason], labels
+            )
+    for name, (what, _) in HISTOGRAMS.items():
+        for model in served:
+            page.histogram(name, what, model.tally.histograms[name], {"model_name": model.name})
+    return page.text
+
+
+def _values(service: AnswerService, tally: Tally) -> list[tuple[str, str, str, float]]:
+    rows = [
+        ("num_requests_running", "gauge", "Answers being computed.", service.num_running),
+        ("num_requests_waiting", "gauge", "Answers waiting for a seat.", service.num_waiting),
+        ("prompt_tokens_total", "counter", "Tokens of prompts.", tally.prompt_tokens),
+        ("generation_tokens_total", "counter", "Tokens of answers.", tally.generation_tokens),
+    ]
+    return rows + (_engine_values(service.engine) if isinstance(service, EngineService) else [])
+
+
+def _engine_values(engine: Engine) -> list[tuple[str, str, str, float]]:
+    pool, scheduler = (engine.pool, engine.scheduler) if engine.is_ready else (None, None)
+    used = 1 - pool.num_free / pool.num_blocks if pool else 0.0
+    guessed, right = engine.acceptance.guessed, engine.acceptance.accepted
+    return [
+        ("kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.", used),
+        (
+            "prefix_cache_queries_total",
+            "counter",
+            "Tokens looked for in the cache.",
+            pool.queries if pool else 0,
+        ),
+        ("prefix_cache_hits_total", "counter", "Those found there.", pool.hits if pool else 0),
+        (
+            "num_preemptions_total",
+            "counter",
+            "Answers paused for lack of cache.",
+            scheduler.num_paused if scheduler else 0,
+        ),
+        ("spec_decode_num_drafts_total", "counter", "Times that tokens were guessed.", sum(guessed[:1])),
+        ("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed.", sum(guessed)),
+        ("spec_decode_num_accepted_tokens_total", "counter", "Those that were right.", sum(right)),
+    ]

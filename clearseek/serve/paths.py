@@ -1,0 +1,8 @@
+"""Whose API a path belongs to: `/v1` is OpenAI's; DeepSeek's base URL is the root, and `/beta`."""
+
+_OURS = ("/api/", "/health", "/ready", "/metrics", "/tokenize", "/detokenize")
+
+
+def is_deepseek(path: str) -> bool:
+    """Whether a path is asked by those who speak to DeepSeek's own base URL."""
+    return not path.startswith(("/v1/", "/anthropic/", *_OURS))

@@ -1,0 +1,143 @@
+"""`/v1/completions`, tokens and embeddings, as OpenAI's client and plain arithmetic see them."""
+
+import httpx
+import openai
+import pytest
+import torch
+
+from clearseek.serve.registry import Registry
+from tests.serve.live import live, tiny_served
+
+
+@pytest.fixture(scope="module")
+def served(tokenizer):
+    return tiny_served(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    with live(Registry([served])) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=30) as client:
+        yield client
+
+
+def ask(client, **settings):
+    return client.completions.create(
+        **{"model": "tiny", "prompt": "12 + 5", "max_tokens": 12, "seed": 4, "temperature": 1.0} | settings
+    )
+
+
+def test_a_stream_says_what_the_whole_answer_says(client):
+    prompts = ["12 + 5", "먼저", "首先"]
+    whole = ask(client, prompt=prompts, n=2)
+    assert [choice.index for choice in whole.choices] == list(range(6))
+    texts, usage = dict.fromkeys(range(6), ""), None
+    for chunk in ask(client, prompt=prompts, n=2, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == {choice.index: choice.text for choice in whole.choices}
+    assert usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_tokens_may_be_given_and_got(client, tokenizer):
+    tokens = [tokenizer.bos_id, *tokenizer.encode("12 + 5")]
+    by_text = ask(client, extra_body={"return_token_ids": True})
+    by_tokens = ask(client, prompt=tokens, extra_body={"return_token_ids": True})
+    assert by_text.choices[0].text == by_tokens.choices[0].text
+    assert len(by_tokens.choices[0].token_ids) == by_tokens.usage.completion_tokens
+
+
+def test_log_probabilities_are_the_model_s(client, served, tokenizer):
+    answer = ask(client, logprobs=3, echo=True, extra_body={"return_token_ids": True})
+    told, model = answer.choices[0].logprobs, served.service.engine.model
+    prompt = [tokenizer.bos_id, *tokenizer.encode("12 + 5")]
+    tokens = torch.tensor([[*prompt, *answer.choices[0].token_ids]])
+    with torch.no_grad():
+        states = model(tokens, torch.ones_like(tokens), torch.float32, 0).states
+        wanted = model.logits(states)[0].log_softmax(-1)
+    own = wanted[range(tokens.shape[1] - 1), tokens[0, 1:]]
+    assert told.token_logprobs[0] is None
+    torch.testing.assert_close(torch.tensor(told.token_logprobs[1:]), own, rtol=0, atol=1e-4)
+    assert len(told.tokens) == len(told.text_offset) == len(told.top_logprobs) == tokens.shape[1]
+    assert told.text_offset[0] == 0
+
+
+def test_the_best_of_several_is_given(client):
+    drawn = ask(client, n=6, logprobs=0)
+    means = [sum(c.logprobs.token_logprobs) / len(c.logprobs.token_logprobs) for c in drawn.choices]
+    best = ask(client, n=1, best_of=6, logprobs=0)
+    assert best.choices[0].text == drawn.choices[means.index(max(means))].text
+    with pytest.raises(openai.BadRequestError, match="best_of: at least n"):
+        ask(client, n=3, best_of=2)
+
+
+def test_a_hole_needs_a_model_that_learnt_to_fill_it(client, address):
+    with pytest.raises(openai.BadRequestError, match="this model has no tokens for filling in the middle"):
+        ask(client, suffix="17")
+    answer = httpx.post(f"{address}/beta/completions", json={"prompt": "a", "suffix": "b"})
+    assert answer.status_code == 422
+
+
+def test_a_hole_is_filled_as_deepseek_s_models_learnt_it(tokenizer):
+    from clearseek.serve.completion_asking import _with_hole
+
+    names = {"<｜fim▁begin｜>": 901, "<｜fim▁hole｜>": 902, "<｜fim▁end｜>": 903}
+
+    class Known:
+        bos_id = 900
+        token_id = staticmethod(names.get)
+        encode_plain = staticmethod(lambda text: list(text.encode()))
+
+    assert _with_hole(Known, "a", "b") == [900, 901, 97, 902, 98, 903]
+
+
+def test_tokens_are_told_there_and_back(address, tokenizer):
+    def post(path, **body):
+        return httpx.post(f"{address}{path}", json=body).json()
+
+    text = "首先 12 + 5 <｜User｜> 먼저"
+    told = post("/tokenize", prompt=text, return_token_strs=True)
+    assert told["tokens"] == [tokenizer.bos_id, *tokenizer.encode_plain(text)]
+    assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
+    assert post("/detokenize", tokens=told["tokens"][1:])["prompt"] == text
+    assert post("/tokenize", prompt=text, add_special_tokens=False)["tokens"] == told["tokens"][1:]
+    messages = [{"role": "user", "content": "12 + 5?"}]
+    assert post("/tokenize", messages=messages)["tokens"] == tokenizer.encode_chat(messages)
+    assert "give a prompt or messages" in str(post("/tokenize"))
+    assert "tokens: they are from 0 to" in str(post("/detokenize", tokens=[10**6]))
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_embeddings_are_the_mean_of_the_last_states(client, served, tokenizer, form):
+    texts = ["12 + 5 = 17", "首先"]
+    answer = client.embeddings.create(model="tiny", input=texts, encoding_format=form)
+    for text, told in zip(texts, answer.data, strict=True):
+        tokens = torch.tensor([tokenizer.encode_plain(text)])
+        with torch.no_grad():
+            model = served.service.engine.model
+            mean = model(tokens, torch.ones_like(tokens), torch.float32, 0).states[0].mean(0)
+        found = told.embedding
+        if form == "base64":
+            import base64
+
+            import numpy as np
+
+            found = (
+                np.frombuffer(base64.b64decode(found), "<f4").tolist() if isinstance(found, str) else found
+            )
+        torch.testing.assert_close(torch.tensor(found), mean / mean.norm(), rtol=0, atol=1e-5)
+    assert answer.usage.prompt_tokens == sum(len(tokenizer.encode_plain(text)) for text in texts)
+    with pytest.raises(openai.BadRequestError, match="dimensions: this model's vectors have"):
+        client.embeddings.create(model="tiny", input="x", dimensions=7)
+
+
+def test_the_balance_is_deepseek_s_shape(address):
+    told = httpx.get(f"{address}/user/balance").json()
+    assert told["is_available"] is True
+    assert {type(value) for value in told["balance_infos"][0].values()} == {str}

@@ -1,0 +1,200 @@
+"""Running a server: what is counted and logged, who has to wait, who has left, and how it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from clearseek.config.server import Server
+from clearseek.serve.registry import Registry
+from tests.model.every_family import small
+from tests.model.tiny import tiny_model
+from tests.serve.live import live, tiny_served
+
+QUESTION = [{"role": "user", "content": "12 + 5?"}]
+
+
+def body(**settings):
+    return {"messages": QUESTION, "max_tokens": 8, "seed": 3} | settings
+
+
+def counted(address, name):
+    """The value of a metric of the tiny model, all labels summed."""
+    text = httpx.get(f"{address}/metrics").text
+    return sum(
+        float(value) for value in re.findall(rf"^clearseek:{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE)
+    )
+
+
+def wait_for(condition, what):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(what)
+
+
+def test_metrics_count_what_was_answered(tokenizer):
+    with live(Registry([tiny_served(tokenizer)])) as address:
+        answers = [
+            httpx.post(f"{address}/v1/chat/completions", json=body(n=2), timeout=30).json() for _ in range(2)
+        ]
+        usage = [answer["usage"] for answer in answers]
+        assert counted(address, "prompt_tokens_total") == sum(one["prompt_tokens"] for one in usage)
+        assert counted(address, "generation_tokens_total") == sum(one["completion_tokens"] for one in usage)
+        assert counted(address, "request_success_total") == 4
+        assert counted(address, "time_to_first_token_seconds_count") == 4
+        assert counted(address, "e2e_request_latency_seconds_count") == 4
+        total = sum(one["completion_tokens"] for one in usage)
+        assert 0 < counted(address, "inter_token_latency_seconds_count") <= total - 4
+        assert counted(address, "prefix_cache_queries_total") > 0
+        assert counted(address, "num_requests_running") == 0
+
+
+def test_metrics_bear_vllm_s_names_on_request(tokenizer):
+    with live(Registry([tiny_served(tokenizer)]), Server(port=0, metrics_prefix="vllm")) as address:
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+    assert 'vllm:num_requests_running{model_name="tiny"} 0' in lines
+    assert [line for line in lines if not line.startswith(("#", "vllm:"))] == []
+    families = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+    assert len(families) == len(set(families))
+
+
+def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(tokenizer):
+    registry = Registry([tiny_served(tokenizer, num_slots=1, most_waiting=1, context=4096)])
+    with live(registry) as address, httpx.Client(base_url=address, timeout=30) as client:
+        long = body(stream=True, max_tokens=3000, logit_bias={str(tokenizer.eos_id): -100})
+        with (
+            client.stream("POST", "/v1/chat/completions", json=long) as first,
+            client.stream("POST", "/v1/chat/completions", json=long) as second,
+        ):
+            assert (first.status_code, second.status_code) == (200, 200)
+            refused = client.post("/v1/chat/completions", json=body())
+            assert refused.status_code == 429
+            assert int(refused.headers["Retry-After"]) > 0
+            assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_leaves_frees_their_place(tokenizer, stream):
+    model = tiny_served(tokenizer, context=65536)
+    with live(Registry([model])) as address, httpx.Client(base_url=address, timeout=30) as client:
+        long = body(stream=stream, max_tokens=60_000, logit_bias={str(tokenizer.eos_id): -100})
+        if stream:
+            with client.stream("POST", "/v1/chat/completions", json=long) as answer:
+                next(answer.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/chat/completions", json=long, timeout=0.5)
+        wait_for(lambda: model.service.num_running == 0, "the answer is still computed")
+        assert counted(address, "request_success_total") == 1
+        assert model.tally.ended["abort"] == 1
+
+
+def test_a_line_is_logged_without_what_was_said(server, caplog):
+    with caplog.at_level("INFO", "clearseek.serve.requests"):
+        httpx.post(
+            f"{server}/v1/chat/completions",
+            json=body(messages=[{"role": "user", "content": "canary-7391"}]),
+            timeout=30,
+        )
+        wait_for(lambda: caplog.records, "no line")
+    (told,) = [record.told for record in caplog.records]
+    assert {"method", "path", "status", "seconds", "model", "prompt_tokens", "completion_tokens"} <= set(told)
+    assert "canary" not in json.dumps(told)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tokenizer, tmp_path_factory):
+    from clearseek.model.checkpoint import save_model
+
+    directory = tmp_path_factory.mktemp("served") / "tiny"
+    directory.mkdir()
+    model = tiny_model(small("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=65536))
+    save_model(model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(directory)
+    return directory
+
+
+@pytest.fixture
+def process(checkpoint):
+    """`clearseek serve` as a process, and its address."""
+    command = [sys.executable, "-m", "clearseek", "serve", str(checkpoint), "--port", "0", "--log", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            line = child.stdout.readline()
+            assert line.startswith("serving tiny at http://127.0.0.1:"), line + child.stderr.read()
+            yield child, line.split()[-1]
+        finally:
+            child.kill()
+
+
+def test_told_to_end_it_answers_those_who_asked_and_nobody_new(process, tokenizer):
+    child, address = process
+    long = body(stream=True, max_tokens=600, logit_bias={str(tokenizer.eos_id): -100})
+    with httpx.Client(base_url=address, timeout=60) as client:
+        with client.stream("POST", "/v1/chat/completions", json=long) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            child.send_signal(signal.SIGTERM)
+            wait_for(lambda: client.get("/ready").status_code == 503, "it is still ready")
+            refused = client.post("/v1/chat/completions", json=body())
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"]
+            said = list(lines)
+        assert said[-2] == "data: [DONE]"
+    assert child.wait(20) == 0
+
+
+def test_told_twice_it_ends_at_once(process, tokenizer):
+    child, address = process
+    long = body(stream=True, max_tokens=60_000, logit_bias={str(tokenizer.eos_id): -100})
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json=long, timeout=60) as answer:
+        lines = answer.iter_lines()  # kept: the answer is left when it goes
+        next(lines)
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert child.wait(20) == 0
+        assert time.monotonic() - started < 8
+
+
+REACH_OUT = """
+import logging, socket, sys, urllib.request
+from clearseek.serve.outbound import refuse_outbound
+logging.basicConfig(format="%(message)s")
+refuse_outbound(allowed=["192.0.2.7"])
+def reach(what):
+    try:
+        what()
+    except PermissionError as error:
+        print("refused", error)
+    except OSError as error:
+        inner = getattr(error, "reason", None)
+        print("refused" if isinstance(inner, PermissionError) else "tried")
+def connect(host, kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as one:
+        one.settimeout(0.2)
+        one.connect((host, 9))
+reach(lambda: connect("127.0.0.1"))
+reach(lambda: connect("192.0.2.7"))
+reach(lambda: connect("192.0.2.1"))
+reach(lambda: connect("192.0.2.1", socket.SOCK_DGRAM))
+reach(lambda: urllib.request.urlopen("http://example.org/", timeout=1))
+reach(lambda: socket.getaddrinfo("example.org", 80))
+"""
+
+
+def test_nothing_leaves_this_machine():
+    done = subprocess.run(
+        [sys.executable, "-c", REACH_OUT], capture_output=True, text=True, timeout=60, check=True
+    )
+    words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert words == ["tried", "tried", "refused", "refused", "refused", "refused"]
+    assert "refused a connection to example.org: nothing leaves this machine" in done.stderr
