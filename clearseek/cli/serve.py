@@ -48,6 +48,7 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
 )
 @click.option("--metrics-prefix", type=click.Choice(["clearseek", "vllm"]), default="clearseek", show_default=True,
               help="Of the names at /metrics.")  # fmt: skip
+@click.option("--max-models", type=click.IntRange(1), help="Open at once. [default: what memory allows]")
 @click.option(
     "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How lines look."
 )
@@ -68,7 +69,8 @@ def command(
     """Serve models over HTTP, as OpenAI's and DeepSeek's APIs do.
 
     MODELS are run directories, checkpoints, directories in Hugging Face format,
-    or GGUF files.
+    or GGUF files. The first is opened at once, the others when they are asked
+    for; a run's checkpoints are asked for as RUN@STAGE.
     """
     if new_key:
         _make_key(api_key_file)
@@ -80,7 +82,7 @@ def command(
     from clearseek.serve import run
     from clearseek.serve.keys import Keys, read_keys
     from clearseek.serve.logs import write_logs
-    from clearseek.serve.open import open_model
+    from clearseek.serve.open import How, find_sources
     from clearseek.serve.outbound import refuse_outbound
     from clearseek.serve.registry import Registry
 
@@ -90,9 +92,9 @@ def command(
     run.check_address(wanted, keys)
     write_logs(wanted.log)
     refuse_outbound()
-    registry = Registry(
-        [open_model(Path(model).resolve().name, model, wanted, device, form, speculation) for model in models]
-    )
+    sources = find_sources(models, wanted, How(device, form, speculation))
+    registry = Registry(sources=sources, most_open=wanted.max_models)
+    registry.open_first()
     run.serve(
         wanted,
         registry,

@@ -17,6 +17,7 @@ class Server(Table):
     strict: bool = Field(default=False, description="refuse what DeepSeek's own service refuses in a history")
     max_running: int = Field(default=64, ge=1, le=4096, description="answers of a model at once")
     max_waiting: int = Field(default=256, ge=0, description="answers that may wait for their turn; then 429")
+    max_models: int | None = Field(default=None, ge=1, description="open at once; None: what memory allows")
     max_body_bytes: int = Field(default=16 << 20, ge=1024)
     body_seconds: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
     keep_alive_seconds: float = Field(default=10.0, gt=0, description="of silence before a sign of life")

@@ -366,11 +366,22 @@ class Engine:
             (self._blocks_for(request) for request in requests for _ in range(request.num_drawn)),
             reverse=True,
         )
-        num_blocks = min(sum(blocks[: self.num_slots]), self._most_blocks())
         room = max(request.sampling.max_tokens for request in requests)
+        self._grow(min(sum(blocks[: self.num_slots]), self._most_blocks()), blocks[0], room)
+
+    def reserve(self, num_answers: int, tokens: int) -> None:
+        """Make room for so many answers at once, of so many tokens with their prompts, or what the cache may hold.
+
+        Who submits one by one needs this: else there is room for one, and the others wait for it.
+        """
+        longest = min((tokens - 1) // BLOCK_TOKENS + 1, self._most_blocks())
+        self._grow(min(num_answers * longest, self._most_blocks()), longest, tokens)
+
+    def _grow(self, num_blocks: int, longest: int, room: int) -> None:
+        """A cache of so many blocks, and slots for `room` tokens in `longest` blocks each; what is there stays."""
         if self._parts is None:
             runner, pool = self.new_runner(num_blocks), BlockPool(num_blocks)
-            slots = Slots(self.num_slots, room, blocks[0])
+            slots = Slots(self.num_slots, room, longest)
             if self.speculation is not None:
                 draft = self.speculation.draft
                 beside = None if draft is None else self._draft_runner(draft, num_blocks)
@@ -383,7 +394,7 @@ class Engine:
             for grown in self._runners:
                 grown.grow(num_blocks)
             self.pool.grow(num_blocks)
-        self.slots.grow(room, blocks[0])
+        self.slots.grow(room, longest)
 
     def _copy_block(self, source: int, to: int) -> None:
         for runner in self._runners:

@@ -1,35 +1,34 @@
 """`/v1/models`: what can be asked."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from clearseek.serve.served_model import ServedModel
+from clearseek.serve.registry import Registry
 from clearseek.serve.state import state_of
 
 router = APIRouter()
+STARTED = int(time.time())
 
 
 @router.get("/models")
 @router.get("/v1/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """All models."""
-    loaded = state_of(request).registry.loaded()
-    return {"object": "list", "data": [_card(model) for model in loaded]}
+    """All models, also those that are not in memory."""
+    registry = state_of(request).registry
+    return {"object": "list", "data": [_card(registry, name) for name in registry.names]}
 
 
 @router.get("/models/{name:path}")
 @router.get("/v1/models/{name:path}")
 async def one_model(name: str, request: Request) -> dict[str, Any]:
-    """One model."""
-    return _card(await state_of(request).registry.get(name))
+    """One model; it is not read into memory by this."""
+    registry = state_of(request).registry
+    return {**_card(registry, registry.resolve(name)), "id": name}
 
 
-def _card(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "clearseek",
-        "max_model_len": model.context,
-    }
+def _card(registry: Registry, name: str) -> dict[str, Any]:
+    model = registry.loaded_by_name().get(name)
+    card = {"id": name, "object": "model", "created": STARTED, "owned_by": "clearseek"}
+    return card if model is None else {**card, "created": model.created, "max_model_len": model.context}

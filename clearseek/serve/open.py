@@ -1,23 +1,72 @@
-"""Opens a model for serving: weights, tokenizer, an engine in its thread."""
+"""Opens models for serving: weights, tokenizer, an engine in its thread."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from clearseek.config.errors import InputError
 from clearseek.config.server import Server
 from clearseek.engine.session import open_session
+from clearseek.model.resolve import is_model_directory
+from clearseek.model.source import resolve_source
 from clearseek.serve.engine_service import EngineService
+from clearseek.serve.registry import Source
 from clearseek.serve.served_model import ServedModel
 
+_CACHE_BYTES = 256 << 20  # and what else a model takes besides its weights
 
-def open_model(
-    name: str,
-    source: str,
-    settings: Server,
-    device: str = "auto",
-    form: str | None = None,
-    speculation: str | None = None,
-) -> ServedModel:
+
+@dataclass(frozen=True)
+class How:
+    """How models are opened, as `open_session` takes it."""
+
+    device: str = "auto"
+    form: str | None = None
+    speculation: str | None = None
+
+
+def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Source]:
+    """What can be asked for: every model by its name, and a run's checkpoints as RUN@STAGE besides.
+
+    InputError where there is no such model, or two have the same name.
+    """
+    found: dict[str, Path] = {}
+    for model in models:
+        path = resolve_source(Path(model))
+        name = Path(model).resolve().name
+        if name in found:
+            raise InputError(
+                f"{model}: another model is called {name} already; rename one of the directories"
+            )
+        found[name] = path
+        found |= {f"{name}@{stage.name}": stage for stage in _checkpoints(Path(model))}
+    return [
+        Source(name, partial(open_model, name, path, settings, how), _weight_bytes(path) + _CACHE_BYTES)
+        for name, path in found.items()
+    ]
+
+
+def open_model(name: str, source: Path | str, settings: Server, how: How = How()) -> ServedModel:
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
-    session = open_session(source, device, form, speculation, settings.max_running)
-    service = EngineService(session.engine, session.tokenizer, settings.max_waiting)
+    session = open_session(str(source), how.device, how.form, how.speculation, settings.max_running)
     context = min(session.model.config.max_position_embeddings, session.engine.most_tokens)
-    return ServedModel(name, session.tokenizer, service, context, session.defaults, root=str(Path(source)))
+    session.engine.reserve(settings.max_running, context)
+    service = EngineService(session.engine, session.tokenizer, settings.max_waiting)
+    return ServedModel(name, session.tokenizer, service, context, session.defaults, root=str(source))
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """A run's, the oldest first."""
+    folder = run / "checkpoints"
+    if not folder.is_dir() or is_model_directory(run):
+        return []
+    return sorted(
+        filter(is_model_directory, folder.iterdir()), key=lambda path: (path.stat().st_mtime, path.name)
+    )
+
+
+def _weight_bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

@@ -1,48 +1,132 @@
-"""The models of a server, by name."""
+"""The models of a server, by name: read when they are asked for, given up when another one needs their memory."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
 
-from clearseek.serve.errors import ApiError
+from clearseek.serve.errors import ApiError, Busy
 from clearseek.serve.served_model import ServedModel
 
+_LOG = logging.getLogger(__name__)
 # names of DeepSeek's service, of now and of old; the server's first model answers to them
 DEEPSEEK_NAMES = (
     "deepseek-flash", "deepseek-v4-pro", "deepseek-v4-flash", "deepseek-chat", "deepseek-reasoner",
 )  # fmt: skip
+_CLOSE_SECONDS = 10.0
+_MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be opened; `num_bytes` is about what it takes in memory."""
+
+    name: str
+    open: Callable[[], ServedModel]
+    num_bytes: int
 
 
 class Registry:
-    """Finds the model that a request names; `aliases` are other names of some."""
+    """Finds the model that a request names; `aliases` are other names of some.
 
-    def __init__(self, models: Iterable[ServedModel], aliases: Mapping[str, str] | None = None) -> None:
-        self._models = {model.name: model for model in models}
-        self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self.names[0]) | dict(aliases or {})
+    `models` are open and stay so; `sources` are opened on demand, at most `most_open` of them at a time. Where memory
+    lacks for one, those that were not asked for the longest go first, but none that is answering.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[ServedModel] = (),
+        aliases: Mapping[str, str] | None = None,
+        sources: Iterable[Source] = (),
+        most_open: int | None = None,
+        available: Callable[[], int | None] | None = None,
+    ) -> None:
+        self._open = {model.name: model for model in models}
+        self._sources = {source.name: source for source in sources}
+        self._names = list(dict.fromkeys([*self._open, *self._sources]))
+        self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self._names[0]) | dict(aliases or {})
+        self._most_open, self._available = most_open, available or available_bytes
+        self._opening: dict[str, asyncio.Task[ServedModel]] = {}
 
     @property
     def names(self) -> list[str]:
         """All, without aliases, the default first."""
-        return list(self._models)
+        return list(self._names)
 
     def loaded(self) -> list[ServedModel]:
         """Those in memory."""
-        return list(self._models.values())
+        return list(self._open.values())
+
+    def loaded_by_name(self) -> dict[str, ServedModel]:
+        """The same by name."""
+        return dict(self._open)
+
+    def open_first(self) -> None:
+        """Open the default model now, so that what is wrong with it is told before anybody asks."""
+        if self._names[0] not in self._open:
+            self._open[self._names[0]] = self._sources[self._names[0]].open()
 
     async def get(self, name: str | None) -> ServedModel:
-        """The model of that name, the first where none is given; `ApiError` where there is none."""
-        if name is None:
-            name = self.names[0]
-        elif name not in self._models:
-            name = self._aliases.get(name, name)
-        if name not in self._models:
-            raise ApiError(
-                404,
-                f"there is no model {name!r}; GET /v1/models lists: {', '.join(self.names)}",
-                param="model",
-                code="model_not_found",
-            )
-        return self._models[name]
+        """The model of that name, the first where none is given. `ApiError` where there is none or no room for it."""
+        found = self.resolve(name)
+        if found in self._open:
+            self._open[found].used_at = monotonic()
+            return self._open[found]
+        if found not in self._opening:
+            opening = self._opening[found] = asyncio.create_task(self._read(self._sources[found]))
+            opening.add_done_callback(lambda _: self._opening.pop(found))
+        return await asyncio.shield(self._opening[found])
 
     def close(self, seconds: float) -> None:
         """End all of them."""
-        for model in self._models.values():
+        for model in self._open.values():
             model.service.close(seconds)
+
+    def resolve(self, name: str | None) -> str:
+        """A model's own name, of a name or an alias. `ApiError` where there is none."""
+        if name is None:
+            return self._names[0]
+        found = name if name in self._names else self._aliases.get(name, name)
+        if found not in self._names:
+            raise ApiError(
+                404,
+                f"there is no model {name[:200]!r}; GET /v1/models lists: {', '.join(self._names[:20])}",
+                param="model",
+                code="model_not_found",
+            )
+        return found
+
+    async def _read(self, source: Source) -> ServedModel:
+        while not self._has_room_for(source):
+            idle = [model for model in self._open.values() if model.name in self._sources and model.is_idle]
+            if not idle:
+                raise Busy(f"there is no memory for {source.name} while the others are answering", seconds=10)
+            await self._give_up(min(idle, key=lambda model: model.used_at))
+        _LOG.info("opening %s", source.name)
+        model = await asyncio.to_thread(source.open)
+        self._open[source.name] = model
+        return model
+
+    def _has_room_for(self, source: Source) -> bool:
+        count = sum(name in self._sources for name in self._open)
+        if self._most_open is not None and count >= self._most_open:
+            return False
+        available = self._available()
+        return available is None or source.num_bytes <= available or not count
+
+    async def _give_up(self, model: ServedModel) -> None:
+        _LOG.info("giving up %s", model.name)
+        del self._open[model.name]
+        await asyncio.to_thread(model.service.close, _CLOSE_SECONDS)
+        gc.collect()
+
+
+def available_bytes() -> int | None:
+    """Memory that could be had without others' being pushed out; None where the system doesn't say."""
+    if not _MEMORY.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None

@@ -1,6 +1,7 @@
 """Runs the server until it is told to end: then it takes nothing new, and waits for what is on its way."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -19,6 +20,7 @@ from clearseek.serve.state import State
 _START_SECONDS = 30.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MOST_CONNECTIONS = 4096
+_SWITCH_SECONDS = 0.001  # else the engine's thread waits 5 ms for the loop's whenever both want to run
 
 
 def check_address(settings: Server, keys: Keys) -> None:
@@ -38,6 +40,7 @@ def serve(
     The first SIGTERM or SIGINT lets answers end, `drain_seconds` at most; the second does not.
     """
     check_address(settings, keys or Keys(()))
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def run() -> None:
         server = _Draining(settings, registry, keys)

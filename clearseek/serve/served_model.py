@@ -14,6 +14,8 @@ from clearseek.serve.answering import Answering, AnswerService
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 
+_ABOUT_TO_ASK_SECONDS = 2.0  # between getting the model and asking it
+
 
 @dataclass
 class ServedModel:
@@ -28,6 +30,12 @@ class ServedModel:
     root: str = ""  # the file or directory it was read from
     tally: Tally = field(default_factory=Tally)
     used_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is being answered, and nobody was about to ask just now."""
+        is_busy = self.service.num_running or self.service.num_waiting
+        return not is_busy and time.monotonic() - self.used_at > _ABOUT_TO_ASK_SECONDS
 
     async def submit(self, request: Request) -> Answering:
         """Begin with a request, and count it. InputError and `Busy` as the service raises them."""

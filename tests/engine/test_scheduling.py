@@ -201,3 +201,13 @@ def test_a_block_that_is_held_is_found_rather_than_its_equal_that_is_not():
 
 def test_the_cache_is_bounded():
     assert engine_of().most_tokens * 2 * 4 <= engine_module._CACHE_BYTES
+
+
+def test_who_is_submitted_after_the_other_is_answered_beside_them():
+    engine = engine_of(num_slots=4)
+    engine.reserve(4, 128)
+    for key in range(4):
+        engine.submit(Request((5, 6, 7), key, 1, Sampling(max_tokens=100)))
+    engine.step(at_once=1)
+    assert len(engine.slots.taken) == 4
+    assert engine.scheduler.num_waiting == 0

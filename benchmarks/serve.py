@@ -1,0 +1,255 @@
+"""The server under load on loopback: many streaming clients beside the bare engine at the same batch.
+
+First the engine alone answers the load, then `clearseek serve` does, each as a process of its own; the clients compare
+every answer with what the engine alone said. Prints one JSON object: tokens a second of both, the median time between
+tokens of both, whose difference is the server's own, answers lost or crossed, and how memory grew.
+
+    make bench-serve                                        # 60 s with 64 clients on runs/r1-mini
+    make bench-serve ARGS="--seconds 600 --model DIRECTORY"
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from clearseek.ledger.machine import describe_machine
+
+TOKENS = 256
+QUESTIONS = 256  # different ones; clients take turns through them
+WARM_SHARE = 0.1  # of the time, before memory is measured
+
+
+def main() -> None:
+    """Measure and print."""
+    chosen = options()
+    if chosen.bare:
+        print(json.dumps(bare(chosen)))
+        return
+    alone = run_bare(chosen)
+    print(f"bare engine: {alone['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+    served = asyncio.run(serve_and_ask(chosen, alone.pop("texts")))
+    between = served["median_seconds_between_tokens"] - alone["median_seconds_between_tokens"]
+    report = {
+        "machine": describe_machine(),
+        "model": Path(chosen.model).name,
+        "clients": chosen.clients,
+        "tokens_an_answer": TOKENS,
+        "bare": alone,
+        "served": served,
+        "throughput_of_bare": served["tokens_per_second"] / alone["tokens_per_second"],
+        "overhead_seconds_per_token": between,
+    }
+    print(json.dumps(report, indent=1))
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="runs/r1-mini")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def question(number: int) -> dict[str, Any]:
+    """One of the load's requests."""
+    content = f"What is {number} + {(number * 7) % 90}?"
+    settings = {"seed": number, "temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True}
+    return {"messages": [{"role": "user", "content": content}], **settings}
+
+
+# The engine alone
+
+
+def run_bare(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The engine alone, in a process that ends before the server begins."""
+    command = [sys.executable, "-m", "benchmarks.serve", "--bare", "--model", chosen.model]
+    command += ["--clients", str(chosen.clients), "--seconds", str(min(chosen.seconds, 20.0))]
+    result: dict[str, Any] = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=300).stdout
+    )
+    return result
+
+
+def bare(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Answers of all questions, then as many tokens as there is time for, always `clients` at once."""
+    from clearseek.engine.request import Request, Sampling
+    from clearseek.engine.session import open_session
+    from clearseek.engine.streams import stream_key
+
+    session = open_session(chosen.model, num_slots=chosen.clients)
+    engine, defaults = session.engine, session.defaults
+    engine.reserve(chosen.clients, session.model.config.max_position_embeddings)
+
+    def request(number: int) -> Request:
+        asked = question(number % QUESTIONS)
+        sampling = Sampling(**defaults | {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True})
+        prompt = session.tokenizer.encode_chat(asked["messages"])
+        return Request(tuple(prompt), stream_key("serve", asked["seed"]), 1, sampling)
+
+    prepared = [request(number) for number in range(QUESTIONS)]
+    texts = [
+        session.tokenizer.decode(group[0].said, skip_special=True) for group in engine.generate(prepared)
+    ]
+    begun, between, written, number = {}, [], 0, 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < chosen.seconds:
+        while len(begun) < chosen.clients:
+            (answer,) = engine.submit(prepared[number % QUESTIONS])
+            begun[answer] = time.perf_counter()
+            number += 1
+        for answer, completion in engine.step(at_once=4):
+            seconds = time.perf_counter() - begun.pop(answer)
+            written += len(completion.tokens)
+            between.append(seconds / len(completion.tokens))
+    seconds = time.perf_counter() - started
+    return {
+        "tokens_per_second": written / seconds,
+        "median_seconds_between_tokens": statistics.median(between),
+        "texts": texts,
+    }
+
+
+# The server and its clients
+
+
+@dataclass
+class Load:
+    """What clients saw. `wrong`: answers that differ from the bare engine's."""
+
+    texts: list[str]
+    ends: float
+    tokens: int = 0
+    answers: int = 0
+    lost: int = 0
+    wrong: int = 0
+    chunks: int = 0
+    to_first: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
+
+
+async def serve_and_ask(chosen: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    """Start the server, let clients ask for so many seconds, end it."""
+    command = [
+        sys.executable,
+        "-m",
+        "clearseek",
+        "serve",
+        chosen.model,
+        "--port",
+        "0",
+        "--max-running",
+        str(chosen.clients),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[-1]
+            return await ask(chosen, texts, address, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(90)
+
+
+async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: int) -> dict[str, Any]:
+    """The load itself."""
+    started = time.perf_counter()
+    load = Load(texts, started + chosen.seconds)
+    before = processor_seconds(pid)
+    clients = [
+        asyncio.create_task(client(address, number, chosen.clients, load)) for number in range(chosen.clients)
+    ]
+    await asyncio.sleep(chosen.seconds * WARM_SHARE)
+    memory = [resident_bytes(pid)]
+    while time.perf_counter() < load.ends:
+        await asyncio.sleep(min(1.0, chosen.seconds / 10))
+        memory.append(resident_bytes(pid))
+    await asyncio.gather(*clients)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "answers": load.answers,
+        "lost": load.lost,
+        "crossed_or_wrong": load.wrong,
+        "tokens_per_second": load.tokens / seconds,
+        "tokens_a_chunk": load.tokens / max(load.chunks, 1),
+        "median_seconds_to_first_token": statistics.median(load.to_first),
+        "median_seconds_between_tokens": statistics.median(load.between),
+        "processor_seconds_per_token": (processor_seconds(pid) - before) / load.tokens,
+        "resident_bytes": [memory[0], memory[-1]],
+        "memory_growth": memory[-1] / memory[0] - 1,
+    }
+
+
+async def client(address: str, number: int, clients: int, load: Load) -> None:
+    """Ask one question after another."""
+    while time.perf_counter() < load.ends:
+        try:
+            await one_answer(address, number % QUESTIONS, load)
+        except (OSError, asyncio.IncompleteReadError, ValueError, KeyError):
+            load.lost += 1
+        number += clients
+
+
+async def one_answer(address: str, number: int, load: Load) -> None:
+    """Ask a question, read the stream to its end, compare."""
+    parts = urlsplit(address)
+    body = json.dumps(question(number) | {"stream": True, "stream_options": {"include_usage": True}}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        asked = time.perf_counter()
+        writer.write(head.encode() + body)
+        pieces, first = [], 0.0
+        while piece := await reader.read(1 << 16):
+            pieces.append(piece)
+            first = first or (time.perf_counter() if b'content":"' in piece and len(pieces) > 1 else 0.0)
+        ended = time.perf_counter()
+    finally:
+        writer.close()
+    note(b"".join(pieces), number, load, asked, first, ended)
+
+
+def note(raw: bytes, number: int, load: Load, asked: float, first: float, ended: float) -> None:
+    """Count one answer; ValueError where it has no end."""
+    if not raw.startswith(b"HTTP/1.1 200") or b"data: [DONE]" not in raw:
+        raise ValueError("no whole answer")
+    events = [json.loads(line[6:]) for line in raw.split(b"\n") if line.startswith(b"data: {")]
+    deltas = [choice["delta"] for one in events for choice in one["choices"]]
+    thought = "".join(delta.get("reasoning_content") or "" for delta in deltas)
+    answer = "".join(delta.get("content") or "" for delta in deltas)
+    wanted_thought, _, wanted_answer = load.texts[number].partition("</think>")
+    load.wrong += (thought, answer) != (wanted_thought, wanted_answer)
+    written = events[-1]["usage"]["completion_tokens"]
+    load.answers += 1
+    load.tokens += written
+    load.chunks += len(events)
+    load.to_first.append(first - asked)
+    load.between.append((ended - asked) / written)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_seconds(pid: int) -> float:
+    """What it has used of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Models by name: opened when asked for, given up for others, a run's checkpoints among them."""
+
+import asyncio
+import json
+
+import openai
+import pytest
+
+from clearseek.config.errors import InputError
+from clearseek.config.server import Server
+from clearseek.model.checkpoint import save_model
+from clearseek.serve.errors import ApiError, Busy
+from clearseek.serve.open import How, find_sources
+from clearseek.serve.registry import Registry, Source
+from tests.model.every_family import small
+from tests.model.tiny import tiny_model
+from tests.serve.live import live
+from tests.serve.scripted import scripted_model
+
+
+class Opened:
+    """Sources that note what is open."""
+
+    def __init__(self, tokenizer, sizes):
+        self.open, self.times = set(), dict.fromkeys(sizes, 0)
+        self.sources = [
+            Source(name, lambda name=name: self._make(tokenizer, name), size) for name, size in sizes.items()
+        ]
+
+    def _make(self, tokenizer, name):
+        model = scripted_model(tokenizer, name, name)
+        model.used_at -= 10
+        model.service.close = lambda seconds: self.open.remove(name)
+        self.open.add(name)
+        self.times[name] += 1
+        return model
+
+
+def test_models_are_opened_once_when_they_are_asked_for(tokenizer):
+    opened = Opened(tokenizer, {"a": 1, "b": 1})
+    registry = Registry(sources=opened.sources)
+
+    async def ask():
+        models = await asyncio.gather(
+            *(registry.get(name) for name in ("b", "b", "a", None, "deepseek-chat"))
+        )
+        return [model.name for model in models]
+
+    assert opened.open == set()
+    assert asyncio.run(ask()) == ["b", "b", "a", "a", "a"]
+    assert opened.times == {"a": 1, "b": 1}
+
+
+def test_memory_is_taken_from_who_was_not_asked_the_longest(tokenizer):
+    opened = Opened(tokenizer, {"a": 3, "b": 3, "c": 3})
+    registry = Registry(sources=opened.sources, available=lambda: 7 - 3 * len(opened.open))
+
+    async def ask():
+        for name in ("a", "b", "a"):
+            (await registry.get(name)).used_at -= 10 * (name == "b") + 5
+        await registry.get("c")
+
+    asyncio.run(ask())
+    assert opened.open == {"a", "c"}
+
+
+def test_who_answers_is_not_given_up(tokenizer):
+    opened = Opened(tokenizer, {"a": 3, "b": 3})
+    registry = Registry(sources=opened.sources, most_open=1)
+
+    async def ask():
+        model = await registry.get("a")
+        model.service.num_waiting = 1
+        with pytest.raises(Busy, match="there is no memory for b while the others are answering"):
+            await registry.get("b")
+        model.service.num_waiting, model.used_at = 0, model.used_at - 10
+        assert (await registry.get("b")).name == "b"
+        with pytest.raises(ApiError, match="there is no model 'd'; GET /v1/models lists: a, b"):
+            await registry.get("d")
+
+    asyncio.run(ask())
+    assert opened.open == {"b"}
+
+
+@pytest.fixture(scope="module")
+def run(tokenizer, tmp_path_factory):
+    """A run of two stages that left models."""
+    run = tmp_path_factory.mktemp("runs") / "mine"
+    lines = []
+    for seed, stage in enumerate(("base", "tuned")):
+        directory = run / "checkpoints" / stage
+        directory.mkdir(parents=True)
+        model = tiny_model(small("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=128), seed)
+        ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+        save_model(model, directory, **ids)
+        tokenizer.save(directory)
+        lines.append(json.dumps({"kind": "stage_finished", "stage": stage}))
+    (run / "ledger.jsonl").write_text("\n".join(lines) + "\n")
+    return run
+
+
+def test_a_run_s_checkpoints_answer_by_their_stage(run):
+    sources = find_sources([str(run)], Server(), How(form="float32"))
+    assert [source.name for source in sources] == ["mine", "mine@base", "mine@tuned"]
+    with (
+        live(Registry(sources=sources)) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="x") as client,
+    ):
+        assert [model.id for model in client.models.list()] == ["mine", "mine@base", "mine@tuned"]
+
+        def say(name):
+            asked = {"model": name, "prompt": "12 + 5", "max_tokens": 8, "temperature": 0}
+            return client.completions.create(**asked).choices[0].text
+
+        assert say("mine") == say("mine@tuned") != say("mine@base")
+
+
+def test_two_of_one_name_are_refused(run):
+    with pytest.raises(InputError, match="another model is called mine already"):
+        find_sources([str(run), str(run)], Server(), How())
