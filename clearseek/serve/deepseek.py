@@ -4,7 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-router = APIRouter()
+from clearseek.serve.answer_types import ERRORS
+
+router = APIRouter(responses=ERRORS)
 
 
 @router.get("/user/balance")

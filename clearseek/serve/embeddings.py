@@ -12,13 +12,14 @@ import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from clearseek.serve.answer_types import ERRORS, EmbeddingList
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.errors import ApiError
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.state import state_of
 from clearseek.serve.wire import Wire
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 _MOST_TEXTS = 2048
 
 
@@ -32,8 +33,8 @@ class EmbeddingRequest(Wire):
     user: str | None = None
 
 
-@router.post("/v1/embeddings")
-@router.post("/embeddings")
+@router.post("/v1/embeddings", responses={200: {"model": EmbeddingList}})
+@router.post("/embeddings", responses={200: {"model": EmbeddingList}})
 async def embeddings(body: EmbeddingRequest, request: Request) -> dict[str, Any]:
     """A vector for each text."""
     model = await state_of(request).model(body.model)

@@ -5,23 +5,24 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from clearseek.serve.answer_types import ERRORS, ModelCard, ModelList
 from clearseek.serve.registry import Registry
 from clearseek.serve.state import state_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 STARTED = int(time.time())
 
 
-@router.get("/models")
-@router.get("/v1/models")
+@router.get("/models", responses={200: {"model": ModelList}})
+@router.get("/v1/models", responses={200: {"model": ModelList}})
 async def list_models(request: Request) -> dict[str, Any]:
     """All models, also those that are not in memory."""
     registry = state_of(request).registry
     return {"object": "list", "data": [_card(registry, name) for name in registry.names]}
 
 
-@router.get("/models/{name:path}")
-@router.get("/v1/models/{name:path}")
+@router.get("/models/{name:path}", responses={200: {"model": ModelCard}})
+@router.get("/v1/models/{name:path}", responses={200: {"model": ModelCard}})
 async def one_model(name: str, request: Request) -> dict[str, Any]:
     """One model; it is not read into memory by this."""
     registry = state_of(request).registry

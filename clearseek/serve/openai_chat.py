@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from clearseek.serve.answer_types import ERRORS, ChatCompletion, streamed
 from clearseek.serve.chat_answer import ChatAnswer
 from clearseek.serve.chat_asking import ask
 from clearseek.serve.drawing import model_name
@@ -12,12 +13,13 @@ from clearseek.serve.paths import is_deepseek
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, WholeAnswer
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
+_RESPONSES = streamed(ChatCompletion, "chat.completion.chunk")
 
 
-@router.post("/v1/chat/completions")
-@router.post("/chat/completions")
-@router.post("/beta/chat/completions")
+@router.post("/v1/chat/completions", responses=_RESPONSES)
+@router.post("/chat/completions", responses=_RESPONSES)
+@router.post("/beta/chat/completions", responses=_RESPONSES)
 @router.post("/beta/v1/chat/completions", include_in_schema=False)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""

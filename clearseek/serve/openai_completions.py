@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from clearseek.serve.answer_types import ERRORS, TextCompletion, streamed
 from clearseek.serve.answering import Answering
 from clearseek.serve.completion_answer import CompletionAnswer
 from clearseek.serve.completion_asking import requests_of
@@ -13,12 +14,13 @@ from clearseek.serve.paths import is_deepseek
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, WholeAnswer
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
+_RESPONSES = streamed(TextCompletion, "text_completion")
 
 
-@router.post("/v1/completions")
-@router.post("/completions")
-@router.post("/beta/completions")
+@router.post("/v1/completions", responses=_RESPONSES)
+@router.post("/completions", responses=_RESPONSES)
+@router.post("/beta/completions", responses=_RESPONSES)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Go on with texts, or fill their holes."""
     state = state_of(request)

@@ -5,11 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse
 
+from clearseek.serve.answer_types import ERRORS
 from clearseek.serve.errors import Ending
 from clearseek.serve.metrics import metrics_text
 from clearseek.serve.state import state_of
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
 @router.get("/health")

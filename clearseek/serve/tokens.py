@@ -6,12 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import Field, JsonValue
 
+from clearseek.serve.answer_types import ERRORS, Text, Tokens
 from clearseek.serve.errors import ApiError
 from clearseek.serve.openai_chat_types import Message
 from clearseek.serve.state import state_of
 from clearseek.serve.wire import Wire
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
 class TokenizeRequest(Wire):
@@ -33,7 +34,7 @@ class DetokenizeRequest(Wire):
     tokens: list[int] = Field(max_length=4_000_000)
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses={200: {"model": Tokens}})
 @router.post("/v1/tokenize", include_in_schema=False)
 async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     """A text's or a conversation's tokens."""
@@ -55,7 +56,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     return {"count": len(tokens), "max_model_len": model.context, "tokens": tokens, "token_strs": names}
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", responses={200: {"model": Text}})
 @router.post("/v1/detokenize", include_in_schema=False)
 async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any]:
     """The text of tokens."""
