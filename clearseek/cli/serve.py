@@ -1,11 +1,17 @@
 """`clearseek serve`: models over HTTP."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from clearseek.cli.options import device_option
+
+if TYPE_CHECKING:
+    from clearseek.config.server import Server
+    from clearseek.serve.open import How
+    from clearseek.serve.registry import Registry
 
 EPILOG = """\b
 Example:
@@ -53,6 +59,14 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How lines look."
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["clearseek", "vllm"]),
+    default="clearseek",
+    show_default=True,
+    help="Who computes: our engine, or a vLLM server of yours.",
+)
+@click.option("--vllm-url", default="http://127.0.0.1:8001", show_default=True, help="Where that server is.")
+@click.option(
     "--format", "form", metavar="FORMAT", help="How weights are kept: float32, bfloat16, int8 or int4."
 )
 @click.option("--speculation", metavar="KIND", help="Guess tokens ahead by mtp, ngram or a draft model.")
@@ -61,6 +75,8 @@ def command(
     models: tuple[str, ...],
     api_key_file: Path | None,
     new_key: bool,
+    engine: str,
+    vllm_url: str,
     device: str,
     form: str | None,
     speculation: str | None,
@@ -75,6 +91,10 @@ def command(
     if new_key:
         _make_key(api_key_file)
         return
+    if engine == "vllm" and (len(models) > 1 or form or speculation):
+        raise click.UsageError(
+            "--engine vllm serves one model, as that server was started: no --format, no --speculation."
+        )
     if not models:
         raise click.UsageError("Missing argument 'MODELS...'.")
 
@@ -82,25 +102,43 @@ def command(
     from clearseek.serve import run
     from clearseek.serve.keys import Keys, read_keys
     from clearseek.serve.logs import write_logs
-    from clearseek.serve.open import How, find_sources
+    from clearseek.serve.open import How
     from clearseek.serve.outbound import refuse_outbound
-    from clearseek.serve.registry import Registry
 
     settings["hosts"] = settings.pop("allow_host")
     wanted = Server(**settings)
     keys = read_keys(api_key_file) if api_key_file is not None else Keys(())
     run.check_address(wanted, keys)
     write_logs(wanted.log)
-    refuse_outbound()
-    sources = find_sources(models, wanted, How(device, form, speculation))
-    registry = Registry(sources=sources, most_open=wanted.max_models)
-    registry.open_first()
+    refuse_outbound([urlsplit(vllm_url).hostname or ""] if engine == "vllm" else [])
+    registry = (
+        _vllm(models[0], vllm_url)
+        if engine == "vllm"
+        else _ours(models, wanted, How(device, form, speculation))
+    )
     run.serve(
         wanted,
         registry,
         lambda address: click.echo(f"serving {', '.join(registry.names)} at {address}"),
         keys,
     )
+
+
+def _ours(models: tuple[str, ...], settings: "Server", how: "How") -> "Registry":
+    from clearseek.serve.open import find_sources
+    from clearseek.serve.registry import Registry
+
+    registry = Registry(sources=find_sources(models, settings, how), most_open=settings.max_models)
+    registry.open_first()
+    return registry
+
+
+def _vllm(model: str, url: str) -> "Registry":
+    from clearseek.config.engine import Vllm
+    from clearseek.serve.open import open_vllm
+    from clearseek.serve.registry import Registry
+
+    return Registry([open_vllm(model, Vllm(kind="vllm", url=url))])
 
 
 def _make_key(path: Path | None) -> None:

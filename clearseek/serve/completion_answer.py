@@ -31,7 +31,7 @@ class CompletionAnswer:
     is_deepseek: bool
 
     def __post_init__(self) -> None:
-        self._records = Records(self.tokenizer)
+        self._records = Records(self.tokenizer, bool(self.body.return_tokens_as_token_ids))
         self._offsets: dict[int, int] = {}
         self.completion_tokens = 0
         self._head = {

@@ -13,4 +13,5 @@ class CompletionRequest(Drawing):
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=20)
     best_of: int | None = Field(default=None, ge=1, le=128)
-    return_token_ids: bool | None = None  # vLLM's
+    return_token_ids: bool | None = None  # vLLM's, the next too
+    return_tokens_as_token_ids: bool | None = None

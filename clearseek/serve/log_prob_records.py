@@ -13,8 +13,9 @@ _LEAST = -9999.0  # DeepSeek's word for what is beyond its list; JSON has no min
 class Records:
     """Writes a mapping for each token; a token's text is looked up once."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, as_ids: bool = False) -> None:
+        """`as_ids`: a token's text is its id, as vLLM writes them for who wants to tell tokens apart."""
+        self._tokenizer, self._as_ids = tokenizer, as_ids
         self._known: dict[int, tuple[str, list[int]]] = {}
 
     def of(
@@ -43,5 +44,6 @@ class Records:
     def _lookup(self, token: int) -> tuple[str, list[int]]:
         if token not in self._known:
             raw = token_bytes(self._tokenizer, token)
-            self._known[token] = raw.decode("utf-8", "replace"), list(raw)
+            text = f"token_id:{token}" if self._as_ids else raw.decode("utf-8", "replace")
+            self._known[token] = text, list(raw)
         return self._known[token]

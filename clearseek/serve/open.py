@@ -1,19 +1,27 @@
 """Opens models for serving: weights, tokenizer, an engine in its thread."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from clearseek.config.errors import InputError
+from clearseek.config.engine import Vllm
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.server import Server
+from clearseek.engine.defaults import default_settings
 from clearseek.engine.session import open_session
+from clearseek.engine.vllm_server import Lost, VllmServer
 from clearseek.model.resolve import is_model_directory
-from clearseek.model.source import resolve_source
+from clearseek.model.source import resolve_source, tokenizer_directory
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.registry import Source
 from clearseek.serve.served_model import ServedModel
+from clearseek.serve.vllm_service import VllmService
+from clearseek.text.tokenizer import Tokenizer
 
+_ASK_SECONDS = 30.0
 _CACHE_BYTES = 256 << 20  # and what else a model takes besides its weights
 
 
@@ -54,6 +62,23 @@ def open_model(name: str, source: Path | str, settings: Server, how: How = How()
     session.engine.reserve(settings.max_running, context)
     service = EngineService(session.engine, session.tokenizer, settings.max_waiting)
     return ServedModel(name, session.tokenizer, service, context, session.defaults, root=str(source))
+
+
+def open_vllm(model: str, vllm: Vllm) -> ServedModel:
+    """A model that a vLLM server serves; its tokenizer is read here. InputError or RunError where it isn't there."""
+    path = resolve_source(Path(model))
+    with tokenizer_directory(path) as files:
+        tokenizer, defaults = Tokenizer.load(files), default_settings(files)
+    server = VllmServer(vllm.url, os.environ.get("VLLM_API_KEY") or None)
+    try:
+        card = server.ask("/v1/models", _ASK_SECONDS)["data"][0]
+        name, context = str(card["id"]), int(card["max_model_len"])
+    except (Lost, KeyError, TypeError, IndexError) as error:
+        raise RunError(
+            f"no vLLM at {vllm.url} ({error}); start it with: vllm serve {shlex.quote(model)}"
+        ) from None
+    service = VllmService(vllm, name, tokenizer)
+    return ServedModel(Path(model).resolve().name, tokenizer, service, context, defaults, root=str(path))
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -21,6 +21,7 @@ class OutboundRefused(PermissionError):
 def refuse_outbound(allowed: Iterable[str] = ()) -> None:
     """From now on, for as long as the process lives, connect to this machine only, and to `allowed` hosts."""
     hosts = frozenset(allowed)
+    hosts |= {str(found[4][0]) for host in hosts if host for found in socket.getaddrinfo(host, None)}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
