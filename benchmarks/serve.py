@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from clearseek.ledger.machine import describe_machine
 
-TOKENS = 256
+TOKENS = 256  # of an answer on average; they end at different times
 QUESTIONS = 256  # different ones; clients take turns through them
 WARM_SHARE = 0.1  # of the time, before memory is measured
 
@@ -48,6 +48,8 @@ def main() -> None:
         "served": served,
         "throughput_of_bare": served["tokens_per_second"] / alone["tokens_per_second"],
         "overhead_seconds_per_token": between,
+        "overhead_processor_seconds_per_token": served["processor_seconds_per_token"]
+        - alone["processor_seconds_per_token"],
     }
     print(json.dumps(report, indent=1))
 
@@ -65,8 +67,13 @@ def options() -> argparse.Namespace:
 def question(number: int) -> dict[str, Any]:
     """One of the load's requests."""
     content = f"What is {number} + {(number * 7) % 90}?"
-    settings = {"seed": number, "temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True}
+    settings = {"seed": number, "temperature": 1.0, "max_tokens": tokens_of(number), "ignore_eos": True}
     return {"messages": [{"role": "user", "content": content}], **settings}
+
+
+def tokens_of(number: int) -> int:
+    """How long its answer is."""
+    return TOKENS // 2 + number * 37 % (TOKENS + 1)
 
 
 # The engine alone
@@ -94,7 +101,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
 
     def request(number: int) -> Request:
         asked = question(number % QUESTIONS)
-        sampling = Sampling(**defaults | {"temperature": 1.0, "max_tokens": TOKENS, "ignore_eos": True})
+        sampling = Sampling(**defaults | {"temperature": 1.0, "max_tokens": tokens_of(asked["seed"]), "ignore_eos": True})
         prompt = session.tokenizer.encode_chat(asked["messages"])
         return Request(tuple(prompt), stream_key("serve", asked["seed"]), 1, sampling)
 
@@ -103,7 +110,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
         session.tokenizer.decode(group[0].said, skip_special=True) for group in engine.generate(prepared)
     ]
     begun, between, written, number = {}, [], 0, 0
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     while time.perf_counter() - started < chosen.seconds:
         while len(begun) < chosen.clients:
             (answer,) = engine.submit(prepared[number % QUESTIONS])
@@ -116,6 +123,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     return {
         "tokens_per_second": written / seconds,
+        "processor_seconds_per_token": (time.process_time() - used) / written,
         "median_seconds_between_tokens": statistics.median(between),
         "texts": texts,
     }
