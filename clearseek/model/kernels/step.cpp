@@ -29,8 +29,8 @@ struct StepLayer {
 
 struct StepModel {
     int64_t hidden, layers, is_latent, heads, head_size, rotary, value_size, rank, turns_pairs, norm_after_turn, group;
-    const void* embedding;
-    int64_t embedding_is_wide;
+    const void* embedding;  // rows; of a quantised one panels
+    int64_t embedding_format;
     const float* norm;
     Weight head;
     Weight join;  // of a multi-token module: [hidden, embedding and state]; its stream begins with what this makes of them
@@ -120,7 +120,7 @@ public:
         m.join.data ? join() : team.share(rows, [&](int64_t n) { embed(n, stream(n)); });
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
-            norm_rows(layer.attention_norm, layer.query.is_quantised() || layer.key_value.is_quantised());
+            norm_rows(layer.attention_norm, layer.query_low.is_quantised() || layer.query.is_quantised() || layer.key_value.is_quantised());
             m.is_latent ? latent_attention(layer) : grouped_attention(layer);
             norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
             feed_forward(layer);
@@ -135,7 +135,9 @@ private:
 
     void embed(int64_t n, float* to) const {
         const int64_t at = b.tokens[first + n] * m.hidden;
-        if (m.embedding_is_wide) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
+        if (m.embedding_format == INT8 || m.embedding_format == INT4)
+            load_row({static_cast<const uint8_t*>(m.embedding), m.hidden, 0, m.embedding_format}, b.tokens[first + n], m.group, to);
+        else if (m.embedding_format == FLOAT32) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
         else
             for (int64_t c = 0; c < m.hidden; c += 16) store(to + c, load(static_cast<const bf16*>(m.embedding) + at + c));
     }
