@@ -58,10 +58,12 @@ class GgufWeights:
 
     def blocks(self, name: str, half: Half | None = None) -> tuple[Tensor, Tensor]:
         """Whole numbers [..., outputs, inputs] from 0 on (uint8) and scales [..., outputs, inputs / 32] in fp16."""
-        shape = self._shape(name, half)
+        shape, kept = self._shape(name, half), self._stored(name, half)
+        if len(kept) == 1 and self._is_whole(kept[0][1], half):
+            return _parts(self.file.bytes_of(kept[0][0]), kept[0][0])
         whole = torch.empty(shape, dtype=torch.uint8)
         scales = torch.empty((*shape[:-1], shape[-1] // BLOCK), dtype=torch.float16)
-        for stored, entry in self._stored(name, half):
+        for stored, entry in kept:
             for to, part in zip((whole, scales), _parts(self.file.bytes_of(stored), stored), strict=True):
                 places = self._places(entry, half, to)
                 for place, one in zip(places, part.reshape(len(places), -1), strict=True):
@@ -78,6 +80,12 @@ class GgufWeights:
                 rows = place.numel() // stored.shape[-1], stored.shape[-1]
                 place.copy_(torch.from_numpy(decode(one, stored.type_name, rows)).reshape(place.shape))
         return to
+
+    def _is_whole(self, entry: Entry, half: Half | None) -> bool:
+        """Whether an entry is all of a parameter, or of its half, as it is."""
+        return half is not None or (
+            entry.layout == "plain" and len(entry.pieces) == 1 and entry.pieces[0].index == ()
+        )
 
     def _stored(self, name: str, half: Half | None) -> list[tuple[StoredTensor, Entry]]:
         return [(self.file.tensors[entry.name], entry) for entry in self.entries[name, half]]
@@ -98,8 +106,13 @@ class GgufWeights:
 def _parts(raw: np.ndarray, stored: StoredTensor) -> tuple[Tensor, Tensor]:
     """A tensor's bytes as whole numbers and scales."""
     shape = stored.shape
-    blocks = torch.from_numpy(np.array(raw)).view(*shape[:-1], shape[-1] // BLOCK, -1)
+    blocks = raw.reshape(*shape[:-1], shape[-1] // BLOCK, -1)
     scales, numbers = blocks[..., :_SCALE_BYTES], blocks[..., _SCALE_BYTES:]
-    is_int8 = _KINDS[stored.type_name] == "int8"
-    whole = numbers ^ 128 if is_int8 else torch.cat((numbers & 15, numbers >> 4), -1)
-    return whole.flatten(-2), scales.contiguous().view(torch.float16).squeeze(-1)
+    whole = np.empty((*blocks.shape[:-1], BLOCK), np.uint8)
+    if _KINDS[stored.type_name] == "int8":
+        np.bitwise_xor(numbers, 128, out=whole)
+    else:
+        np.bitwise_and(numbers, 15, out=whole[..., : BLOCK // 2])
+        np.right_shift(numbers, 4, out=whole[..., BLOCK // 2 :])
+    factors = np.ascontiguousarray(scales).view(np.float16).squeeze(-1)
+    return torch.from_numpy(whole).flatten(-2), torch.from_numpy(np.array(factors))
