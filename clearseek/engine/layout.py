@@ -80,6 +80,7 @@ class Layout:
         assert isinstance(first, Layer)
         scale = first.attention.scale
         constants = [config.rms_norm_eps, config.latent_norm_eps, scale, config.value_scale]
+        constants += [config.swiglu_limit or 0.0, config.swiglu_alpha]
         self.constants = torch.tensor(constants, dtype=torch.float32)
         self.routing = self._routing(config)
 
@@ -176,6 +177,7 @@ class Layout:
         return [
             *map(self._address, norms), *(number for weight in weights for number in weight),
             *map(self._address, biases), *self._feed_forward(layer.feed_forward, place),
+            *(self._address(norm.weight if norm else None) for norm in (layer.mixed_norm, layer.fed_norm)),
         ]  # fmt: skip
 
     def _grouped(
@@ -223,8 +225,20 @@ class Layout:
             dense = [*self._weights(own.gate_up.weight, form, 2), self._weight(own.down.weight, form)]
         return [
             *(number for weight in routed for number in weight), *map(self._address, biases),
-            *(number for weight in dense for number in weight),
+            *(number for weight in dense for number in weight), *self._feed_forward_vectors(feed_forward, own),
         ]  # fmt: skip
+
+    def _feed_forward_vectors(self, feed_forward: MixtureOfExperts | SwiGLU, own: SwiGLU | None) -> list[int]:
+        """Biases of routed experts and of its own maps, and what gates shared experts."""
+        vectors: list[Tensor | None] = [None] * 7
+        if isinstance(feed_forward, MixtureOfExperts):
+            if feed_forward.gate_up_bias is not None:
+                vectors[:3] = *feed_forward.gate_up_bias.chunk(2, dim=1), feed_forward.down_bias
+            if feed_forward.shared_gate is not None:
+                vectors[6] = self._matrices.rows(feed_forward.shared_gate.weight)
+        if own is not None and own.gate_up.bias is not None:
+            vectors[3:6] = *own.gate_up.bias.chunk(2, dim=0), own.down.bias
+        return [self._address(vector) for vector in vectors]
 
     def _weight(self, weight: Tensor, form: Format) -> tuple[int, ...]:
         """The fields of `Weight` for one matrix, or for several one behind the other."""
@@ -267,11 +281,8 @@ def why_plain(model: Decoder, form: Format | Formats) -> str | None:
         return "it is not on the CPU"
     reasons = (
         (why_not(), str(why_not())),
-        (config.sandwich_norm, "norms on what its layers add"),
         (config.index_topk, "an indexer that chooses positions"),
-        (config.mlp_bias, "biases in its feed-forward layers"),
-        (config.expert_bias or config.swiglu_limit, "gpt-oss's experts"),
-        (config.has_shared_gate, "a gate on its shared experts"),
+        (config.has_shared_gate and config.mlp_bias, "a gate on shared experts with biases"),
         (
             config.rope_scaling is not None and config.rope_scaling.query_beta,
             "queries that grow with the position",
