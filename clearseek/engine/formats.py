@@ -53,6 +53,11 @@ class Format:
             return 4.0 if self.name == "float32" else 2.0
         return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
 
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether what a file keeps in whole numbers keeps its own format. `Formats` can."""
+        return False
+
     def of(self, part: str) -> "Format":
         """Itself: every part of a model is kept so. `Formats` says more."""
         return self
@@ -63,7 +68,7 @@ class Format:
 
 
 class Quantised(NamedTuple):
-    """Whole numbers [outputs, inputs] from 0 on (uint8) and scales [outputs, inputs / group] in fp16."""
+    """Whole numbers [..., outputs, inputs] from 0 on (uint8) and scales [..., outputs, inputs / group] in fp16."""
 
     whole: Tensor
     scales: Tensor
@@ -104,11 +109,13 @@ def lay_out(weight: Tensor, form: Format, memory: HugePages | None = None) -> Te
 
 def lay_out_quantised(weight: Quantised, form: Format, memory: HugePages | None = None) -> Tensor:
     """The same of a weight that is quantised already."""
-    outputs, inputs = weight.whole.shape
-    laid = (memory or HugePages()).empty(form.num_bytes(outputs, inputs), dtype=torch.uint8)
-    whole, scales = weight.whole.contiguous(), weight.scales.contiguous()
-    call("lay_out_quantised", whole, scales, outputs, inputs, form.number, form.group, laid)
-    return laid
+    *many, outputs, inputs = weight.whole.shape
+    whole = weight.whole.contiguous().view(-1, outputs, inputs)
+    scales = weight.scales.contiguous().view(-1, outputs, inputs // form.group)
+    laid = (memory or HugePages()).empty(len(whole), form.num_bytes(outputs, inputs), dtype=torch.uint8)
+    for numbers, factors, to in zip(whole, scales, laid, strict=True):
+        call("lay_out_quantised", numbers, factors, outputs, inputs, form.number, form.group, to)
+    return laid.view(*many, -1)
 
 
 def product(x: Tensor, laid: Tensor, outputs: int, form: Format) -> Tensor:

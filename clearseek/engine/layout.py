@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from clearseek.config.model import LayerType, ModelConfig
-from clearseek.engine.formats import Format, lay_out
+from clearseek.engine.formats import Format
+from clearseek.engine.matrices import Matrices, Matrix
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.routes import Routes
 from clearseek.model.attention import GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
 from clearseek.model.experts import MixtureOfExperts
-from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.library import LANES, MAX_HEAD, why_not
 from clearseek.model.layers import SwiGLU
+from clearseek.model.unread import Half
 
 MAX_EXPERTS = 512  # as in routing.h
 _NO_WEIGHT = (0, 0, 0, 0)
@@ -45,7 +46,7 @@ class Layout:
     def __post_init__(self) -> None:
         assert why_plain(self.model, self.form) is None
         model, config = self.model, self.model.config
-        self._memory = HugePages()
+        self._matrices = Matrices(model, self.form)
         self.dtype = torch.float32 if self.form.name == "float32" else torch.bfloat16
         layers = model.layers if self.module is None else [self.module.layer]
         place = "layers" if self.module is None else "mtp"
@@ -60,14 +61,18 @@ class Layout:
             if beside is not None and same
             else self._weight(model.head_weight, self.form.of("head"))
         )
-        self.embedding: Tensor = self._embedding() if beside is None else beside.embedding
+        self.embedding: Tensor
+        self.embedding_form: Format
+        self.embedding, self.embedding_form = (
+            self._embedding() if beside is None else (beside.embedding, beside.embedding_form)
+        )
         head_size = config.head_size
         if config.is_latent:
             head_size = (config.qk_nope_head_dim or 0) + config.rotary_dim
         self.numbers = [
             config.hidden_size, len(self.layers), config.is_latent, config.num_heads, head_size, config.rotary_dim,
             config.value_size, config.kv_lora_rank or 0, config.rotates_pairs, config.qk_norm == "after_rotary",
-            self.form.group, self.embedding.data_ptr(), self.embedding.dtype == torch.float32,
+            self.form.group, self.embedding.data_ptr(), self.embedding_form.number,
             self._address((model if self.module is None else self.module).norm.weight),
             *self.head, *self._joining(),
         ]  # fmt: skip
@@ -75,6 +80,7 @@ class Layout:
         assert isinstance(first, Layer)
         scale = first.attention.scale
         constants = [config.rms_norm_eps, config.latent_norm_eps, scale, config.value_scale]
+        constants += [config.swiglu_limit or 0.0, config.swiglu_alpha]
         self.constants = torch.tensor(constants, dtype=torch.float32)
         self.routing = self._routing(config)
 
@@ -140,11 +146,19 @@ class Layout:
         factors = torch.tensor([config.routed_scaling_factor, config.gate_floor], dtype=torch.float32)
         return torch.cat((numbers.view(torch.uint8), factors.view(torch.uint8)))
 
-    def _embedding(self) -> Tensor:
-        embedding = self.model.embedding.weight.detach()
+    def _embedding(self) -> tuple[Tensor, Format]:
+        """Plain rows, or what a file keeps in whole numbers laid out; the head itself where that is the same."""
+        weight, kind = self.model.embedding.weight, self._matrices.kind(self.model.embedding.weight)
+        if kind is not None:
+            if self.model.head is not None or self.head[3] != kind.number:
+                self._weight(weight, kind)
+            return self.kept[-1], kind
+        embedding = self._matrices.rows(weight)
         if embedding.dtype not in (torch.float32, torch.bfloat16):
             embedding = embedding.float()
-        return embedding.clone() if self.copies else embedding.contiguous()
+        form = Format("float32" if embedding.dtype == torch.float32 else "bfloat16")
+        is_own = self.copies and embedding.data_ptr() == weight.data_ptr()
+        return embedding.clone() if is_own else embedding.contiguous(), form
 
     def _layer(self, layer: Layer, place: str) -> list[int]:
         """The fields of `StepLayer` up to the rotary tables."""
@@ -163,6 +177,7 @@ class Layout:
         return [
             *map(self._address, norms), *(number for weight in weights for number in weight),
             *map(self._address, biases), *self._feed_forward(layer.feed_forward, place),
+            *(self._address(norm.weight if norm else None) for norm in (layer.mixed_norm, layer.fed_norm)),
         ]  # fmt: skip
 
     def _grouped(
@@ -175,44 +190,70 @@ class Layout:
     def _latent(
         self, attention: LatentAttention, form: Format
     ) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
-        key_up, value_up = attention.absorbed_weights(attention.kv_b.weight.dtype)
         low = self._weight(attention.q_a.weight, form) if attention.has_query_latent else _NO_WEIGHT
         weights = [
             low, self._weight(attention.q.weight, form), self._weight(attention.kv_a.weight, form),
-            self._weight(key_up.transpose(1, 2), form), self._weight(value_up, form),
+            *self._latent_halves(attention, form),
             self._weight(attention.out.weight, form),
         ]  # fmt: skip
         query_bias = attention.q_a.bias if attention.has_query_latent else None
         return weights, [query_bias, attention.kv_a.bias, attention.out.bias, None]
+
+    def _latent_halves(self, attention: LatentAttention, form: Format) -> list[tuple[int, ...]]:
+        """What moves queries into the latent [H, R, nope], and values out of it [H, value, R]."""
+        weight, stored = attention.kv_b.weight, self.model.stored
+        if stored is not None and weight.is_meta:
+            halves: tuple[Half, ...] = ("latent_keys", "latent_values")
+            return [self._keep(self._matrices.of(weight, form, half=half)[0]) for half in halves]
+        key_up, value_up = attention.absorbed_weights(weight.dtype)
+        return [self._weight(key_up.transpose(1, 2), form), self._weight(value_up, form)]
 
     def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU, place: str) -> list[int]:
         own = feed_forward if isinstance(feed_forward, SwiGLU) else feed_forward.shared
         routed: list[tuple[int, ...]] = [_NO_WEIGHT] * 4
         biases: list[Tensor | None] = [None, None]
         if isinstance(feed_forward, MixtureOfExperts):
-            gate, up = feed_forward.gate_up.chunk(2, dim=1)
             router, form = feed_forward.router, self.form.of(f"{place}.experts")
             routed = [
                 self._weight(router.weight, _FLOAT32),
-                *(self._weight(weight, form) for weight in (gate, up, feed_forward.down)),
-            ]
+                *self._weights(feed_forward.gate_up, form, 2), self._weight(feed_forward.down, form),
+            ]  # fmt: skip
             biases = [router.selection_bias, router.bias]
         dense: list[tuple[int, ...]] = [_NO_WEIGHT] * 3
         if own is not None:
-            gate, up = own.gate_up.weight.chunk(2, dim=0)
             form = self.form.of(f"{place}.feed_forward")
-            dense = [self._weight(weight, form) for weight in (gate, up, own.down.weight)]
+            dense = [*self._weights(own.gate_up.weight, form, 2), self._weight(own.down.weight, form)]
         return [
             *(number for weight in routed for number in weight), *map(self._address, biases),
-            *(number for weight in dense for number in weight),
+            *(number for weight in dense for number in weight), *self._feed_forward_vectors(feed_forward, own),
         ]  # fmt: skip
+
+    def _feed_forward_vectors(self, feed_forward: MixtureOfExperts | SwiGLU, own: SwiGLU | None) -> list[int]:
+        """Biases of routed experts and of its own maps, and what gates shared experts."""
+        vectors: list[Tensor | None] = [None] * 7
+        if isinstance(feed_forward, MixtureOfExperts):
+            if feed_forward.gate_up_bias is not None:
+                vectors[:3] = *feed_forward.gate_up_bias.chunk(2, dim=1), feed_forward.down_bias
+            if feed_forward.shared_gate is not None:
+                vectors[6] = self._matrices.rows(feed_forward.shared_gate.weight)
+        if own is not None and own.gate_up.bias is not None:
+            vectors[3:6] = *own.gate_up.bias.chunk(2, dim=0), own.down.bias
+        return [self._address(vector) for vector in vectors]
 
     def _weight(self, weight: Tensor, form: Format) -> tuple[int, ...]:
         """The fields of `Weight` for one matrix, or for several one behind the other."""
-        laid = lay_out(weight, form, self._memory)
-        self.kept.append(laid)
-        self.num_bytes += laid.numel()
-        return laid.data_ptr(), weight.shape[-1], -(-weight.shape[-2] // LANES) * LANES, form.number
+        return self._weights(weight, form, 1)[0]
+
+    def _weights(self, weight: Tensor, form: Format, count: int) -> list[tuple[int, ...]]:
+        """The same of `count` equal parts of one."""
+        return [self._keep(matrix) for matrix in self._matrices.of(weight, form, count)]
+
+    def _keep(self, matrix: Matrix) -> tuple[int, ...]:
+        self.kept.append(matrix.laid)
+        self.num_bytes += matrix.laid.numel()
+        return (
+            matrix.laid.data_ptr(), matrix.inputs, -(-matrix.outputs // LANES) * LANES, matrix.form.number,
+        )  # fmt: skip
 
     def _address(self, vector: Tensor | None) -> int:
         if vector is None:
@@ -236,15 +277,12 @@ def cache_size(config: ModelConfig, kind: LayerType) -> tuple[int, int]:
 def why_plain(model: Decoder, form: Format | Formats) -> str | None:
     """What keeps a model from the kernels; None: nothing."""
     config = model.config
-    if model.embedding.weight.device.type != "cpu":
+    if model.norm.weight.device.type != "cpu":  # matrices may still be in their file
         return "it is not on the CPU"
     reasons = (
         (why_not(), str(why_not())),
-        (config.sandwich_norm, "norms on what its layers add"),
         (config.index_topk, "an indexer that chooses positions"),
-        (config.mlp_bias, "biases in its feed-forward layers"),
-        (config.expert_bias or config.swiglu_limit, "gpt-oss's experts"),
-        (config.has_shared_gate, "a gate on its shared experts"),
+        (config.has_shared_gate and config.mlp_bias, "a gate on shared experts with biases"),
         (
             config.rope_scaling is not None and config.rope_scaling.query_beta,
             "queries that grow with the position",

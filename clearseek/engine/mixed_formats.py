@@ -17,11 +17,13 @@ class Formats:
     """`base`, and other formats for the parts whose name a pattern matches, the last that does; see `part_names`.
 
     A pattern without a dot means the last word of a name: "attention" is that of every layer. All that are quantised
-    have the same group; InputError where they haven't.
+    have the same group; InputError where they haven't. Where it `is_as_stored`, what lies in a file in int8 or int4
+    stays as it is there, and what lies there in other types is bfloat16.
     """
 
     base: Format
     others: tuple[tuple[str, Format], ...] = ()
+    is_as_stored: bool = False
 
     def __post_init__(self) -> None:
         groups = {form.group for form in self._all if form.is_quantised}
@@ -58,6 +60,12 @@ class Formats:
             if not any(_matches(pattern, name) for name in names):
                 known = dict.fromkeys(name.rpartition(".")[2] for name in names)
                 raise InputError(f"no part of this model is called {pattern!r}; there are {', '.join(known)}")
+
+
+def stored_formats(model: Decoder) -> Formats | None:
+    """The formats of a model's file, where it keeps weights in int8 or int4."""
+    kinds = [] if model.stored is None else model.stored.kinds
+    return Formats(Format(kinds[0]), is_as_stored=True) if kinds else None
 
 
 def part_names(model: Decoder) -> list[str]:

@@ -16,13 +16,16 @@ from clearseek.engine.defaults import DEFAULTS, default_settings
 from clearseek.engine.ending import Ending
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
-from clearseek.engine.mixed_formats import Formats, read_formats
+from clearseek.engine.layout import why_plain
+from clearseek.engine.mixed_formats import Formats, read_formats, stored_formats
 from clearseek.engine.reply import Reply, reply_of
 from clearseek.engine.request import Completion, FinishReason, Request, Sampling
 from clearseek.engine.speculation import Speculation, read_speculation
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
+from clearseek.model.gguf.header import is_gguf
+from clearseek.model.gguf.read import open_gguf
 from clearseek.model.source import load_source, resolve_source, tokenizer_directory
 from clearseek.text.thoughts import Kind, ThoughtParser
 from clearseek.text.tokenizer import Tokenizer
@@ -39,9 +42,10 @@ def open_session(
 ) -> "Session":
     """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
-    `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype; `speculation` is
-    what `read_speculation` takes. Raises InputError where there is no such model or device, where its tokenizer does
-    not belong to it, and where it can't be kept or speculated with so.
+    `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype, and as a GGUF
+    file keeps them where that is in Q8_0 or Q4_0; `speculation` is what `read_speculation` takes. Raises InputError
+    where there is no such model or device, where its tokenizer does not belong to it, and where it can't be kept or
+    speculated with so.
     """
     wanted = None if form is None else read_formats(form)
     directory = resolve_source(Path(model))
@@ -50,10 +54,23 @@ def open_session(
     with tokenizer_directory(directory) as files:
         tokenizer = Tokenizer.load(files)
         defaults = default_settings(files)
-    decoder = load_source(directory, device=choice.device)
+    decoder, wanted = _decoder(directory, choice.device, wanted)
     tokenizer.require_room(decoder.config.vocab_size, directory)
     guessing = None if speculation is None else read_speculation(speculation, choice.device)
-    return Session(decoder, tokenizer, choice.dtype, defaults, wanted, guessing, num_slots)
+    computed = torch.bfloat16 if wanted is not None and wanted.is_quantised else choice.dtype
+    return Session(decoder, tokenizer, computed, defaults, wanted, guessing, num_slots)
+
+
+def _decoder(
+    source: Path, device: torch.device, form: Format | Formats | None
+) -> tuple[Decoder, Format | Formats | None]:
+    """A source's decoder and its format; of a GGUF file that suits the kernels as the file keeps its weights."""
+    if is_gguf(source) and device.type == "cpu":
+        decoder = open_gguf(source)
+        wanted = form or stored_formats(decoder)
+        if wanted is not None and why_plain(decoder, wanted) is None:
+            return decoder, wanted
+    return load_source(source, device=device), form
 
 
 class Session:

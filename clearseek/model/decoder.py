@@ -28,6 +28,7 @@ from clearseek.model.experts import MixtureOfExperts, RouterLoad
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU, add_to_stream
 from clearseek.model.log_probs import head_logits
 from clearseek.model.rotary import Turn, query_growth, rotary_table
+from clearseek.model.unread import UnreadWeights
 
 Turns = dict[LayerType, Turn]
 
@@ -137,6 +138,7 @@ class Decoder(nn.Module):
         self.sliding_rotary: Tensor
         for name in ("rotary", "sliding_rotary"):
             self.register_buffer(name, torch.empty(2, 0, 0), persistent=False)
+        self.stored: UnreadWeights | None = None  # matrices that are still in a file
 
     @property
     def head_weight(self) -> Tensor:

@@ -12,6 +12,7 @@ from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.runner import Batch
 from clearseek.model.decoder import Decoder
 from clearseek.model.kernels import library
+from tests.model.gguf_models import family_config
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import some_tokens
 
@@ -61,6 +62,74 @@ def test_in_fp32_a_step_is_the_forward_pass(name):
     scores = runner.step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH)))
     found, wanted = scores.view(2, LENGTH, -1).log_softmax(-1), whole(model, tokens).log_softmax(-1)
     assert (found - wanted).abs().max() < 1e-5
+
+
+GPT_OSS = {
+    "hidden_size": 64, "head_dim": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96,
+    "swiglu_limit": 0.5, "sliding_window": 40, "max_position_embeddings": 512,
+}  # fmt: skip
+RARER = {
+    "norms on what layers add": ("qwen3", {"sandwich_norm": True}),
+    "the same, latent and routed": (
+        "deepseek_v3",
+        WHOLE_GROUPS | {"sandwich_norm": True, "num_dense_layers": 1},
+    ),
+    "the same without shared experts": (
+        "deepseek_v3",
+        WHOLE_GROUPS | {"sandwich_norm": True, "num_dense_layers": 1, "num_shared_experts": 0},
+    ),
+    "biases": ("qwen3", {"mlp_bias": True, "qkv_bias": True, "out_bias": True}),
+    "biases beside experts": ("deepseek_v3", WHOLE_GROUPS | {"mlp_bias": True, "num_dense_layers": 1}),
+    "gpt-oss": ("gpt-oss", GPT_OSS),
+    "gated shared experts": ("deepseek_v3", WHOLE_GROUPS | {"has_shared_gate": True, "num_dense_layers": 1}),
+}
+
+
+def rarer(name: str) -> Decoder:
+    """With biases, norms and sinks that say something."""
+    base, changes = RARER[name]
+    generator = torch.Generator().manual_seed(1)
+    if base == "gpt-oss":
+        model = Decoder(family_config("GptOssForCausalLM", 0, **changes))
+        model.initialise(generator)
+    else:
+        model = lane_sized(base, max_position_embeddings=512, **changes)
+    model.requires_grad_(False).eval()
+    for key, parameter in model.named_parameters():
+        if parameter.ndim == 1 or key.endswith("bias"):
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
+        elif "shared_gate" in key:
+            parameter.normal_(0, 0.5, generator=generator)
+        elif "feed_forward" in key:
+            parameter.mul_(8)  # so that a layer's two halves are of a size
+    return model
+
+
+@pytest.mark.parametrize("name", RARER)
+def test_rarer_parts_are_the_forward_pass_s(name):
+    model = rarer(name)
+    assert why_plain(model, Format("float32")) is None
+    tokens = some_tokens(model.config, 2, LENGTH)
+    layout = Layout(model, Format("float32"))
+    scores = FusedRunner(layout, 8).step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH)))
+    found, wanted = scores.view(2, LENGTH, -1).log_softmax(-1), whole(model, tokens).log_softmax(-1)
+    assert (found - wanted).abs().max() < 1e-4
+    runner = FusedRunner(layout, 8)  # a row at a time takes other ways
+    runner.step(rows_of(tokens, (0, 0, LENGTH - 2)))
+    for place in (LENGTH - 2, LENGTH - 1):
+        assert torch.equal(runner.step(rows_of(tokens, (0, place, place + 1)))[0], scores[place])
+
+
+@pytest.mark.parametrize(("form", "allowed"), [("bfloat16", 0.03), ("int8", 0.05)])
+@pytest.mark.parametrize("name", ["norms on what layers add", "biases", "gpt-oss"])
+def test_rarer_parts_in_other_formats(name, form, allowed):
+    """As near as their rounding; where experts are chosen, all but the rows in which a near tie decides otherwise."""
+    model = rarer(name)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    runner = FusedRunner(Layout(model, Format(form)), 8)
+    found = runner.step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH))).view(2, LENGTH, -1)
+    wanted = whole(model, tokens)
+    assert ((found - wanted).norm(dim=-1) / wanted.norm(dim=-1)).median() < allowed
 
 
 @pytest.mark.parametrize("form", ["float32", "bfloat16", "int8", "int4"])
@@ -130,9 +199,7 @@ def test_a_copied_block_knows_what_the_other_does():
 
 
 def test_what_the_kernels_do_not_know_is_named():
-    assert "sandwich" not in str(why_plain(model_of("qwen3"), Format("bfloat16")))
     model = lane_sized("qwen3")
     assert "group of 128" in str(why_plain(model, Format("int8", 128)))
-    assert "norms on what its layers add" in str(
-        why_plain(lane_sized("qwen3", sandwich_norm=True), Format("bfloat16"))
-    )
+    gated = lane_sized("deepseek_v3", has_shared_gate=True, mlp_bias=True)
+    assert "a gate on shared experts with biases" in str(why_plain(gated, Format("bfloat16")))

@@ -15,6 +15,7 @@ from clearseek.engine.request import Request, Sampling
 from clearseek.engine.session import Session, open_session
 from clearseek.engine.streams import stream_key
 from clearseek.model.checkpoint import save_model
+from clearseek.model.export import export_model
 from clearseek.model.kernels.library import why_not
 from clearseek.text.tokenizer import Tokenizer
 from tests.model.tiny import GROUPED, LATENT, tiny_model
@@ -278,3 +279,18 @@ def test_without_the_extra_a_constraint_says_what_to_install(tmp_path, tokenizer
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(InputError, match=r"needs an extra: pip install 'clearseek\[constraints\]'"):
         said(open_session(str(tmp_path), "cpu"), constraint=choice(["17"]))
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"no kernels here: {why_not()}")
+@pytest.mark.parametrize(("dtype", "kept"), [("q8_0", "int8"), ("q4_0", "int4"), ("bf16", None)])
+def test_a_gguf_file_is_talked_to_in_its_own_blocks(dtype, kept, tokenizer, tmp_path):
+    pytest.importorskip("gguf")
+    save(tmp_path / "model", tokenizer, WHOLE_GROUPS, std=0.05)
+    out = export_model(tmp_path / "model", "gguf", dtype, tmp_path / "m.gguf").path
+    session = open_session(str(out))
+    assert bool(said(session, max_tokens=5))
+    assert session.engine.form.is_as_stored == (kept is not None)
+    assert kept is None or session.engine.form.name == kept
+    assert session.model.embedding.weight.is_meta == (kept is not None)
+    asked = open_session(str(out), form="int4")
+    assert asked.engine.form == Format("int4")

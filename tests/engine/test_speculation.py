@@ -103,6 +103,44 @@ def test_pauses_change_nothing(kind, monkeypatch):
         assert told(found) == told(engine_of(model).generate([request]))
 
 
+def reported(item):
+    """All that a completion says."""
+    routes = None if item.routed_experts is None else item.routed_experts.tolist()
+    return (
+        item.tokens, item.log_probs, item.alternatives, item.finish_reason,
+        item.prompt_log_probs, item.prompt_alternatives, routes,
+    )  # fmt: skip
+
+
+REPORTS = {"prompt_log_probs": 2, "routed_experts": True, "top_log_probs": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reports_and_routes_are_the_same(kind, monkeypatch):
+    """Of prompts read at once, in stretches, again after a pause, and shared; some ask for nothing."""
+    monkeypatch.setattr(Engine, "_most_blocks", lambda self: 9)
+    few = {"num_experts_per_token": 2, "num_expert_groups": 4, "num_limited_groups": 2}
+    model = lane_sized("deepseek_v3", max_position_embeddings=1024, **LATENT, **few).requires_grad_(False)
+    shared = tuple(some_tokens(model.config, 1, 150)[0].tolist())
+    requests = [
+        Request(shared[: 60 + 13 * i], i, 2, Sampling(max_tokens=40, **(REPORTS if i % 3 else {})))
+        for i in range(6)
+    ]
+    engine, answers = engine_of(model, kind, step_tokens=50), {}
+    for request in requests:
+        engine.submit(request)
+    while not engine.is_idle:
+        answers |= {(answer.request.key, answer.sample): item for answer, item in engine.step()}
+        engine.scheduler.check()
+    assert engine.scheduler.num_paused > 0
+    assert sum(engine.acceptance.guessed) > 0
+    for request in requests:
+        alone = engine_of(model).generate([request])[0]
+        found = [answers[request.key, sample] for sample in range(2)]
+        assert list(map(reported, found)) == list(map(reported, alone))
+        assert (found[0].routed_experts is not None) == bool(request.key % 3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_weights_are_guessed_with_as_well(kind):
     model = model_of("deepseek_v3")

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import config_from_published
+from clearseek.model.gguf.blocks import GgufWeights
 from clearseek.model.gguf.header import GgufFile, read_header
 from clearseek.model.gguf.metadata import mtp_layers, published_config
 from clearseek.model.gguf.rope import ROPE_FREQUENCIES
@@ -29,20 +30,63 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, device: torch.devi
 
     Raises InputError for a file that is torn, or whose tensors don't fit its metadata.
     """
+    model, file, entries = _opened(path)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.to_empty(device=device)
+    _fill_all(file, entries, model)
+    return model
+
+
+def open_gguf(path: Path) -> Decoder:
+    """The decoder of a GGUF file whose matrices stay there, as its `stored`, until the engine lays them out.
+
+    Their parameters are on the meta device; all others are in fp32 on the CPU. Raises InputError as `load_gguf`.
+    """
+    model, file, entries = _opened(path)
+    parameters = dict(model.named_parameters())
+    kept = [entry for entry in entries if _is_matrix(entry, parameters)]
+    weights = GgufWeights(file, model.config, {name: each.shape for name, each in parameters.items()})
+    for entry in kept:
+        weights.add(entry)
+    _have_room(model, {id(each) for name, each in parameters.items() if name in weights})
+    _fill_all(file, [entry for entry in entries if entry not in kept], model)
+    model.stored = weights
+    return model
+
+
+def _is_matrix(entry: Entry, parameters: dict[str, nn.Parameter]) -> bool:
+    """Whether a tensor is (a part of) a matrix; experts' biases are a vector each."""
+    name = entry.pieces[0].ours
+    return name in parameters and parameters[name].ndim > 1 and not name.endswith("bias")
+
+
+def _have_room(model: Decoder, but: set[int]) -> None:
+    """Memory for what is on the meta device, except the parameters of these ids."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in but:
+                setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty_like(buffer, device="cpu"))
+
+
+def _opened(path: Path) -> tuple[Decoder, GgufFile, list[Entry]]:
+    """A decoder on the meta device, and what of the file belongs into it."""
     file = read_header(path)
     config = gguf_config(file)
     with torch.device("meta"):
         model = Decoder(config)
     entries = list(entries_of(config))
     _check(file, config, entries, model.state_dict())
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    model.to_empty(device=device)
+    return model, file, entries
+
+
+def _fill_all(file: GgufFile, entries: list[Entry], model: Decoder) -> None:
     state = model.state_dict()
     with torch.no_grad():
         for entry in entries:
-            _fill(file, config, entry, state)
-    return model
+            _fill(file, model.config, entry, state)
 
 
 def _check(file: GgufFile, config: ModelConfig, entries: list[Entry], state: dict[str, Tensor]) -> None:

@@ -41,6 +41,24 @@ static inline int64_t weight_bytes(const Weight& w, int64_t group) {
     return num_panels(w.outputs) * panel_bytes(w.format, w.inputs, group);
 }
 
+// One row of a quantised weight as numbers [inputs]
+static inline void load_row(const Weight& w, int64_t row, int64_t group, float* to) {
+    const int64_t size = group_bytes(w.format, group), in_word = w.format == INT8 ? 4 : 8, zero = w.format == INT8 ? 128 : 8;
+    const uint8_t* panel = w.data + row / PANEL * panel_bytes(w.format, w.inputs, group);
+    for (int64_t g = 0; g < w.inputs / group; g++) {
+        const uint8_t* at = panel + g * size;
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(at) + row % PANEL;
+        const uint16_t* scales = reinterpret_cast<const uint16_t*>(at + size - PANEL * sizeof(uint16_t));
+        const float scale = _cvtsh_ss(scales[row % PANEL]);
+        for (int64_t c = 0; c < group; c++) {
+            const uint32_t word = words[c / in_word * PANEL];
+            const int64_t byte = word >> c % 4 * 8 & 255;  // in int4 two numbers: four low ones, then four high ones
+            const int64_t whole = w.format == INT8 ? byte : c % 8 < 4 ? byte & 15 : byte >> 4;
+            to[g * group + c] = scale * static_cast<float>(whole - zero);
+        }
+    }
+}
+
 // Rows of activations as int8 with a scale for each row and group, and the sums of the groups' whole numbers
 struct Quantised {
     int8_t* bytes;

@@ -21,6 +21,10 @@ struct StepLayer {
     Weight router, gate, up, down;         // experts one behind the other
     const float *selection_bias, *router_bias;
     Weight own_gate, own_up, own_down;     // shared experts; all there is of a dense layer
+    const float *gate_bias, *up_bias, *down_bias;              // of experts, [experts, outputs]
+    const float *own_gate_bias, *own_up_bias, *own_down_bias;
+    const float* shared_gate;                                  // [hidden]: what shared experts give is times its sigmoid
+    const float *mixed_norm, *fed_norm;                        // of what each half adds to the stream
     const float *cos, *sin;                // [positions, rotary / 2]
     int64_t key_heads, window;
     void *keys, *values;
@@ -29,8 +33,8 @@ struct StepLayer {
 
 struct StepModel {
     int64_t hidden, layers, is_latent, heads, head_size, rotary, value_size, rank, turns_pairs, norm_after_turn, group;
-    const void* embedding;
-    int64_t embedding_is_wide;
+    const void* embedding;  // rows; of a quantised one panels
+    int64_t embedding_format;
     const float* norm;
     Weight head;
     Weight join;  // of a multi-token module: [hidden, embedding and state]; its stream begins with what this makes of them
@@ -39,6 +43,7 @@ struct StepModel {
 
 struct StepConstants {
     float eps, latent_eps, scale, value_scale;
+    float limit, alpha;  // gpt-oss's experts: clamped, with a sharper sigmoid; 0: SwiGLU as it is
 };
 
 // Rows of new tokens, those of a sequence behind one another
@@ -59,7 +64,7 @@ struct Tile {
 
 template <typename Act>
 struct Activations {
-    std::vector<float> stream, expert_outputs, gates;
+    std::vector<float> stream, added, expert_outputs, gates, own_gates;
     std::vector<Act> normed, low, query, key, absorbed, mixed, values, gathered, hidden, own_hidden;
     std::vector<int8_t> bytes, gathered_bytes;
     std::vector<float> scales, gathered_scales;
@@ -106,7 +111,9 @@ public:
             room(a.key, rows * layer.key_value.outputs), room(a.low, tall * layer.query_low.outputs);
             room(a.own_hidden, tall * layer.own_down.inputs);
             widest = std::max({widest, layer.own_down.inputs, layer.query_low.outputs});
+            if (layer.mixed_norm || layer.fed_norm) room(a.added, rows * m.hidden);
             if (!layer.router.data) continue;
+            if (layer.shared_gate) room(a.own_gates, rows);
             const int64_t slots = rows * routing.chosen;
             room(a.hidden, (slots + SLACK) * layer.down.inputs), room(a.expert_outputs, slots * m.hidden);
             room(a.gathered, (slots + SLACK) * m.hidden), room(a.gates, slots), room(a.chosen, slots);
@@ -120,7 +127,7 @@ public:
         m.join.data ? join() : team.share(rows, [&](int64_t n) { embed(n, stream(n)); });
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
-            norm_rows(layer.attention_norm, layer.query.is_quantised() || layer.key_value.is_quantised());
+            norm_rows(layer.attention_norm, layer.query_low.is_quantised() || layer.query.is_quantised() || layer.key_value.is_quantised());
             m.is_latent ? latent_attention(layer) : grouped_attention(layer);
             norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
             feed_forward(layer);
@@ -135,7 +142,9 @@ private:
 
     void embed(int64_t n, float* to) const {
         const int64_t at = b.tokens[first + n] * m.hidden;
-        if (m.embedding_is_wide) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
+        if (m.embedding_format == INT8 || m.embedding_format == INT4)
+            load_row({static_cast<const uint8_t*>(m.embedding), m.hidden, 0, m.embedding_format}, b.tokens[first + n], m.group, to);
+        else if (m.embedding_format == FLOAT32) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
         else
             for (int64_t c = 0; c < m.hidden; c += 16) store(to + c, load(static_cast<const bf16*>(m.embedding) + at + c));
     }
@@ -235,7 +244,21 @@ private:
             quantise(x, rows, quantised(size));
             team.wait();
         }
-        linear(layer.out, left(x, size), a.stream.data(), layer.out_bias, true);
+        linear(layer.out, left(x, size), added(layer.mixed_norm), layer.out_bias, !layer.mixed_norm);
+        add_normed(layer.mixed_norm);
+    }
+
+    // Where a half of a layer puts its outputs: into the stream, or beside it where they are normed first
+    float* added(const float* norm) { return norm ? a.added.data() : a.stream.data(); }
+
+    void add_normed(const float* norm) {
+        if (!norm) return;
+        team.wait();
+        team.share(rows, [&](int64_t n) {
+            float* row = a.added.data() + n * m.hidden;
+            norm_row(row, norm, row, m.hidden, k.eps);
+            for (int64_t c = 0; c < m.hidden; c += 16) store(stream(n) + c, _mm512_add_ps(load(stream(n) + c), load(row + c)));
+        });
     }
 
     void grouped_attention(const StepLayer& layer) {
@@ -364,9 +387,26 @@ private:
         put_out(layer, a.values.data(), heads * m.value_size);
     }
 
+    struct Sides {
+        Weight gate, up;
+        const float *gate_bias, *up_bias;
+        bool is_clamped;
+    };
+
+    // 16 hidden units of one row
+    __m512 hidden_unit(__m512 gate, __m512 up, bool is_clamped) const {
+        if (!is_clamped) return _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid(gate)), up);
+        const __m512 limit = _mm512_set1_ps(k.limit);
+        gate = _mm512_min_ps(gate, limit);
+        up = _mm512_max_ps(_mm512_min_ps(up, limit), _mm512_set1_ps(-k.limit));
+        const __m512 swish = _mm512_mul_ps(gate, sigmoid(_mm512_mul_ps(gate, _mm512_set1_ps(k.alpha))));
+        return _mm512_mul_ps(swish, _mm512_add_ps(up, _mm512_set1_ps(1.0f)));
+    }
+
     // 64 hidden units of a SwiGLU for `count` rows, each times its gate
-    void hidden_units(const Weight& gate, const Weight& up, int64_t panel, const Left<Act>& x, int64_t count,
-                      const float* gates, Act* hidden, int64_t line) {
+    void hidden_units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden,
+                      int64_t line) {
+        const Weight &gate = of.gate, &up = of.up;
         const int64_t size = std::min(PANEL, gate.outputs - panel * PANEL);
         alignas(64) float sides[2][TILE_ROWS * PANEL];
         for (int64_t n = 0; n < count; n += TILE_ROWS) {
@@ -380,8 +420,12 @@ private:
             for (int side = 0; side < 2; side++) panel_product(one[side], 0, part, some, sides[side], PANEL, m.group);
             for (int64_t i = 0; i < some; i++)
                 for (int64_t c = 0; c < size; c += 16) {
-                    const __m512 g = load(sides[0] + i * PANEL + c), silu = _mm512_mul_ps(g, sigmoid(g));
-                    const __m512 unit = _mm512_mul_ps(silu, load(sides[1] + i * PANEL + c));
+                    __m512 g = load(sides[0] + i * PANEL + c), u = load(sides[1] + i * PANEL + c);
+                    if (of.gate_bias) {
+                        g = _mm512_add_ps(g, load(of.gate_bias + panel * PANEL + c));
+                        u = _mm512_add_ps(u, load(of.up_bias + panel * PANEL + c));
+                    }
+                    const __m512 unit = hidden_unit(g, u, of.is_clamped);
                     store(hidden + (n + i) * line + panel * PANEL + c,
                           gates ? _mm512_mul_ps(unit, _mm512_set1_ps(gates[n + i])) : unit);
                 }
@@ -424,11 +468,21 @@ private:
             for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
             int32_t* chosen = a.chosen.data() + n * routing.chosen;
             choose_experts(routing, scores, layer.selection_bias, chosen, a.gates.data() + n * routing.chosen);
+            if (layer.shared_gate) {
+                __m512 score = _mm512_setzero_ps();
+                for (int64_t c = 0; c < m.hidden; c += 16)
+                    score = _mm512_fmadd_ps(load(wide.data() + c), load(layer.shared_gate + c), score);
+                a.own_gates[n] = 1.0f / (1.0f + std::exp(-sum(score)));
+            }
             if (!layer.routes) return;
             const int64_t position = b.positions[first + n], block = table(n)[position / BLOCK_TOKENS];
             std::copy_n(chosen, routing.chosen, layer.routes + (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * routing.chosen);
         });
         team.wait();
+    }
+
+    static Sides own_sides(const StepLayer& layer) {
+        return {layer.own_gate, layer.own_up, layer.own_gate_bias, layer.own_up_bias, false};
     }
 
     void feed_forward(const StepLayer& layer) {
@@ -437,13 +491,14 @@ private:
         Act* hidden = a.own_hidden.data();
         const int64_t width = layer.own_down.inputs;
         team.take(num_panels(width),
-                  [&](int64_t p) { hidden_units(layer.own_gate, layer.own_up, p, x, rows, nullptr, hidden, width); });
+                  [&](int64_t p) { hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
         team.wait();
         if (layer.own_down.is_quantised()) {
             quantise(hidden, rows, quantised(width));
             team.wait();
         }
-        linear(layer.own_down, left(hidden, width), a.stream.data(), nullptr, true);
+        linear(layer.own_down, left(hidden, width), added(layer.fed_norm), layer.own_down_bias, !layer.fed_norm);
+        add_normed(layer.fed_norm);
     }
 
     void routed(const StepLayer& layer) {
@@ -477,7 +532,10 @@ private:
             return Weight{w.data + e * weight_bytes(w, m.group), w.inputs, w.outputs, w.format};
         };
         team.take(count * panels + own_panels, [&](int64_t i) {
-            if (i < own_panels) return hidden_units(layer.own_gate, layer.own_up, i, x, rows, nullptr, own_hidden, own_width);
+            if (i < own_panels) {
+                const float* own_gates = layer.shared_gate ? a.own_gates.data() : nullptr;
+                return hidden_units(own_sides(layer), i, x, rows, own_gates, own_hidden, own_width);
+            }
             i -= own_panels;
             const int64_t e = o.active[i / panels], begin = begin_of(e);
             Left<Act> part = gathered;
@@ -485,8 +543,9 @@ private:
                 part.rows += begin * m.hidden;
                 if (is_quantised) part.quantised = gathered.quantised.from(begin);
             }
-            hidden_units(expert(layer.gate, e), expert(layer.up, e), i % panels, part, o.ends[e] - begin,
-                         o.gates.data() + begin, hidden + begin * width, width);
+            const auto bias_of = [&](const float* bias) { return bias ? bias + e * width : nullptr; };
+            const Sides sides{expert(layer.gate, e), expert(layer.up, e), bias_of(layer.gate_bias), bias_of(layer.up_bias), k.limit > 0};
+            hidden_units(sides, i % panels, part, o.ends[e] - begin, o.gates.data() + begin, hidden + begin * width, width);
         });
         team.wait();
         const Quantised hidden_q{a.gathered_bytes.data(), a.gathered_scales.data(), a.gathered_sums.data(), width, m.group};
@@ -494,10 +553,11 @@ private:
         if (own_panels && layer.own_down.is_quantised()) quantise(own_hidden, rows, quantised(own_width));
         if (layer.down.is_quantised()) team.wait();
         const int64_t out_panels = num_panels(m.hidden), own_out = own_panels ? out_panels : 0;
-        float* outputs = a.expert_outputs.data();
+        float *outputs = a.expert_outputs.data(), *to = added(layer.fed_norm);
+        const bool adds = !layer.fed_norm || own_panels;  // to what is there already
         team.take(count * out_panels + own_out, [&](int64_t i) {
             if (i < own_out)
-                return panel_product(layer.own_down, i, left(own_hidden, own_width), rows, a.stream.data(), m.hidden, m.group, true);
+                return linear_panel(layer.own_down, i, left(own_hidden, own_width), to, layer.own_down_bias, !layer.fed_norm);
             i -= own_out;
             const int64_t e = o.active[i / out_panels], begin = begin_of(e);
             Left<Act> part{hidden + begin * width, width, {}};
@@ -510,8 +570,14 @@ private:
             __m512 total = _mm512_setzero_ps();
             for (int64_t j = 0; j < chosen; j++)
                 total = _mm512_add_ps(total, load(outputs + o.slots[n * chosen + j] * m.hidden + c));
-            store(stream(n) + c, _mm512_add_ps(load(stream(n) + c), total));
+            for (int64_t j = 0; layer.down_bias && j < chosen; j++) {
+                const float* bias = layer.down_bias + a.chosen[n * chosen + j] * m.hidden + c;
+                total = _mm512_fmadd_ps(load(bias), _mm512_set1_ps(a.gates[n * chosen + j]), total);
+            }
+            float* place = to + n * m.hidden + c;
+            store(place, adds ? _mm512_add_ps(load(place), total) : total);
         });
+        add_normed(layer.fed_norm);
     }
 
     // Final states of all rows where they are asked for, in the activations' precision
