@@ -101,7 +101,9 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
 
     def request(number: int) -> Request:
         asked = question(number % QUESTIONS)
-        sampling = Sampling(**defaults | {"temperature": 1.0, "max_tokens": tokens_of(asked["seed"]), "ignore_eos": True})
+        sampling = Sampling(
+            **defaults | {"temperature": 1.0, "max_tokens": tokens_of(asked["seed"]), "ignore_eos": True}
+        )
         prompt = session.tokenizer.encode_chat(asked["messages"])
         return Request(tuple(prompt), stream_key("serve", asked["seed"]), 1, sampling)
 
