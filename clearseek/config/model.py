@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+MAX_MTP_LAYERS = 4
 GROUPED_PRODUCT_MULTIPLE = 8  # rows of grouped matrix products are whole 16 bytes, in bf16 too
 
 # A slip of the finger is refused before anything counts that far: ten times what the largest models have.
@@ -160,8 +161,10 @@ class ModelConfig(Table):
     swiglu_limit: float | None = Field(default=None, gt=0, description="gpt-oss's clamped SwiGLU")
     swiglu_alpha: float = Field(default=1.702, gt=0)
 
-    num_mtp_layers: int = Field(default=0, ge=0, le=4, description="multi-token prediction depth")
-    mtp_kind: Literal["deepseek", "mimo", "hy_v3"] = "deepseek"
+    num_mtp_layers: int = Field(
+        default=0, ge=0, le=MAX_MTP_LAYERS, description="multi-token prediction depth"
+    )
+    mtp_kind: Literal["deepseek", "mimo", "mimo_v2", "hy_v3", "ernie"] = "deepseek"
 
     @property
     def is_latent(self) -> bool:
@@ -197,12 +200,19 @@ class ModelConfig(Table):
         return grows or self.qk_norm == "after_rotary"
 
     @property
+    def mtp_shares_norm(self) -> bool:
+        """Whether multi-token modules take states before the last norm, and end in that norm instead of their own."""
+        return self.mtp_kind == "ernie"
+
+    @property
     def shared_size(self) -> int:
         """Width of all shared experts together."""
         return self.shared_intermediate_size or self.num_shared_experts * self.moe_intermediate_size
 
     def layer_type(self, index: int) -> LayerType:
-        """How far layer `index` sees; multi-token layers count on from the last, and see everything."""
+        """How far layer `index` sees; multi-token layers count on from the last, and mostly see everything."""
+        if index >= self.num_layers and self.mtp_kind == "mimo_v2":
+            return "sliding_attention"
         return self.layer_types[index] if index < len(self.layer_types) else "full_attention"
 
     def kv_heads_of(self, layer_type: LayerType) -> int:
@@ -213,6 +223,8 @@ class ModelConfig(Table):
     def is_moe_layer(self, index: int) -> bool:
         """Whether layer `index` routes its tokens to experts; multi-token layers count on from the last."""
         is_dense = index < self.num_dense_layers or index in self.dense_layers
+        if index >= self.num_layers and self.mtp_kind in ("mimo_v2", "ernie"):
+            return False
         return self.num_routed_experts > 0 and not is_dense
 
     @model_validator(mode="before")
@@ -291,7 +303,8 @@ class ModelConfig(Table):
             raise ValueError(
                 f"layer_types ({len(self.layer_types)}) must name num_layers ({self.num_layers})"
             )
-        if "sliding_attention" in self.layer_types and not self.sliding_window:
+        last = self.layer_type(self.num_layers) if self.num_mtp_layers else "full_attention"
+        if "sliding_attention" in (*self.layer_types, last) and not self.sliding_window:
             raise ValueError("layer_types with sliding_attention need sliding_window")
         if self.dense_layers and not 0 <= min(self.dense_layers) <= max(self.dense_layers) < self.num_layers:
             raise ValueError(f"dense_layers must be below num_layers ({self.num_layers})")

@@ -72,8 +72,8 @@ class Layout:
         self.numbers = [
             config.hidden_size, len(self.layers), config.is_latent, config.num_heads, head_size, config.rotary_dim,
             config.value_size, config.kv_lora_rank or 0, config.rotates_pairs, config.qk_norm == "after_rotary",
-            self.form.group, self.embedding.data_ptr(), self.embedding_form.number,
-            self._address((model if self.module is None else self.module).norm.weight),
+            self.form.group, config.mtp_shares_norm, self.embedding.data_ptr(), self.embedding_form.number,
+            self._address(model.last_norm(self.module).weight),
             *self.head, *self._joining(),
         ]  # fmt: skip
         first = model.layers[0]

@@ -50,20 +50,24 @@ class PlainRunner:
     def step(self, batch: Batch) -> Tensor:
         """Scores [wanted, V] in fp32."""
         # of a prompt read from its beginning only the last token has final states: no other's are asked for
-        states = self._states(batch, lambda rows: self._extend(batch, rows))
+        states = self._states(batch, lambda rows: self._extend(batch, rows), self.dtype)
         return self._scores(batch, states)
 
     @torch.no_grad()
     def step_with_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores [wanted, V] and the final states of all rows [N, hidden], both in fp32."""
-        states = self._states(batch, lambda rows: self._decode(*self._placed(batch, rows)))
-        return self._scores(batch, states), states.float()
+        stream = self._states(batch, lambda rows: self._stream(*self._placed(batch, rows)), self._wide)
+        return self._finished(batch, stream, None)
 
     @torch.no_grad()
     def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
         """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden]."""
-        further = self._states(batch, lambda rows: self._further(states, rows, *self._placed(batch, rows)))
-        return self._scores(batch, further), further.float()
+        stream = self._states(
+            batch, lambda rows: self._further(states, rows, *self._placed(batch, rows)), self._wide
+        )
+        module = self.model.mtp[0]
+        assert isinstance(module, MultiTokenModule)
+        return self._finished(batch, stream, module)
 
     @property
     def device(self) -> torch.device:
@@ -97,17 +101,30 @@ class PlainRunner:
         own = [layer for layer in self.model.layers if isinstance(layer, Layer)]
         return own + further if self.predicts else own
 
-    def _states(self, batch: Batch, extend: Callable[[np.ndarray], Tensor]) -> Tensor:
+    @property
+    def _wide(self) -> torch.dtype:
+        """What the stream between layers is kept in."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def _states(self, batch: Batch, extend: Callable[[np.ndarray], Tensor], dtype: torch.dtype) -> Tensor:
         """States [N, hidden] that `extend` gives of some rows [B, T]. Slots with one go together, others one by one."""
         single = [begin for begin, count in batch.stretches if count == 1]
         parts = [np.array(single)[:, None]] if single else []
         parts += [np.arange(begin, begin + count)[None] for begin, count in batch.stretches if count > 1]
         shape = len(batch.tokens), self.model.config.hidden_size
-        states = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        states = torch.zeros(shape, dtype=dtype, device=self.device)
         for rows in parts:
             extended = extend(rows)
             states[torch.from_numpy(rows[:, -extended.shape[1] :]).to(self.device)] = extended
         return states
+
+    def _finished(
+        self, batch: Batch, stream: Tensor, module: MultiTokenModule | None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [wanted, V] of what the layers, or a module's, left, and what the module takes of it [N, hidden]."""
+        states = self.model.last_norm(module)(stream, self.dtype)
+        given = stream if self.model.config.mtp_shares_norm else states
+        return self._scores(batch, states), given.float()
 
     def _scores(self, batch: Batch, states: Tensor) -> Tensor:
         return self.model.logits(states[torch.from_numpy(batch.wanted).to(self.device)])
@@ -128,19 +145,20 @@ class PlainRunner:
             # without a cache to look at attention has a faster form
             self._put(self.model.prefill(tokens[:, :-1], self.dtype), self._own, table, where[:, :-1])
             tokens, where = tokens[:, -1:], where[:, -1:]
-        return self._decode(tokens, where, table)
+        return self.model.norm(self._stream(tokens, where, table), self.dtype)
 
     def _may_prefill(self, batch: Batch, rows: np.ndarray) -> bool:
         """Whether it is a prompt from its beginning, and nothing but the last token's states is asked for."""
         is_beginning = rows.shape[1] > 1 and not batch.positions[rows[0, 0]]
         return is_beginning and self.routes is None and not np.isin(batch.wanted, rows[:, :-1]).any()
 
-    def _decode(self, tokens: Tensor, where: Tensor, table: Tensor) -> Tensor:
+    def _stream(self, tokens: Tensor, where: Tensor, table: Tensor) -> Tensor:
+        """What the layers leave of new tokens, before the last norm [B, T, hidden]."""
         gathered = [self._gathered(cache, table) for cache in self._own]
         with self._noting(table, where):
-            states = self.model.decode(tokens, where, gathered, self.dtype)
+            stream = self.model.extend(tokens, where, gathered, self.dtype)
         self._put([_newest(cache, where) for cache in gathered], self._own, table, where)
-        return states
+        return stream
 
     @contextmanager
     def _noting(self, table: Tensor, where: Tensor) -> Iterator[None]:

@@ -100,7 +100,8 @@ class Layer(nn.Module):
 class MultiTokenModule(nn.Module):
     """One depth of multi-token prediction (arXiv:2412.19437 §2.2): joins a state with the next embedding.
 
-    MiMo (arXiv:2505.07608) joins them in the other order, and hides the embedding that begins a document.
+    MiMo (arXiv:2505.07608) joins them in the other order. ERNIE 4.5's take the state before the model's last norm, and
+    share that norm, as its authors train them (PaddlePaddle/ERNIE, `modeling_moe.py`).
     """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
@@ -109,7 +110,7 @@ class MultiTokenModule(nn.Module):
         self.embedding_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.join = Linear(2 * config.hidden_size, config.hidden_size)
         self.layer = Layer(config, index)
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = None if config.mtp_shares_norm else RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.state_first = config.mtp_kind == "mimo"
 
     def combine(self, states: Tensor, next_embeddings: Tensor, dtype: torch.dtype) -> Tensor:
@@ -173,7 +174,7 @@ class Decoder(nn.Module):
         """What each type of layer needs of the positions 0 to `length`, or of those in `place` [B, T]."""
         full = self._turn("rotary", length, device, None, place)
         theta = self.config.sliding_rope_theta
-        if "sliding_attention" not in self.config.layer_types or theta is None:
+        if theta is None:
             return {"full_attention": full, "sliding_attention": full}
         sliding = self._turn("sliding_rotary", length, device, theta, place)
         return {"full_attention": full, "sliding_attention": sliding}
@@ -212,15 +213,16 @@ class Decoder(nn.Module):
             loads.append(load)
         depth = len(self.mtp) * self.training if depth is None else depth
         hidden = Hidden(self.norm(states, dtype))
+        given = states if self.config.mtp_shares_norm else hidden.states
         for module in list(self.mtp)[:depth]:
             embeddings = F.pad(embeddings[:, 1:], (0, 0, 0, 1))
             # a document's last token has no next one to join with: from here on it is padding
             segments = without_last(segments, parents)
             assert isinstance(module, MultiTokenModule)
-            states = hidden.predicted_states[-1] if hidden.predicted_states else hidden.states
             visible = Visible.of(segments, dtype, parents)
-            states, load = module.layer(module.combine(states, embeddings, dtype), turns, visible, dtype)
-            hidden.predicted_states.append(module.norm(states, dtype))
+            states, load = module.layer(module.combine(given, embeddings, dtype), turns, visible, dtype)
+            hidden.predicted_states.append(self.last_norm(module)(states, dtype))
+            given = states if self.config.mtp_shares_norm else hidden.predicted_states[-1]
             loads.append(load)
         hidden.loads = [load for load in loads if load is not None]
         return hidden
@@ -246,26 +248,35 @@ class Decoder(nn.Module):
 
     def decode(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
         """Final states [B, T, hidden] of new tokens [B, T] at positions `where` [B, T]; extends the caches."""
+        final: Tensor = self.norm(self.extend(tokens, where, caches, dtype), dtype)
+        return final
+
+    def extend(self, tokens: Tensor, where: Tensor, caches: list[Cache], dtype: torch.dtype) -> Tensor:
+        """As `decode`, before the last norm."""
         turns, visible = self._seen(where, caches[0][0].shape[1])
         states = self.embed(tokens, dtype)
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)
             states = layer.decode(states, turns, cache, where, visible)
-        return self.norm(states, dtype)
+        return states
 
     def predict(
         self, states: Tensor, tokens: Tensor, where: Tensor, cache: Cache, dtype: torch.dtype
     ) -> Tensor:
-        """States [B, T, hidden] of the first multi-token module at `where` [B, T]; extends its cache.
+        """States [B, T, hidden] of the first multi-token module at `where` [B, T], before its last norm.
 
-        `states` [B, T, hidden] are the model's own there, or the module's; `tokens` [B, T] follow them.
+        Extends its cache. `states` [B, T, hidden] are the model's own there, or the module's, after the last norm
+        unless the module shares it; `tokens` [B, T] follow them.
         """
         turns, visible = self._seen(where, cache[0].shape[1])
         module = self.mtp[0]
         assert isinstance(module, MultiTokenModule)
         joined = module.combine(states, self.embed(tokens, dtype), dtype)
-        further: Tensor = module.norm(module.layer.decode(joined, turns, cache, where, visible), dtype)
-        return further
+        return module.layer.decode(joined, turns, cache, where, visible)
+
+    def last_norm(self, module: MultiTokenModule | None) -> RMSNorm:
+        """What stands before the head: the model's own norm or a multi-token module's."""
+        return self.norm if module is None or module.norm is None else module.norm
 
     def _seen(self, where: Tensor, length: int) -> tuple[Turns, Tensor]:
         """What layers need of positions `where` [B, T] over a cache of `length`: turns, and what each may see."""

@@ -15,7 +15,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.ledger.machine import memory_bytes
 from clearseek.model.checkpoint import load_config
 from clearseek.model.decoder import Decoder
-from clearseek.model.families import config_to_published, pieces_of, unread_tensors
+from clearseek.model.families import config_to_published, pieces_of, unread_tensors, with_stored_mtp
 from clearseek.model.gguf.header import GgufFile, is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config
 from clearseek.model.licence import licence_of
@@ -93,7 +93,10 @@ def inspect_model(model: Path) -> ModelInfo:
     source = model if (model / CONFIG_FILE).is_file() else resolve_model(model)
     config = load_config(source)
     kind, tensors = "Hugging Face directory", list(stored_types(source))
-    unread = unread_tensors(config, (tensor.tensor.removesuffix("_scale_inv") for tensor in tensors))
+    names = [tensor.tensor.removesuffix("_scale_inv") for tensor in tensors]
+    if names:
+        config = with_stored_mtp(config, names)
+    unread = unread_tensors(config, names)
     return _describe(source, kind, config, _stored(tensors), licence_of(source), unread)
 
 

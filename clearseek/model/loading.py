@@ -18,10 +18,10 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.families import (
     config_from_published,
     is_derived,
-    is_mtp,
     pieces_of,
     unread_pattern,
     unread_tensors,
+    with_stored_mtp,
 )
 from clearseek.model.families.pieces import Piece
 from clearseek.model.filling import Placed, fill
@@ -53,9 +53,8 @@ def load_model(
     `mapped`: parameters may be the file's own pages, see `mapped`. Training copies: where in memory a number
     lies may change a product's last bit, and a run must come out the same however it was resumed.
 
-    A checkpoint that promises multi-token modules but has none of their tensors, as `transformers` writes it,
-    is opened without. Warns (InputWarning) of tensors that the family leaves unread. Raises InputError for weights
-    that don't fit config.json, RunError for torn files.
+    Multi-token modules are those stored, see `with_stored_mtp`. Warns (InputWarning) of tensors that the family
+    leaves unread. Raises InputError for weights that don't fit config.json, RunError for torn files.
     """
     directory = Path(directory)
     if not is_model_directory(directory):
@@ -64,7 +63,7 @@ def load_model(
     quantisation = read_json(directory / CONFIG_FILE).get("quantization_config")
     with ExitStack() as stack:
         sources = open_sources(open_shards(directory, stack), quantisation, directory)
-        config = _without_absent_mtp(config, sources)
+        config = with_stored_mtp(config, sources)
         pieces = _check_names(directory, config, sources)
         with torch.device("meta"):
             model = Decoder(config)
@@ -76,12 +75,6 @@ def load_model(
         left = [piece for piece in pieces if piece.kind != "own" or piece.ours not in lent]
         fill(directory, _placed(left, model.state_dict(), sources))
     return model
-
-
-def _without_absent_mtp(config: ModelConfig, sources: Mapping[str, Source]) -> ModelConfig:
-    if any(is_mtp(config, name) for name in sources):
-        return config
-    return config.model_copy(update={"num_mtp_layers": 0})
 
 
 def _check_names(directory: Path, config: ModelConfig, sources: Mapping[str, Source]) -> list[Piece]:

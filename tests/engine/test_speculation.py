@@ -16,10 +16,16 @@ from clearseek.engine.speculation import Acceptance, Speculation, read_speculati
 from clearseek.model.checkpoint import save_model
 from clearseek.model.decoder import Decoder
 from tests.engine.test_scheduling import requests_of
-from tests.model.kernel_inputs import lane_sized
-from tests.model.tiny import CONFIGS, some_tokens, tiny_model
+from tests.model.kernel_inputs import EVERY_EXPERT, lane_sized
+from tests.model.tiny import CONFIGS, FAMILY_CONFIGS, some_tokens, tiny_model
 
 LATENT = {"num_mtp_layers": 1, "num_dense_layers": 1}
+# families whose modules are of another make: dense ones, with the model's last norm or with a window
+OWN_MODULES = {
+    "ernie": ("Ernie4_5_MoeForCausalLM 0", {}),
+    "mimo_v2": ("MiMoV2FlashForCausalLM 0", {"rotary_head_dim": 16, "v_head_dim": 16, "sliding_window": 9}),
+}
+LONG = {"num_mtp_layers": 1, "max_position_embeddings": 1024}
 KINDS = ("mtp", "ngram", "draft")
 
 
@@ -27,6 +33,14 @@ def model_of(name: str) -> Decoder:
     """One that the kernels know, or one that they don't, with a multi-token module where it is latent."""
     if name == "plain":
         return tiny_model(CONFIGS["deepseek_v3 mtp"]).requires_grad_(False)
+    if name in OWN_MODULES:
+        family, sizes = OWN_MODULES[name]
+        # 80: no whole groups, so that guesses are not made in int4
+        few = {"intermediate_size": 80, "moe_intermediate_size": 32} | LONG
+        return lane_sized(family, **EVERY_EXPERT, **few, **sizes).requires_grad_(False)
+    if name.startswith("plain "):
+        config = FAMILY_CONFIGS[OWN_MODULES[name.removeprefix("plain ")][0]]
+        return tiny_model(config.model_copy(update=LONG)).requires_grad_(False)
     changes = LATENT if "deepseek" in name else {}
     return lane_sized(name, max_position_embeddings=1024, **changes).requires_grad_(False)
 
@@ -53,7 +67,9 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [pair for pair in product(("qwen3", "deepseek_v3"), KINDS) if pair != ("qwen3", "mtp")]
+    ("name", "kind"),
+    [pair for pair in product(("qwen3", "deepseek_v3"), KINDS) if pair != ("qwen3", "mtp")]
+    + [(name, "mtp") for name in OWN_MODULES],
 )
 @pytest.mark.parametrize("sampling", SETTINGS)
 def test_on_kernels_completions_are_the_same_to_the_bit(name, kind, sampling):
@@ -68,9 +84,11 @@ def test_on_kernels_completions_are_the_same_to_the_bit(name, kind, sampling):
     assert sum(engine.acceptance.guessed) > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_pytorch_completions_are_the_same(kind):
-    model = model_of("plain")
+@pytest.mark.parametrize(
+    ("name", "kind"), [("plain", kind) for kind in KINDS] + [(f"plain {name}", "mtp") for name in OWN_MODULES]
+)
+def test_in_pytorch_completions_are_the_same(name, kind):
+    model = model_of(name)
     prompts = some_tokens(model.config, 3, 20).tolist()
     requests = [Request(tuple(row), i, 2, Sampling(max_tokens=20)) for i, row in enumerate(prompts)]
     plain = engine_of(model).generate(requests)
@@ -191,7 +209,9 @@ def test_every_guess_of_a_module_may_come_true(kind):
     assert sum(engine.acceptance.guessed) >= 2 * (40 - 11)
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "plain"])
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "plain", *OWN_MODULES, *(f"plain {name}" for name in OWN_MODULES)]
+)
 def test_the_model_s_own_guesses_are_those_of_a_full_pass(name):
     """The first guess is what the multi-token module of a whole forward pass finds likeliest, at every step."""
     model = model_of(name)

@@ -4,7 +4,7 @@ import torch
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
-from tests.model.tiny import CONFIGS
+from tests.model.tiny import CONFIGS, FAMILY_CONFIGS
 
 BF16 = torch.bfloat16
 # a rounding may choose another expert, which is no error of the kernels
@@ -67,7 +67,11 @@ def branched(rows, length):
 
 def lane_sized(name, **changes):
     """A tiny model of a family whose every size is a multiple of sixteen."""
-    shape = CONFIGS[name].model_dump() | {"hidden_size": 64, "vocab_size": 97, "intermediate_size": 96}
+    shape = (CONFIGS | FAMILY_CONFIGS)[name].model_dump() | {
+        "hidden_size": 64,
+        "vocab_size": 97,
+        "intermediate_size": 96,
+    }
     if "deepseek" in name:
         low = None if shape["q_lora_rank"] is None else 32
         shape |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 32, "kv_lora_rank": 48}

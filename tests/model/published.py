@@ -215,6 +215,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] 
         | ERNIE_MOE
         | {
             "num_key_value_heads": 1,
+            "num_nextn_predict_layers": 2,
             "moe_num_experts": 6,
             "moe_num_shared_experts": 0,
             "moe_layer_start_index": 0,

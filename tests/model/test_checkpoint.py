@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 
@@ -206,20 +207,34 @@ def test_hy3s_multi_token_modules_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "names", "pattern"),
+    ("architecture", "count", "names"),
     [
-        (
-            "Ernie4_5_MoeForCausalLM",
-            ["mtp_emb_norm.0.weight", "mtp_block.0.mlp.up_proj.weight"],
-            "model.mtp_*",
-        ),
-        ("MiMoV2FlashForCausalLM", ["mtp.layers.0.enorm.weight", "mtp.layers.2.hnorm.weight"], "model.mtp.*"),
-        ("HYV3ForCausalLM", ["layers.80.enorm.weight", "layers.80.hnorm.weight"], "model.layers.80.*"),
+        ("Ernie4_5_MoeForCausalLM", 1, ["mtp_emb_norm.0.weight", "mtp_block.0.mlp.up_proj.weight"]),
+        ("MiMoV2FlashForCausalLM", 3, ["mtp.layers.2.hnorm.weight", "mtp.layers.1.pre_mlp_layernorm.weight"]),
     ],
 )
-def test_modules_that_stay_unread_are_named(architecture, names, pattern, tmp_path, capsys):
+def test_modules_that_config_json_may_not_count_are_those_stored(architecture, count, names, tmp_path):
+    published = config_json(architecture, 0) | {"num_nextn_predict_layers": count}
+    model = published_of(published, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {f"model.{name}" for name in names} <= stored.keys()
+    path = tmp_path / "config.json"
+    said = json.loads(path.read_text())
+    assert said.pop("num_nextn_predict_layers") == count
+    path.write_text(json.dumps(said))
+    back = load_model(tmp_path)
+    assert back.config == model.config
+    assert_same_state(back.state_dict(), model.state_dict())
+    assert inspect_model(tmp_path).mtp_parameters == sum(p.numel() for p in model.mtp.parameters())
+    change_weights(tmp_path, lambda tensors: tensors.pop(f"model.{names[0]}"))
+    with pytest.raises(InputError, match=rf"1 tensor \(model\.{re.escape(names[0])}\) missing"):
+        load_model(tmp_path)
+
+
+def test_modules_that_stay_unread_are_named(tmp_path, capsys):
     """By loading in one line, by `info`, and only where they are."""
-    model = published_of(config_json(architecture, 0), tmp_path)
+    names, pattern = ["layers.80.enorm.weight", "layers.80.hnorm.weight"], "model.layers.80.*"
+    model = published_of(config_json("HYV3ForCausalLM", 0), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_model(tmp_path)

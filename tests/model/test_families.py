@@ -271,6 +271,67 @@ def test_a_switch_we_have_not_built_is_named(family, changes, named):
     assert "\n" not in str(caught.value)
 
 
+XIAOMI = {
+    "architectures": ["MiMoV2FlashForCausalLM"],
+    "layernorm_epsilon": 1e-4,
+    "hybrid_layer_pattern": [0, 1, 0, 1],
+    "moe_layer_freq": [0, 1, 0, 1],
+    "rope_theta": 5_000_000,
+    "swa_rope_theta": 20_000,
+    "partial_rotary_factor": 0.334,
+    "sliding_window": 7,
+    "sliding_window_size": 7,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_head_dim": 24,
+    "swa_v_head_dim": 16,
+    "add_swa_attention_sink_bias": True,
+    "routed_scaling_factor": None,
+    "n_shared_experts": None,
+    "num_hidden_layers": 4,
+}
+THEIRS = ("rms_norm_eps", "layer_types", "mlp_layer_types", "rope_parameters", "model_type")
+
+
+def xiaomis_own(**changes):
+    """MiMo-V2-Flash's config.json under the keys that Xiaomi publishes and vLLM reads."""
+    published = config_json("MiMoV2FlashForCausalLM", 0)
+    return {key: value for key, value in published.items() if key not in THEIRS} | XIAOMI | changes
+
+
+def test_mimo_v2s_own_keys_are_read():
+    config = config_from_published(xiaomis_own(), PATH)
+    full, sliding = "full_attention", "sliding_attention"
+    assert config.layer_types == (full, sliding, full, sliding)
+    assert [config.is_moe_layer(index) for index in range(4)] == [False, True, False, True]
+    assert (config.rms_norm_eps, config.rope_theta, config.sliding_rope_theta) == (1e-4, 5e6, 2e4)
+    assert (config.rotary_dim, config.sliding_window, config.sliding_key_value_heads) == (8, 8, 4)
+    written = config_to_published(config)
+    differs = ("sliding_window", "partial_rotary_factor", "routed_scaling_factor")  # said in another way
+    for key in XIAOMI.keys() - set(differs) - {"n_shared_experts"}:
+        assert written[key] == XIAOMI[key], key
+    only_own = {key: value for key, value in written.items() if key not in THEIRS}
+    assert config_from_published(only_own, PATH) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"swa_head_dim": 12}, "swa_head_dim = 12 is not supported; only head_dim is"),
+        ({"add_swa_attention_sink_bias": False}, "add_swa_attention_sink_bias = False is not supported"),
+        ({"hybrid_layer_pattern": [0, 2, 0, 0]}, "only a list of 0 and 1 is"),
+        ({"moe_layer_freq": [0, 1]}, r"moe_layer_freq (2) must name num_hidden_layers (4)"),
+        ({"partial_rotary_factor": [0.3]}, "partial_rotary_factor = [0.3] has to be a number"),
+        ({"partial_rotary_factor": float("inf")}, "partial_rotary_factor = inf has to be a number"),
+    ],
+)
+def test_what_mimo_v2s_own_keys_ask_for_is_refused_by_name_where_we_lack_it(changes, named):
+    with pytest.raises(InputError) as caught:
+        config_from_published(xiaomis_own(**changes), PATH)
+    assert str(caught.value).startswith("model/config.json: ")
+    assert named in str(caught.value)
+
+
 def test_mistral4_has_to_say_how_rotary_stretches():
     published = config_json("Mistral4ForCausalLM", 0)
     with pytest.raises(InputError, match="rope_parameters missing; a mistral4"):
@@ -294,6 +355,8 @@ def test_missing_and_wrong_keys_are_named_as_published():
 SOMETIMES = (
     "rope_parameters", "rope_scaling", "layer_types", "mlp_layer_types", "partial_rotary_factor",
     "mlp_only_layers", "decoder_sparse_step", "sliding_window", "max_window_layers", "sliding_window_size",
+    "hybrid_layer_pattern", "moe_layer_freq", "swa_rope_theta", "swa_head_dim", "swa_num_key_value_heads",
+    "num_nextn_predict_layers",
 )  # fmt: skip
 json_values = st.none() | st.booleans() | st.integers(-3, 40) | st.floats() | st.text(max_size=3)
 json_tables = st.recursive(

@@ -5,6 +5,7 @@ DeepSeek-V3 beside its sandwich norms, which are held against GLM-4's. Sources o
 `mimo.py`, `mimo_mtp.py` and `openpangu.py`.
 """
 
+import copy
 import json
 
 import pytest
@@ -112,11 +113,12 @@ def test_mimos_multi_token_module_is_a_qwen2_layer_on_joined_halves(tmp_path):
     assert (logits - expected).abs().max() <= TOLERANCE
 
 
-def predicted(theirs, ours, layer, joined, tokens, norm):
+def predicted(theirs, ours, layer, joined, tokens, norm, window=LENGTH, kind=()):
     """What their layer makes of joined halves [B, T, hidden], and what our first multi-token module says instead."""
     places = torch.arange(LENGTH - 1)[None]
-    mask = torch.full((LENGTH - 1, LENGTH - 1), float("-inf")).triu(1)[None, None]
-    turns = theirs.model.rotary_emb(joined, places)
+    full = torch.full((LENGTH - 1, LENGTH - 1), float("-inf"))
+    mask = (full.triu(1) + full.tril(-window))[None, None]
+    turns = theirs.model.rotary_emb(joined, places, *kind)
     out = layer(joined, attention_mask=mask, position_ids=places, position_embeddings=turns)
     expected = theirs.lm_head(norm(out[0] if isinstance(out, tuple) else out))
     hidden = ours(tokens, torch.ones_like(tokens), depth=1)
@@ -148,6 +150,89 @@ def test_hy3s_multi_token_module_is_its_own_layer_on_joined_halves(tmp_path):
         expected, logits = predicted(
             theirs, ours, layer, joined, tokens, lambda x: norm(x, "final_layernorm")
         )
+    assert expected.abs().max() > 1
+    assert (logits - expected).abs().max() <= TOLERANCE
+
+
+def module_of(published, known, model_type, directory):
+    """Our model with a multi-token module, theirs without, and the file's tensors beside theirs."""
+    ours = tiny_model(
+        config_from_published(published | {"num_nextn_predict_layers": 1}, directory / "config.json")
+    )
+    theirs = reduced(ours, known, model_type, {}, "model.mtp", directory)
+    return ours, theirs, load_tensors(directory / "model.safetensors")[0]
+
+
+def part_of(tensors, prefix, renamed):
+    """A layer's tensors without their prefix, under transformers' names."""
+    found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return {renamed.get(name, name): tensor for name, tensor in found.items()}
+
+
+def rms_norm(x, weight, eps):
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def test_ernies_multi_token_module_is_its_dense_layer_before_the_shared_norm(tmp_path):
+    """Of states before that norm, the embedding first: the authors' training code, PaddlePaddle/ERNIE's
+    `modeling_moe.py` (`mtp_emb_norm`, `mtp_hidden_norm`, `mtp_linear_proj`, `mtp_block`, then the model's norm).
+    """
+    from transformers.models.ernie4_5_moe import modeling_ernie4_5_moe as ernie
+
+    published = config_json("Ernie4_5_MoeForCausalLM", 0)
+    ours, theirs, tensors = module_of(published, "Ernie4_5_MoeForCausalLM", "ernie4_5_moe", tmp_path)
+    layer = ernie.Ernie4_5_MoeDecoderLayer(theirs.config, 0)
+    layer.load_state_dict(part_of(tensors, "model.mtp_block.0.", {}))
+    tokens, eps = some_tokens(ours, rows=2), ours.config.rms_norm_eps
+    before = []
+    theirs.model.norm.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
+    with torch.no_grad():
+        theirs.model(tokens)
+        halves = [
+            rms_norm(part, tensors[f"model.mtp_{name}_norm.0.weight"], eps)
+            for name, part in (
+                ("emb", theirs.model.embed_tokens(tokens)[:, 1:]),
+                ("hidden", before[0][:, :-1]),
+            )
+        ]
+        joined = torch.cat(halves, dim=-1) @ tensors["model.mtp_linear_proj.0.weight"].T
+        expected, logits = predicted(theirs, ours, layer, joined, tokens, theirs.model.norm)
+    assert expected.abs().max() > 1
+    assert (logits - expected).abs().max() <= TOLERANCE
+
+
+def test_mimo_v2s_multi_token_module_is_its_dense_layer_with_a_window(tmp_path):
+    """The embedding first, and sinks, as vLLM's `mimo_v2_mtp.py` has it."""
+    from transformers.models.mimo_v2_flash import modeling_mimo_v2_flash as flash
+
+    published = config_json("MiMoV2FlashForCausalLM", 0)
+    ours, theirs, tensors = module_of(published, "MiMoV2FlashForCausalLM", "mimo_v2_flash", tmp_path)
+    config = copy.deepcopy(theirs.config)
+    config._attn_implementation = "eager"
+    config.mlp_layer_types = ["dense"] * 3
+    layer = flash.MiMoV2FlashDecoderLayer(config, config.layer_types.index("sliding_attention"))
+    prefix = "model.mtp.layers.0."
+    renamed = {
+        "self_attn.attention_sink_bias": "self_attn.sinks",
+        "pre_mlp_layernorm.weight": "post_attention_layernorm.weight",
+    }
+    part = part_of(tensors, prefix, renamed)
+    own = ("enorm.", "hnorm.", "eh_proj.", "final_layernorm.")
+    layer.load_state_dict({name: tensor for name, tensor in part.items() if not name.startswith(own)})
+    tokens, eps = some_tokens(ours, rows=2), ours.config.rms_norm_eps
+    with torch.no_grad():
+        states = theirs.model(tokens).last_hidden_state[:, :-1]
+        embeddings = theirs.model.embed_tokens(tokens)[:, 1:]
+        halves = [
+            rms_norm(value, part[f"{name}.weight"], eps)
+            for name, value in (("enorm", embeddings), ("hnorm", states))
+        ]
+        joined = torch.cat(halves, dim=-1) @ part["eh_proj.weight"].T
+        expected, logits = predicted(
+            theirs, ours, layer, joined, tokens,
+            lambda x: rms_norm(x, part["final_layernorm.weight"], eps),
+            config.sliding_window, ("sliding_attention",),
+        )  # fmt: skip
     assert expected.abs().max() > 1
     assert (logits - expected).abs().max() <= TOLERANCE
 

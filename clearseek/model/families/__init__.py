@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clearseek.config.errors import InputError
-from clearseek.config.model import ModelConfig
+from clearseek.config.model import MAX_MTP_LAYERS, ModelConfig
 from clearseek.model.families.family import Family
 from clearseek.model.families.pieces import Piece, mtp_prefix, pieces
 from clearseek.model.families.published_config import check_fields, read_config, write_config
@@ -79,10 +79,18 @@ def pieces_of(config: ModelConfig) -> Iterator[Piece]:
     return pieces(config, FAMILIES[config.family])
 
 
-def is_mtp(config: ModelConfig, published: str) -> bool:
-    """Whether a published tensor belongs to a multi-token module."""
-    prefixes = tuple(f"{mtp_prefix(config, depth)}." for depth in range(config.num_mtp_layers))
-    return bool(prefixes) and published.startswith(prefixes)
+def with_stored_mtp(config: ModelConfig, names: Iterable[str]) -> ModelConfig:
+    """The config with the multi-token modules that a checkpoint of tensors `names` has.
+
+    None where config.json promises some of which nothing is stored, as `transformers` writes it; those that are there
+    where it doesn't speak of them, as MiMo-V2-Flash's doesn't.
+    """
+    prefixes = [f"{mtp_prefix(config, depth)}." for depth in range(MAX_MTP_LAYERS)]
+    stored = {prefix for name in names for prefix in prefixes if name.startswith(prefix)}
+    count = config.num_mtp_layers
+    if not count and config.mtp_kind in ("mimo_v2", "ernie"):
+        count = len(stored)
+    return config.model_copy(update={"num_mtp_layers": count if stored else 0})
 
 
 def is_derived(published: str) -> bool:

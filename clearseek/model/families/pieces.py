@@ -18,7 +18,9 @@ Index = tuple[int | slice | None, ...]
 _MTP_NAMES = {
     "deepseek": ("enorm", "hnorm", "eh_proj", "shared_head.norm"),
     "mimo": ("token_layernorm", "hidden_layernorm", "input_proj", "final_layernorm"),
+    "mimo_v2": ("enorm", "hnorm", "eh_proj", "final_layernorm"),
     "hy_v3": ("enorm", "hnorm", "eh_proj", "final_layernorm"),
+    "ernie": ("mtp_emb_norm", "mtp_hidden_norm", "mtp_linear_proj", ""),
 }
 
 
@@ -77,23 +79,31 @@ def _canonical(config: ModelConfig, stacks: bool) -> Iterator[Piece]:
 
 
 def mtp_prefix(config: ModelConfig, depth: int) -> str:
-    """What the published names of a multi-token module begin with."""
-    if config.mtp_kind == "mimo":
-        return f"model.mtp_layers.{depth}"
+    """What the published names of a multi-token module's layer begin with."""
+    if config.mtp_kind == "ernie":
+        return f"model.mtp_block.{depth}"
+    if config.mtp_kind in ("mimo", "mimo_v2"):
+        return f"model.{'mtp_layers' if config.mtp_kind == 'mimo' else 'mtp.layers'}.{depth}"
     return f"model.layers.{config.num_layers + depth}"
 
 
 def _mtp(config: ModelConfig, depth: int) -> Iterator[Piece]:
     published, ours = mtp_prefix(config, depth), f"mtp.{depth}"
-    embedding_norm, state_norm, join, norm = _MTP_NAMES[config.mtp_kind]
+    embedding_norm, state_norm, join, norm = (
+        f"model.{name}.{depth}" if config.mtp_kind == "ernie" else f"{published}.{name}"
+        for name in _MTP_NAMES[config.mtp_kind]
+    )
     repeats = config.mtp_kind == "deepseek"
     if repeats:
         yield Piece(f"{published}.embed_tokens.weight", "embedding.weight", kind="copy")
-    yield Piece(f"{published}.{embedding_norm}.weight", f"{ours}.embedding_norm.weight")
-    yield Piece(f"{published}.{state_norm}.weight", f"{ours}.state_norm.weight")
-    yield Piece(f"{published}.{join}.weight", f"{ours}.join.weight")
-    yield from _layer(config, config.num_layers + depth, published, f"{ours}.layer")
-    yield Piece(f"{published}.{norm}.weight", f"{ours}.norm.weight")
+    yield Piece(f"{embedding_norm}.weight", f"{ours}.embedding_norm.weight")
+    yield Piece(f"{state_norm}.weight", f"{ours}.state_norm.weight")
+    yield Piece(f"{join}.weight", f"{ours}.join.weight")
+    for piece in _layer(config, config.num_layers + depth, published, f"{ours}.layer"):
+        is_named_so = config.mtp_kind == "mimo_v2" and piece.ours.endswith(".feed_forward_norm.weight")
+        yield replace(piece, published=f"{published}.pre_mlp_layernorm.weight") if is_named_so else piece
+    if not config.mtp_shares_norm:
+        yield Piece(f"{norm}.weight", f"{ours}.norm.weight")
     if repeats:
         head = "embedding.weight" if config.tie_word_embeddings else "head.weight"
         yield Piece(f"{published}.shared_head.head.weight", head, kind="copy")

@@ -34,7 +34,9 @@ def read_config(family: Family, published: Published, path: Path) -> ModelConfig
         raise InputError(
             f"{path}: {', '.join(missing)} missing; a {family.name} config.json has to give them"
         )
-    values |= {"rope_theta": family.default_theta} | read_rope(published, family.scalings, path)
+    # a family that knows a head's turning part reads it itself
+    rope = {**published, "partial_rotary_factor": None} if "rotary_head_dim" in family.more else published
+    values |= {"rope_theta": family.default_theta} | read_rope(rope, family.scalings, path)
     values |= family.read(published, path)
     try:
         return ModelConfig.model_validate(values)

@@ -33,6 +33,7 @@ struct StepLayer {
 
 struct StepModel {
     int64_t hidden, layers, is_latent, heads, head_size, rotary, value_size, rank, turns_pairs, norm_after_turn, group;
+    int64_t gives_stream;  // states that are asked for are those before the last norm
     const void* embedding;  // rows; of a quantised one panels
     int64_t embedding_format;
     const float* norm;
@@ -580,10 +581,14 @@ private:
         add_normed(layer.fed_norm);
     }
 
-    // Final states of all rows where they are asked for, in the activations' precision
+    // Final states of all rows where they are asked for, in the activations' precision; before the last norm in fp32
     void give_states() {
         Act* states = a.normed.data();
         team.share(rows, [&](int64_t n) {
+            if (m.gives_stream) {
+                std::memcpy(b.states + (first + n) * m.hidden, stream(n), m.hidden * sizeof(float));
+                return;
+            }
             norm_row(stream(n), m.norm, states + n * m.hidden, m.hidden, k.eps);
             for (int64_t c = 0; c < m.hidden; c += 16)
                 store(b.states + (first + n) * m.hidden + c, load(states + n * m.hidden + c));
