@@ -4,7 +4,8 @@ The decoder knows nothing of them: a pass runs with merged weights, made once fo
 factors, so that every form of a layer (fused kernels, absorbed attention, stacked experts) serves adapted weights as it
 serves plain ones, and what samples computes with the same numbers as what learns.
 
-Shapes: R rank, C inputs, D outputs of a published module; A is [R, C], B is [D, R], both fp32.
+Shapes: R rank, C inputs, D outputs of a published module; A is [R, C], B is [D, R], both fp32. Of a layer's E experts
+together A is [E · R, C], B is [D, R · E], as PEFT keeps them.
 """
 
 import math
@@ -23,7 +24,7 @@ from clearseek.config.lora import ALL_LINEAR, Lora
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
 from clearseek.model.families import pieces_of
-from clearseek.model.families.pieces import Piece
+from clearseek.model.families.pieces import Layout, Piece
 
 _WEIGHT = ".weight"
 _INDEXER = ".indexer."  # DeepSeek-V3.2's, which only chooses what is attended to: no gradient reaches it
@@ -31,10 +32,56 @@ _INDEXER = ".indexer."  # DeepSeek-V3.2's, which only chooses what is attended t
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A linear map as it is published: where it lies in our parameters, and its shape [D, C]."""
+    """A linear map as it is published: where it lies in our parameters, and its shape [D, C].
+
+    Of `experts` there is one such map each, in one published tensor.
+    """
 
     piece: Piece
     shape: tuple[int, int]
+    experts: int | None = None
+
+    @property
+    def num_weights(self) -> int:
+        """Of the map, or of all experts' maps."""
+        return self.shape[0] * self.shape[1] * (self.experts or 1)
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of A and of B."""
+        (outputs, inputs), rows = self.shape, rank * (self.experts or 1)
+        return (rows, inputs), (outputs, rows)
+
+    def add_product(self, whole: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
+        """Add scale · B A to its place in one of our parameters."""
+        place = self.piece.of(whole)
+        assert place.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr(), self.piece
+        if self.experts is None:
+            place.add_(b @ a, alpha=scale)
+            return
+        each_a, each_b = self._each(a, b)
+        product = each_b @ each_a  # [E, D, C]
+        place.add_(
+            (product if self.piece.layout == "plain" else product.mT).reshape(place.shape), alpha=scale
+        )
+
+    def gradients(self, whole: Tensor, a: Tensor, b: Tensor, scale: float) -> list[Tensor]:
+        """Of A and B, from that of one of our parameters."""
+        slope = self.piece.of(whole).to(a.dtype)
+        if self.experts is None:
+            return [scale * (b.T @ slope), scale * (slope @ a.T)]
+        outputs, inputs = self.shape
+        if self.piece.layout == "plain":
+            slope = slope.reshape(self.experts, outputs, inputs)
+        else:
+            slope = slope.reshape(self.experts, inputs, outputs).mT
+        each_a, each_b = self._each(a, b)
+        of_a, of_b = each_b.mT @ slope, slope @ each_a.mT
+        return [scale * of_a.reshape(a.shape), scale * of_b.permute(1, 2, 0).reshape(b.shape)]
+
+    def _each(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The factors of each expert: [E, R, C] and [E, D, R]."""
+        count = self.experts or 1
+        return a.view(count, -1, a.shape[1]), b.view(len(b), -1, count).permute(2, 0, 1)
 
 
 def linear_modules(config: ModelConfig) -> dict[str, Module]:
@@ -56,22 +103,46 @@ def linear_modules(config: ModelConfig) -> dict[str, Module]:
     return found
 
 
+def expert_parameters(config: ModelConfig) -> dict[str, Module]:
+    """The maps of a layer's experts together, by transformers' names: `model.layers.0.mlp.experts.down_proj`."""
+    with torch.device("meta"):
+        state = Decoder(config).state_dict()
+    layouts: tuple[tuple[str, str, Layout], ...] = (
+        ("gate_up_proj", "gate_up", "interleaved" if config.expert_bias else "plain"),
+        ("down_proj", "down", "transposed" if config.expert_bias else "plain"),
+    )
+    found = {}
+    for number in filter(config.is_moe_layer, range(config.num_layers)):
+        for theirs, mine, layout in layouts:
+            piece = Piece(
+                f"model.layers.{number}.mlp.experts.{theirs}",
+                f"layers.{number}.feed_forward.{mine}",
+                layout=layout,
+            )
+            experts, outputs, inputs = state[piece.ours].shape
+            found[piece.published] = Module(piece, (outputs, inputs), experts)
+    return found
+
+
 def targeted(config: ModelConfig, targets: list[str], place: str = "targets") -> dict[str, Module]:
     """The modules that targets name; InputError, beginning with `place`, for one that names none.
 
     `all-linear` leaves out those that no gradient reaches.
     """
     modules = linear_modules(config)
+    together = expert_parameters(config)
     learning = [name for name, module in modules.items() if _INDEXER not in module.piece.ours]
     chosen: set[str] = set()
     for target in targets:
         named = learning if target == ALL_LINEAR else [name for name in modules if is_named(name, target)]
+        if "experts." in target:
+            named = [*named, *(name for name in together if is_named(name, target))]
         if not named:
             known = sorted({name.rpartition(".")[2] for name in modules} | {ALL_LINEAR})
             listed = "" if "known" in (hint := nearest(target, known)) else f" (known: {', '.join(known)})"
             raise InputError(f"{place}: {target!r} names no linear map of this {config.family}{hint}{listed}")
         chosen.update(named)
-    return {name: module for name, module in modules.items() if name in chosen}
+    return {name: module for name, module in (modules | together).items() if name in chosen}
 
 
 def is_named(name: str, target: str) -> bool:
@@ -101,9 +172,7 @@ class Adapter:
         for name, module in modules.items():
             if _INDEXER in module.piece.ours:
                 raise InputError(f"{place}: {name} only chooses what is attended to, no gradient reaches it")
-        factors = {
-            name: first_factors(module.shape, settings.rank, key(name)) for name, module in modules.items()
-        }
+        factors = {name: first_factors(module, settings.rank, key(name)) for name, module in modules.items()}
         return cls(settings, modules, factors)
 
     def to(self, device: torch.device | str) -> "Adapter":
@@ -145,16 +214,16 @@ class Adapter:
         """
         parameters = dict(model.named_parameters())
         return {
-            ours: _Merge.apply(parameters[ours].detach(), dtype, self.settings.scale, pieces, *factors)
-            for ours, (pieces, factors) in self._by_parameter().items()
+            ours: _Merge.apply(parameters[ours].detach(), dtype, self.settings.scale, modules, *factors)
+            for ours, (modules, factors) in self._by_parameter().items()
         }
 
-    def _by_parameter(self) -> dict[str, tuple[list[Piece], list[nn.Parameter]]]:
-        """The pieces of each of our parameters that are adapted, and their factors, A and B in turn."""
-        grouped: dict[str, tuple[list[Piece], list[nn.Parameter]]] = defaultdict(lambda: ([], []))
+    def _by_parameter(self) -> dict[str, tuple[list[Module], list[nn.Parameter]]]:
+        """The modules in each of our parameters that are adapted, and their factors, A and B in turn."""
+        grouped: dict[str, tuple[list[Module], list[nn.Parameter]]] = defaultdict(lambda: ([], []))
         for name, factors in self.factors.items():
-            pieces, listed = grouped[self.modules[name].piece.ours]
-            pieces.append(self.modules[name].piece)
+            modules, listed = grouped[self.modules[name].piece.ours]
+            modules.append(self.modules[name])
             listed.extend(factors)
         return grouped
 
@@ -174,21 +243,22 @@ class Adapter:
         return merged.train(model.training)
 
 
-def first_factors(shape: tuple[int, int], rank: int, key: int) -> tuple[Tensor, Tensor]:
+def first_factors(module: Module, rank: int, key: int) -> tuple[Tensor, Tensor]:
     """A uniform within 1/√C as PEFT begins, drawn from the stream that `key` addresses; B zero."""
-    outputs, inputs = shape
+    of_a, of_b = module.factor_shapes(rank)
     generator = torch.Generator().manual_seed(key % 2**63)
-    a = torch.rand(rank, inputs, generator=generator).mul_(2).sub_(1).div_(math.sqrt(inputs))
-    return a, torch.zeros(outputs, rank)
+    a = torch.rand(of_a, generator=generator).mul_(2).sub_(1).div_(math.sqrt(module.shape[1]))
+    return a, torch.zeros(of_b)
 
 
 def adapter_parameters(modules: Mapping[str, Module], rank: int) -> int:
     """Elements of the factors over such modules."""
-    return sum(rank * (module.shape[0] + module.shape[1]) for module in modules.values())
+    shapes = (shape for module in modules.values() for shape in module.factor_shapes(rank))
+    return sum(rows * columns for rows, columns in shapes)
 
 
 class _Merge(torch.autograd.Function):
-    """W + scale · B A over the pieces of one parameter; one copy forward, one pass over its gradient back."""
+    """W + scale · B A over the modules in one parameter; one copy forward, one pass over its gradient back."""
 
     @staticmethod
     def forward(
@@ -196,26 +266,23 @@ class _Merge(torch.autograd.Function):
         weight: Tensor,
         dtype: torch.dtype | None,
         scale: float,
-        pieces: list[Piece],
+        modules: list[Module],
         *factors: Tensor,
     ) -> Tensor:
         """The sum in fp32 or wider, rounded to `dtype` at the end."""
-        ctx.scale, ctx.pieces = scale, pieces
+        ctx.scale, ctx.modules = scale, modules
         ctx.save_for_backward(*factors)
         wide = torch.promote_types(weight.dtype, factors[0].dtype)
         merged = weight.to(wide, copy=True)
-        for piece, a, b in zip(pieces, factors[::2], factors[1::2], strict=True):
-            place = piece.of(merged)
-            assert place.untyped_storage().data_ptr() == merged.untyped_storage().data_ptr(), piece
-            place.add_(b @ a, alpha=scale)
+        for module, a, b in zip(modules, factors[::2], factors[1::2], strict=True):
+            module.add_product(merged, a, b, scale)
         return merged.to(dtype or weight.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        """Gradients of both factors of every piece; the weight is frozen."""
+        """Gradients of both factors of every module; the weight is frozen."""
         factors, found = ctx.saved_tensors, []
-        for piece, a, b in zip(ctx.pieces, factors[::2], factors[1::2], strict=True):
-            slope = piece.of(gradients[0]).to(a.dtype)
-            found += [ctx.scale * (b.T @ slope), ctx.scale * (slope @ a.T)]
+        for module, a, b in zip(ctx.modules, factors[::2], factors[1::2], strict=True):
+            found += module.gradients(gradients[0], a, b, ctx.scale)
         return None, None, None, None, *found

@@ -1,7 +1,8 @@
 """Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors, read and written.
 
 Factors of experts go by the names of single experts, as they are published. PEFT reads them so too, but in a model that
-has dense layers beside experts it looks for gate_proj, up_proj and down_proj in the experts only.
+has dense layers beside experts it looks for gate_proj, up_proj and down_proj in the experts only. A layer's experts
+together are PEFT's `target_parameters`: factors go by the experts' own name, or the first of two by `base_layer` in it.
 """
 
 import json
@@ -13,7 +14,14 @@ from torch import Tensor
 from clearseek.config.errors import InputError
 from clearseek.config.lora import ALL_LINEAR, MAX_RANK, Lora
 from clearseek.config.model import ModelConfig
-from clearseek.model.lora import Adapter, Module, is_named, linear_modules, targeted
+from clearseek.model.lora import (
+    Adapter,
+    Module,
+    expert_parameters,
+    is_named,
+    linear_modules,
+    targeted,
+)
 from clearseek.model.stored import load_tensors, read_json, save_tensors
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -26,7 +34,9 @@ _NOTES = frozenset(
      "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
      "task_type")
 )  # fmt: skip
-_READ = frozenset(("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "bias"))
+_READ = frozenset(
+    ("peft_type", "r", "lora_alpha", "target_modules", "target_parameters", "use_rslora", "bias")
+)
 _LARGEST_ALPHA = 1e9
 _NAMED_AT_MOST = 3  # tensors that an error lists
 
@@ -52,7 +62,9 @@ def read_settings(directory: Path, config: ModelConfig) -> Lora:
         raise InputError(f"{path}: r is {rank!r}; it has to be a number from 1 to {MAX_RANK}")
     if not _is_number(alpha) or not 0 < alpha <= _LARGEST_ALPHA:
         raise InputError(f"{path}: lora_alpha is {alpha!r}; it has to be a number above 0")
-    targets = _targets(table.get("target_modules"), config, directory)
+    targets = _expert_targets(table.get("target_parameters") or [], config, path)
+    if table.get("target_modules") or not targets:
+        targets = _targets(table.get("target_modules"), config, directory) + targets
     return Lora(rank=rank, alpha=float(alpha), targets=targets, rslora=bool(table.get("use_rslora")))
 
 
@@ -80,7 +92,10 @@ def read_adapter(directory: Path, config: ModelConfig) -> Adapter:
     modules = targeted(config, settings.targets, f"{directory / ADAPTER_CONFIG_FILE}: target_modules")
     path = _factors_file(directory)
     stored, _ = load_tensors(path)
-    factors = {name: _factors(stored, name, module, settings.rank, path) for name, module in modules.items()}
+    factors = {
+        name: _factors(stored, _stored_name(name, modules), module, settings.rank, path)
+        for name, module in modules.items()
+    }
     if stored:
         shown = ", ".join(sorted(stored)[:_NAMED_AT_MOST]) + (", …" if len(stored) > _NAMED_AT_MOST else "")
         raise InputError(
@@ -109,18 +124,40 @@ def write_adapter(adapter: Adapter, directory: Path, base: str) -> None:
         "use_dora": False,
         "use_rslora": bool(settings.rslora),
     }
+    if parameters := _expert_names(adapter):
+        table["target_parameters"] = parameters
     text = json.dumps(table, indent=2, ensure_ascii=False, sort_keys=True)
     (directory / ADAPTER_CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    tensors = {f"{_PREFIX}{name}": tensor for name, tensor in adapter.state_dict().items()}
+    tensors = {
+        f"{_PREFIX}{_stored_name(name, adapter.modules)}.lora_{factor}.weight": parameter.detach()
+        for name, factors in adapter.factors.items()
+        for factor, parameter in zip("AB", factors, strict=True)
+    }
     save_tensors(directory / ADAPTER_FILE, tensors, {"format": "pt"})
 
 
 def _target_modules(adapter: Adapter) -> list[str]:
     """What the adapter was told, `all-linear` spelt out by the last parts of the names."""
-    targets = adapter.settings.targets or []
+    targets, together = adapter.settings.targets or [], _expert_names(adapter)
     if ALL_LINEAR not in targets:
-        return sorted(targets)
-    return sorted({name.rpartition(".")[2] for name in adapter.modules})
+        return sorted(set(targets) - set(together))
+    return sorted({name.rpartition(".")[2] for name, module in adapter.modules.items() if not module.experts})
+
+
+def _expert_names(adapter: Adapter) -> list[str]:
+    """The targets that name all experts of a layer together."""
+    together = [name for name, module in adapter.modules.items() if module.experts]
+    targets = adapter.settings.targets or []
+    return sorted(target for target in targets if any(is_named(name, target) for name in together))
+
+
+def _stored_name(name: str, modules: dict[str, Module]) -> str:
+    """What a module's factors go by: of experts together their parent, with both of a layer one inside the other."""
+    if not modules[name].experts:
+        return name
+    parent, _, own = name.rpartition(".")
+    is_inner = own == "gate_up_proj" and f"{parent}.down_proj" in modules
+    return f"{parent}.base_layer" if is_inner else parent
 
 
 def _refuse_what_we_lack(table: dict[str, Any], path: Path) -> None:
@@ -134,6 +171,22 @@ def _refuse_what_we_lack(table: dict[str, Any], path: Path) -> None:
             raise InputError(
                 f"{path}: {key} = {value!r} is not supported; merge this adapter with PEFT instead"
             )
+
+
+def _expert_targets(value: Any, config: ModelConfig, path: Path) -> list[str]:
+    """target_parameters as our targets; only experts have parameters that are no modules."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{path}: target_parameters is {value!r}; it has to be names in a list")
+    found: list[str] = []
+    for target in value:
+        named = [name for name in expert_parameters(config) if is_named(name, target)]
+        if not named:
+            raise InputError(
+                f"{path}: target_parameters = {target!r} is not supported; only mlp.experts.gate_up_proj and "
+                "mlp.experts.down_proj are, in a model with experts"
+            )
+        found += [target] if "experts." in target else named
+    return found
 
 
 def _targets(value: Any, config: ModelConfig, directory: Path) -> list[str]:
@@ -171,9 +224,8 @@ def _factors(
     stored: dict[str, Tensor], name: str, module: Module, rank: int, path: Path
 ) -> tuple[Tensor, Tensor]:
     """A and B of a module, taken out of what is stored."""
-    outputs, inputs = module.shape
     found = []
-    for factor, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
+    for factor, shape in zip("AB", module.factor_shapes(rank), strict=True):
         key = f"{_PREFIX}{name}.lora_{factor}.weight"
         tensor = stored.pop(key, None)
         if tensor is None:

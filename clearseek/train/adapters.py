@@ -44,7 +44,7 @@ def trained_parameters(config: ModelConfig, lora: Lora, place: str) -> tuple[int
     if lora.adapter is not None:
         settings = read_settings(_with_settings(lora.adapter, place), config)
     modules = targeted(config, settings.targets or [], f"{place}.targets")
-    adapted = sum(module.shape[0] * module.shape[1] for module in modules.values())
+    adapted = sum(module.num_weights for module in modules.values())
     return adapter_parameters(modules, settings.rank or 0), adapted
 
 

@@ -50,6 +50,41 @@ def test_merging_adds_the_scaled_product_to_each_published_tensor(name):
     assert all(torch.equal(tensor, after[key]) for key, tensor in model.state_dict().items())
 
 
+TOGETHER = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("targets", [TOGETHER, TOGETHER[1:], ["q_proj", *TOGETHER[:1]]])
+def test_experts_together_are_merged_by_pefts_formula(family, targets, tmp_path):
+    """einsum("ore,eri->eoi", B, A) and its gradients, over the published tensor: gpt-oss's is [E, in, out]."""
+    config = SHAPES[family]
+    model, adapter = tiny_model(config), adapter_over(config, targets)
+    merged, parameters, checked = adapter.merged(model), dict(model.named_parameters()), 0
+    for name, module in adapter.modules.items():
+        if not module.experts:
+            continue
+        a, b = (factor.detach().clone().requires_grad_() for factor in adapter.factors[name])
+        each_a, each_b = a.view(module.experts, 4, -1), b.view(len(b), 4, module.experts)
+        added = 1.5 * torch.einsum("ore,eri->eio" if family == "gpt_oss" else "ore,eri->eoi", each_b, each_a)
+        ours, before = (
+            module.piece.of(whole) for whole in (merged[module.piece.ours], parameters[module.piece.ours])
+        )
+        torch.testing.assert_close(ours, before.detach() + added.reshape(ours.shape), rtol=1e-5, atol=1e-5)
+        along = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+        found = torch.autograd.grad((ours * along).sum(), adapter.factors[name], retain_graph=True)
+        wanted = torch.autograd.grad((added.reshape(ours.shape) * along).sum(), (a, b))
+        for mine, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        checked += 1
+    assert checked == 3 * len(set(targets) & set(TOGETHER))
+    write_adapter(adapter, tmp_path, "base")
+    back = read_adapter(tmp_path, config)
+    assert sorted(back.settings.targets or []) == sorted(targets)
+    assert back.factors.keys() == adapter.factors.keys()
+    for key, tensor in back.state_dict().items():
+        assert torch.equal(tensor, adapter.state_dict()[key])
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_linear_map_of_the_layers_is_found_and_nothing_else(name):
     """What is left of the layers' matrices are the routers, and experts that are published stacked."""
@@ -176,7 +211,11 @@ def change(folder, **values):
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save = \['lm_head'\] is not supported"),
         ({"rank_pattern": {"q_proj": 8}}, r"rank_pattern = .* is not supported"),
         ({"alpha_pattern": {"q_proj": 8}}, r"alpha_pattern = .* is not supported"),
-        ({"target_parameters": ["experts.down_proj"]}, "target_parameters = .* is not supported"),
+        (
+            {"target_parameters": ["experts.down_proj"]},
+            "target_parameters = 'experts.down_proj' is not supported; only mlp.experts.gate_up_proj",
+        ),
+        ({"target_parameters": "experts.down_proj"}, "target_parameters is .*; it has to be names in a list"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out = True is not supported"),
         ({"something_new": 3}, "something_new = 3 is not supported"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
@@ -221,7 +260,10 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "bias", "lora_dropout", "use_dora")
+KEYS = (
+    "peft_type", "r", "lora_alpha", "target_modules", "use_rslora", "bias", "lora_dropout", "use_dora",
+    "target_parameters",
+)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

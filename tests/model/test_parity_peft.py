@@ -120,6 +120,41 @@ def test_peft_opens_adapted_experts(tmp_path):
     assert difference <= TOLERANCE
 
 
+TOGETHER = {
+    "both": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    "one": ["mlp.experts.down_proj"],
+    "with attention": ["o_proj", "mlp.experts.gate_up_proj"],
+}
+WITH_EXPERTS = sorted(
+    name for name, (config, _) in CASES.items() if config.num_routed_experts and name != "deepseek_v32"
+)
+
+
+@pytest.mark.parametrize("targets", TOGETHER.values(), ids=TOGETHER)
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_experts_together_open_both_ways(name, targets, tmp_path):
+    """PEFT's target_parameters: ours opened there with its gradients, theirs opened here."""
+    config, _ = CASES[name]
+    model, adapter = tiny_model(config), adapter_over(config, targets)
+    saved(model, adapter, tmp_path)
+    other = theirs(tmp_path, trainable=True)
+    tokens = some_tokens(config, rows=2, length=LENGTH)
+    ours, expected = our_logits(model, adapter, tokens), other(tokens).logits
+    assert (ours - expected).abs().max().item() <= TOLERANCE
+    assert (ours - model.logits(model(tokens, torch.ones_like(tokens), depth=0).states)).abs().max() > 0.1
+    for logits in (ours, expected):
+        F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    mine = sorted(factor.grad.norm().item() for _, factor in adapter.named_parameters())
+    gradients = sorted(p.grad.norm().item() for p in other.parameters() if p.requires_grad)
+    assert mine == pytest.approx(gradients, rel=1e-3, abs=1e-5)
+
+    other.save_pretrained(tmp_path / "back")
+    again = read_adapter(tmp_path / "back", config)
+    assert again.factors.keys() == adapter.factors.keys()
+    for key, tensor in again.state_dict().items():
+        assert torch.equal(tensor, adapter.state_dict()[key])
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_peft_saves_opens_here(name, tmp_path):
     """Its own target_modules (names spelt out), its own layout, merged: the same logits."""

@@ -13,6 +13,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.model.families.family import Family
 
 Index = tuple[int | slice | None, ...]
+Layout = Literal["plain", "transposed", "interleaved", "interleaved_bias"]
 
 # by kind of multi-token module: the norms of embedding and state, the map that joins them, the norm after its layer
 _MTP_NAMES = {
@@ -37,7 +38,7 @@ class Piece:
     ours: str
     index: Index = ()
     kind: Literal["own", "copy", "alias"] = "own"
-    layout: Literal["plain", "transposed", "interleaved", "interleaved_bias"] = "plain"
+    layout: Layout = "plain"
 
     def of(self, tensor: Tensor) -> Tensor:
         """The view of our tensor that the published one holds; one dimension more where interleaved."""
