@@ -16,8 +16,8 @@ class Lora(Table):
     """Train `B A · alpha / rank` beside frozen weights: new factors, or those of an `adapter` to go on with.
 
     Targets are names of published modules, whole or from a dot on: `q_proj`, `self_attn.o_proj`, `experts.3.down_proj`,
-    or `experts.down_proj` of all experts of a layer together (PEFT's `target_parameters`); `all-linear` stands for every
-    linear map of the layers, experts' too, but for routers.
+    or `experts.down_proj` of all experts of a layer together (PEFT's `target_parameters`); `all-linear` stands for
+    every linear map of the layers, experts' too, but for routers.
     """
 
     adapter: str | None = Field(

@@ -1,13 +1,15 @@
 """`clearseek.load` and `clearseek.save`: a model from a directory in Hugging Face format, and back into one."""
 
+import warnings
 from pathlib import Path
 
 import torch
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, InputWarning
 from clearseek.engine.loaded import Model
 from clearseek.model.checkpoint import load_model, resolve_model, save_model, write_directory
 from clearseek.model.device import choose_device
+from clearseek.model.kept_code import leave_code, why_not_transformers
 from clearseek.model.peft_format import read_adapter
 from clearseek.text.kept_files import leave_generation_config
 from clearseek.text.tokenizer import Tokenizer
@@ -36,7 +38,9 @@ def load(
 def save(model: Model, path: str | Path, dtype: str | None = None) -> None:
     """Write a model as a Hugging Face directory, in `dtype` (default: its own), its tokenizer's files as they were.
 
-    Raises InputError for an unknown dtype and for a directory that holds something, RunError where the disk refuses.
+    Code that the model was published with goes along, unread. Warns (InputWarning) where transformers alone can't open
+    the directory. Raises InputError for an unknown dtype and for a directory that holds something, RunError where the
+    disk refuses.
     """
     wanted = None if dtype is None else _dtype(dtype)
     path, tokenizer = Path(path), model.tokenizer
@@ -47,6 +51,9 @@ def save(model: Model, path: str | Path, dtype: str | None = None) -> None:
         save_model(model.decoder, directory, **ids, dtype=wanted)
         tokenizer.save(directory)
         leave_generation_config(model.directory, directory)
+        leave_code(model.directory, directory)
+    if note := why_not_transformers(model.decoder.config.family, model.directory):
+        warnings.warn(f"{path}: {note}", InputWarning, stacklevel=2)
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -19,6 +19,7 @@ from clearseek.model.gguf.storage import DTYPES
 from clearseek.model.gguf.tokenizer_files import token_ids, write_tokenizer
 from clearseek.model.gguf.vocabulary import vocabulary_keys
 from clearseek.model.gguf.write import write_gguf
+from clearseek.model.kept_code import leave_code, why_not_transformers
 from clearseek.model.licence import licence_of
 from clearseek.model.resolve import CONFIG_FILE
 from clearseek.model.source import load_source, resolve_source, source_config
@@ -33,6 +34,7 @@ _ALONG = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "tokenization_*.py",
     "chat_template.jinja",
     "chat_template.json",
     GENERATION_FILE,
@@ -109,10 +111,13 @@ def _export_hf(source: Path, dtype: torch.dtype, out: Path) -> Exported:
         )
         if file:
             write_tokenizer(file, directory)
+        else:
+            leave_code(source, directory)
         for pattern in () if file else _ALONG:
             for path in sorted(source.glob(pattern)):
                 shutil.copyfile(path, directory / path.name)
-    return Exported(out, sum(path.stat().st_size for path in out.iterdir()), [])
+    note = why_not_transformers(decoder.config.family, source)
+    return Exported(out, sum(path.stat().st_size for path in out.iterdir()), [note] if note else [])
 
 
 def _ids(source: Path) -> dict[str, Any]:

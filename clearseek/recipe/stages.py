@@ -27,6 +27,7 @@ from clearseek.eval.examine import Examination, Examiner
 from clearseek.ledger.process import cpu_seconds, peak_memory_bytes
 from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, save_model, write_directory
 from clearseek.model.decoder import Decoder
+from clearseek.model.kept_code import leave_code
 from clearseek.model.peft_format import ADAPTER_FILE
 from clearseek.text.documents import TextDocument
 from clearseek.text.kept_files import leave_generation_config
@@ -58,6 +59,7 @@ class Start:
     tokenizer: Tokenizer
     parents: list[dict[str, str]]
     generation_directory: Path | None = None  # whose generation_config.json still holds
+    directory: Path | None = None  # whose code still fits the model
 
 
 def checkpoint_path(run_dir: Path, stage: str) -> Path:
@@ -92,7 +94,7 @@ def find_start(recipe: Recipe, run_dir: Path, name: str, device: torch.device) -
             f"only {model.config.vocab_size}; give the tokenizer that the model was trained with"
         )
     parents = [_parent(recipe, run_dir, directory, "model*.safetensors")]
-    return Start(model, tokenizer, parents, directory if read_from == directory else None)
+    return Start(model, tokenizer, parents, directory if read_from == directory else None, directory)
 
 
 def new_model(recipe: Recipe, name: str, tokenizer: Tokenizer, device: torch.device) -> Decoder:
@@ -224,6 +226,8 @@ def _save(start: Start, directory: Path) -> None:
     tokenizer.save(directory)
     if start.generation_directory is not None:
         leave_generation_config(start.generation_directory, directory)
+    if start.directory is not None:
+        leave_code(start.directory, directory)
 
 
 def _examine_trained(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import clearseek
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, InputWarning
 from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.peft_format import write_adapter
@@ -315,6 +315,22 @@ def test_what_is_saved_is_the_base_with_its_files_as_they_were(base, tokenizer, 
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+def test_a_model_that_transformers_lacks_keeps_its_code_and_says_so(tokenizer, tmp_path):
+    source = tmp_path / "base"
+    save(source, tokenizer, "mimo")
+    config = json.loads((source / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_mimo.MiMoConfig"}
+    (source / "config.json").write_text(json.dumps(config))
+    (source / "configuration_mimo.py").write_text("raise SystemExit('run')\n")
+    with pytest.warns(
+        InputWarning, match="transformers has no MiMoForCausalLM: it opens this with trust_remote"
+    ):
+        clearseek.save(clearseek.load(source), tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "config.json").read_text()) == config
+    code = (tmp_path / "new" / "configuration_mimo.py").read_text()
+    assert code == (source / "configuration_mimo.py").read_text()
+
+
 def test_a_template_within_the_config_stays_there(tokenizer, tmp_path):
     source = tmp_path / "base"
     save(source, tokenizer)
@@ -353,6 +369,7 @@ def test_a_directory_that_holds_something_is_not_replaced(model, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.filterwarnings("ignore:.*transformers has no")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_adapter_is_merged_as_the_model_is_opened_and_saved(tmp_path, tokenizer, family):
     save(tmp_path / "base", tokenizer, family)

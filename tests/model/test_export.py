@@ -248,6 +248,58 @@ def test_a_tokenizer_that_is_not_bpe_is_refused(directory, tmp_path):
         export_model(tmp_path / "m", "gguf", "f32", tmp_path / "x.gguf")
 
 
+def test_bpe_without_merges_is_refused(directory, tmp_path):
+    """llama.cpp would refuse the file: "cannot find tokenizer merges in model file"."""
+    pytest.importorskip("gguf", reason="the gguf library is absent")
+    export_model(directory, "hf", None, tmp_path / "m")
+    content = json.loads((tmp_path / "m" / "tokenizer.json").read_text())
+    content["model"]["merges"] = []
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"has no merges, without which llama\.cpp opens no BPE vocabulary"):
+        export_model(tmp_path / "m", "gguf", "f32", tmp_path / "x.gguf")
+    assert not (tmp_path / "x.gguf").exists()
+
+
+AUTO_MAP = {"AutoConfig": "configuration_mimo.MiMoConfig", "AutoModelForCausalLM": "modeling_mimo.MiMo"}
+
+
+@pytest.mark.parametrize("family", ["mimo", "qwen3"])
+def test_code_that_a_model_came_with_goes_along(family, tmp_path):
+    """It is never run: this would end the process."""
+    save_model(tiny_model(every_family()[family]), tmp_path / "m", bos_id=0, eos_id=1, pad_id=2)
+    without = export_model(tmp_path / "m", "hf", None, tmp_path / "without")
+    assert not list(without.path.glob("*.py"))
+    assert "auto_map" not in json.loads((without.path / "config.json").read_text())
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"auto_map": AUTO_MAP}))
+    for name in ("configuration_mimo", "modeling_mimo", "tokenization_mimo"):
+        (tmp_path / "m" / f"{name}.py").write_text("raise SystemExit('run')\n")
+    exported = export_model(tmp_path / "m", "hf", None, tmp_path / "with")
+    assert json.loads((exported.path / "config.json").read_text()) == config | {"auto_map": AUTO_MAP}
+    assert {path.name for path in exported.path.glob("*.py")} == {
+        path.name for path in (tmp_path / "m").glob("*.py")
+    }
+    assert same_weights(load_model(exported.path), load_model(tmp_path / "m"))
+    if family == "qwen3":
+        assert (without.notes, exported.notes) == ([], [])
+        return
+    assert without.notes == [
+        "transformers has no MiMoForCausalLM, and this model came without code for it: clearseek and vLLM open it, "
+        "transformers does not"
+    ]
+    assert exported.notes == [
+        "transformers has no MiMoForCausalLM: it opens this with trust_remote_code=True, by the code kept beside"
+    ]
+
+
+def test_an_auto_map_that_is_none_is_named(tmp_path):
+    save_model(tiny_model(every_family()["mimo"]), tmp_path / "m", bos_id=0, eos_id=1, pad_id=2)
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": "modeling.py"}))
+    with pytest.raises(InputError, match=r"config\.json: auto_map = 'modeling\.py' has to be an object"):
+        export_model(tmp_path / "m", "hf", None, tmp_path / "x")
+
+
 def test_a_token_beyond_the_vocabulary_is_refused(directory, tmp_path):
     pytest.importorskip("gguf", reason="the gguf library is absent")
     export_model(directory, "hf", None, tmp_path / "m")

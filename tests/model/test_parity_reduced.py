@@ -13,6 +13,7 @@ import torch
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.checkpoint import load_tensors, save_model
+from clearseek.model.export import export_model
 from clearseek.model.families import config_from_published
 from tests.model.published import config_json
 from tests.model.tiny import tiny_model
@@ -78,6 +79,37 @@ def reduced(ours, known, model_type, changes, dropped, directory):
         if name in report["missing_keys"]:
             buffer.zero_()
     return model.eval()
+
+
+PUBLISHED = """
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+class MiMoConfig(Qwen2Config):
+    model_type = "mimo"
+
+class MiMoForCausalLM(Qwen2ForCausalLM):
+    config_class = MiMoConfig
+"""
+
+
+def test_transformers_opens_an_export_by_the_code_that_the_model_came_with(tmp_path, monkeypatch):
+    config = config_from_published(config_json("MiMoForCausalLM", 1), tmp_path / "config.json")
+    ours = tiny_model(config)
+    save_model(ours, tmp_path / "base", bos_id=0, eos_id=1, pad_id=2)
+    path = tmp_path / "base" / "config.json"
+    auto_map = {"AutoConfig": "code.MiMoConfig", "AutoModelForCausalLM": "code.MiMoForCausalLM"}
+    auto_map = {key: f"modeling_{value}" for key, value in auto_map.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": auto_map}))
+    (tmp_path / "base" / "modeling_code.py").write_text(PUBLISHED)
+    out = export_model(tmp_path / "base", "hf", None, tmp_path / "out").path
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        out, trust_remote_code=True, dtype=torch.float32
+    )
+    assert type(theirs).__module__.endswith("modeling_code")
+    tokens = some_tokens(ours, rows=2)
+    with torch.no_grad():
+        assert (our_logits(ours, tokens) - theirs(tokens).logits).abs().max() <= TOLERANCE
 
 
 def test_mimos_multi_token_module_is_a_qwen2_layer_on_joined_halves(tmp_path):

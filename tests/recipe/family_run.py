@@ -20,6 +20,7 @@ KEPT = (
     "special_tokens_map.json",
     "chat_template.jinja",
     "generation_config.json",
+    "modeling_published.py",
 )
 
 RECIPE = """
@@ -91,6 +92,10 @@ def publish(directory, tokenizer, family):
     (directory / "special_tokens_map.json").write_text(json.dumps({"eos_token": tokenizer.chat.eos_token}))
     generation = {"eos_token_id": [tokenizer.eos_id, 7], "temperature": 0.6, "top_p": 0.95, "do_sample": True}
     (directory / "generation_config.json").write_text(json.dumps(generation))
+    (directory / "modeling_published.py").write_text("raise SystemExit('run')\n")
+    auto_map = {"AutoModelForCausalLM": "modeling_published.Published"}
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
     return directory
 
 

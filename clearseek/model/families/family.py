@@ -77,6 +77,7 @@ class Family:
     more: frozenset[str] = frozenset()  # fields that `read` sets and `write` writes
     scalings: frozenset[str] = frozenset({"yarn", "llama3", "linear"})
     default_theta: float = 10_000.0
+    in_transformers: bool = True  # else it needs the code that its models are published with
 
     @property
     def known(self) -> frozenset[str]:

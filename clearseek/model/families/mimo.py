@@ -12,4 +12,5 @@ FAMILY = Family(
     read=sliding.read_switched,
     write=sliding.write_switched,
     more=sliding.FIELDS,
+    in_transformers=False,
 )

@@ -10,4 +10,5 @@ FAMILY = Family(
     keys=GROUPED | {"qkv_bias": "bias", "out_bias": "bias", "mlp_bias": "mlp_bias"},
     defaults={"bias": False, "mlp_bias": False},
     switches=SWITCHES | OFF,
+    in_transformers=False,
 )

@@ -52,4 +52,5 @@ FAMILY = Family(
     write=write,
     more=frozenset({"latent_norm_eps"}),
     scalings=frozenset(),
+    in_transformers=False,
 )

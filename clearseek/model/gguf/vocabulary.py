@@ -42,8 +42,8 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 def vocabulary_keys(directory: Path, vocab_size: int) -> tuple[dict[str, Any], list[str]]:
     """GGUF's keys of a directory's tokenizer, and what a user should know, one line each.
 
-    `vocab_size` is the model's; ids that no token has are filled up. Raises InputError for a tokenizer that is not
-    BPE, over bytes or over characters.
+    `vocab_size` is the model's; ids that no token has are filled up. Raises InputError for a tokenizer that llama.cpp
+    would not open: one that is not BPE over bytes or characters, or is without merges.
     """
     path = directory / "tokenizer.json"
     tokenizer = read_json(path)
@@ -92,6 +92,10 @@ def _check_kind(path: Path, tokenizer: Mapping[str, Any]) -> None:
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
         raise InputError(f"{path}: is of type {kind}; only BPE can be written as GGUF. Use --to hf")
+    if not model.get("merges") and not is_sentencepiece_like(tokenizer):
+        raise InputError(
+            f"{path}: has no merges, without which llama.cpp opens no BPE vocabulary. Use --to hf"
+        )
 
 
 def _tokens(path: Path, tokenizer: Mapping[str, Any], vocab_size: int) -> tuple[list[str], list[int]]:
