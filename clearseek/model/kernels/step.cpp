@@ -33,7 +33,7 @@ struct StepLayer {
 
 struct StepModel {
     int64_t hidden, layers, is_latent, heads, head_size, rotary, value_size, rank, turns_pairs, norm_after_turn, group;
-    int64_t gives_stream;   // states that are asked for are those before the last norm
+    int64_t gives_stream;  // states that are asked for are those before the last norm
     const void* embedding;  // rows; of a quantised one panels
     int64_t embedding_format;
     const float* norm;
