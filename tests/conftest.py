@@ -5,7 +5,11 @@ share the tests (pytest-xdist), each begins with one thread.
 """
 
 import os
+import tempfile
+from pathlib import Path
 
+# no test touches the key that seals the user's own runs
+os.environ["CLEARSEEK_LEDGER_KEY"] = str(Path(tempfile.mkdtemp(prefix="clearseek-tests-")) / "ledger.key")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,11 +6,13 @@ Apart from the writer so that readers (report, doctor, a dashboard) need no open
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 FIRST_PREV = "0" * 64
+_HEXADECIMAL = re.compile(r"(=*)(-?0x[01]\.[0-9a-f]+p[+-][0-9]+)")
 
 
 def plain(value: Any, where: str) -> Any:
@@ -36,9 +38,41 @@ def plain(value: Any, where: str) -> Any:
     raise TypeError(f"{where} is a {type(value).__name__}; a record holds JSON values only")
 
 
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """The canonical bytes of a record with its newline: keys in the caller's order, compact, UTF-8."""
+def exact(value: Any) -> Any:
+    """A JSON value without decimal fractions: floats as `float.hex` writes them, which loses no bit and rounds nothing.
+
+    A text that looks like one gets an equals sign in front, which `read_back` takes off again.
+    """
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, str):
+        return f"={value}" if _HEXADECIMAL.fullmatch(value) else value
+    if isinstance(value, dict):
+        return {exact(key): exact(item) for key, item in value.items()}
+    return [exact(item) for item in value] if isinstance(value, list) else value
+
+
+def read_back(value: Any) -> Any:
+    """What `exact` was given."""
+    if isinstance(value, str):
+        if "0x" not in value or (found := _HEXADECIMAL.fullmatch(value)) is None:
+            return value
+        return value[1:] if found[1] else float.fromhex(value)
+    if isinstance(value, dict):
+        return {read_key(key): read_back(item) for key, item in value.items()}
+    return [read_back(item) for item in value] if isinstance(value, list) else value
+
+
+def read_key(key: str) -> str:
+    """A key that `exact` was given."""
+    return key[1:] if key.startswith("=") and _HEXADECIMAL.fullmatch(key) else key
+
+
+def encode_line(record: Mapping[str, Any], canonical: bool = False) -> bytes:
+    """The bytes of a record with its newline: keys in the caller's order, compact, UTF-8; `canonical` as `exact`."""
     clean = {key: plain(value, key) for key, value in record.items()}
+    if canonical:
+        clean = exact(clean)
     text = json.dumps(clean, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
         return text.encode() + b"\n"
@@ -73,4 +107,4 @@ def tolerant_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(record, dict):
-            yield record
+            yield read_back(record)

@@ -4,7 +4,7 @@ After a kill the run recomputes the steps since its last resume point. `rewind` 
 and every line appended from then on must equal the one already written, byte for byte, until it grows again.
 
 Anyone can check a link with a shell: `sed -n 41p ledger.jsonl | sha256sum` is the `prev` of the next line.
-What the chain cannot show is lines cut off the end; compare the head hash that the report prints for that.
+What the chain cannot show is lines cut off the end, or all of it written anew: see `seal.py`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from clearseek.config.errors import RunError
 from clearseek.ledger.append import LineFile
-from clearseek.ledger.lines import FIRST_PREV, encode_line, split_lines
+from clearseek.ledger.lines import FIRST_PREV, encode_line, read_back, split_lines
 
 _RESERVED = frozenset({"line", "prev", "kind", "stage"})
 
@@ -75,7 +75,7 @@ class Ledger(LineFile):
         record: dict[str, Any] = {"line": self._cursor, "prev": self.head, "kind": kind}
         if stage is not None:
             record["stage"] = stage
-        line = encode_line(record | fields)
+        line = encode_line(record | fields, canonical=True)
         if self.replaying:
             self._compare(line)
         else:
@@ -87,7 +87,7 @@ class Ledger(LineFile):
         written = self.lines[self._cursor]
         if line == written:
             return
-        field, before, now = _first_difference(json.loads(written), json.loads(line))
+        field, before, now = _first_difference(_values(written), _values(line))
         raise RunError(
             f"{self.path}: line {self._cursor}, recomputed after a resume, differs in `{field}`: "
             f"written {before}, now {now}; the code, the data or the machine changed: start a new run "
@@ -144,7 +144,11 @@ def _parse(line: bytes, n: int, path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: line {n} is not JSON ({error})") from error
     if not isinstance(record, dict):
         raise RunError(f"{path}: line {n} is not a JSON object")
-    return record
+    return {key: read_back(value) for key, value in record.items()}
+
+
+def _values(line: bytes) -> Any:
+    return read_back(json.loads(line))
 
 
 def _sha256(line: bytes) -> str:

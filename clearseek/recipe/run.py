@@ -20,6 +20,7 @@ from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.report import write_report
+from clearseek.ledger.seal import check_not_cut, seal, unnamed_files
 from clearseek.ledger.timings import Timings
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice, choose_device
@@ -161,6 +162,7 @@ class Run:
 
     def _open_files(self) -> tuple[int, int]:
         self.ledger = Ledger(self.run_dir / "ledger.jsonl")
+        check_not_cut(self.run_dir, len(self.ledger))
         self.samples = Ledger(self.run_dir / "samples.jsonl")
         self.timings = Timings(self.run_dir / "timings.jsonl")
         return len(self.ledger), len(self.samples)
@@ -186,13 +188,25 @@ class Run:
             self.timings.start_stage(name)
             run_stage(self._context(name), self.examiner)
             self._drop_resume_points(name)
+            self._seal()
         if not any(record["kind"] == "run_finished" for record in records):
+            files = on_first("the run's files", lambda: unnamed_files(self.run_dir, self._written()))
+            self.ledger.append("files", outputs=files)
             self.ledger.append("run_finished")
             self.ledger.sync()
+        self._seal()
+
+    def _written(self) -> list[dict[str, Any]]:
+        return read(self.run_dir / "ledger.jsonl")
+
+    def _seal(self) -> None:
+        """Sign what is recorded by now, once nothing of it is still being recomputed."""
+        if world().is_first and not self.ledger.replaying:
+            seal(self.run_dir, self.ledger.lines)
 
     def _records(self) -> list[dict[str, Any]]:
         """The ledger as the first rank reads it."""
-        return on_first("the ledger", lambda: read(self.run_dir / "ledger.jsonl"))
+        return on_first("the ledger", self._written)
 
     def _drop_resume_points(self, name: str) -> None:
         partial = self._context(name).partial_dir

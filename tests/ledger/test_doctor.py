@@ -151,7 +151,7 @@ def test_a_killed_run_is_told_and_a_running_one_is_not_blamed(tmp_path: Path) ->
 def test_a_changed_ledger_is_the_first_thing_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", change=SYMPTOMS["truncated"][0])
     path = run / "ledger.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"pass_at_1":0.41', b'"pass_at_1":0.99'))
+    path.write_bytes(path.read_bytes().replace(b'"pass_at_1":"0x1', b'"pass_at_1":"0x0'))
     assert [finding.severity for finding in diagnose(run)] == ["error", "warning"]
     assert "changed after it was written" in diagnose(run)[0].what
 

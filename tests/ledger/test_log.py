@@ -175,7 +175,7 @@ def change(data: bytes, line: int, old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        (lambda data: change(data, 1, b"2.5", b"2.4"), "line 2 does not follow.*changed after"),
+        (lambda data: change(data, 1, b"0x1.4", b"2.4"), "line 2 does not follow.*changed after"),
         (lambda data: change(data, 0, b"r1-mini", b"r1-best"), "line 1 does not follow"),
         (lambda data: b"".join(data.splitlines(keepends=True)[::2]), "line 1 does not.*says it is line 2"),
         (lambda data: b"".join(data.splitlines(keepends=True)[1:]), "line 0 does not"),

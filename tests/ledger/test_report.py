@@ -151,7 +151,7 @@ def test_a_stage_begun_anew_in_a_fork_replaces_its_earlier_self(tmp_path: Path) 
 def test_a_changed_ledger_is_told_and_still_read(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     path = run / "ledger.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"pass_at_1":0.41', b'"pass_at_1":0.99'))
+    path.write_bytes(path.read_bytes().replace(b'"pass_at_1":"0x1', b'"pass_at_1":"0x0'))
     report = write_report(run)
     assert report["ledger"]["intact"] is False
     assert "does not follow" in report["ledger"]["problem"]

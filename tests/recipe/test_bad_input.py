@@ -370,9 +370,10 @@ def expected(tmp_path_factory):
         (full_disk(os, "write", 12), "could not be written (the disk is full)"),
         (full_disk(Path, "write_text", 8), "No space left on device"),
         (full_disk(os, "fsync", 9), ""),
-        (full_disk(os, "replace", 3), "disk full while writing"),
+        (full_disk(os, "replace", 3), "the seal could not be written"),
+        (full_disk(os, "replace", 5), "disk full while writing"),
     ],
-    ids=["in the ledger", "in the kept samples", "at a sync", "at a checkpoint"],
+    ids=["in the ledger", "in the kept samples", "at a sync", "at the seal", "at a checkpoint"],
 )
 def test_a_full_disk_stops_the_run_and_loses_nothing(expected, tmp_path, prepare, message):
     recipe, out = write_recipe(tmp_path), tmp_path / "run"

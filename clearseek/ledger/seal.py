@@ -1,0 +1,88 @@
+"""Seals a ledger: a signed note of how many lines it has and the root of their tree, made anew when a stage ends.
+
+Formats: c2sp.org/tlog-checkpoint and c2sp.org/signed-note; `verifier.py` checks them.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clearseek.config.errors import RunError
+from clearseek.ledger.keys import private_key
+from clearseek.ledger.verifier import (
+    KEY,
+    LEDGER,
+    SEAL,
+    SEALED_FILES,
+    SEALED_FOLDERS,
+    Wrong,
+    key_identity,
+    leaf_hash,
+    named_files,
+    parse_checkpoint,
+    root_of,
+)
+
+
+def seal(run: Path, lines: Sequence[bytes]) -> None:
+    """Sign the ledger of a run as it stands; `lines` with their newlines. RunError where the note can't be written."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    root = root_of([line.removesuffix(b"\n") for line in lines])
+    key = Ed25519PrivateKey.from_private_bytes(private_key())
+    public = key.public_key().public_bytes_raw()
+    name = f"clearseek/{leaf_hash(lines[0]).hex()[:16]}"  # a name for this log alone
+    identity = key_identity(name, public)
+    body = f"{name}\n{len(lines)}\n{base64.b64encode(root).decode()}\n"
+    signature = base64.b64encode(identity + key.sign(body.encode())).decode()
+    _replace(run / KEY, f"{name}+{identity.hex()}+{base64.b64encode(bytes([1]) + public).decode()}\n")
+    _replace(run / SEAL, f"{body}\n— {name} {signature}\n")
+
+
+def check_not_cut(run: Path, num_lines: int) -> None:
+    """RunError where a run has fewer lines than its seal counts: nothing may be written behind a cut."""
+    try:
+        size, _ = parse_checkpoint((run / SEAL).read_text(encoding="utf-8").partition("\n\n")[0])
+    except FileNotFoundError:
+        return
+    except (Wrong, OSError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{run / SEAL} is damaged ({error}); restore the run from a copy, or begin another"
+        ) from None
+    if size > num_lines:
+        raise RunError(
+            f"{run / LEDGER} has {num_lines} lines, its seal counts {size}: the end is missing; restore the file, "
+            "or begin another run"
+        )
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: the seal could not be written ({error.strerror}); nothing earlier is lost"
+        ) from None
+
+
+def unnamed_files(run: Path, records: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """What the ledger vouches for and no record names yet, as tables of path and SHA-256, in order of their paths."""
+    named = {file["path"] for record in records for file in named_files(record)}
+    there = [run / name for name in SEALED_FILES if (run / name).is_file()]
+    for folder in SEALED_FOLDERS:
+        there += [path for path in (run / folder).rglob("*") if path.is_file()]
+    paths = sorted(path.relative_to(run).as_posix() for path in there)
+    return [{"path": path, "sha256": _file_sha256(run / path)} for path in paths if path not in named]
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
