@@ -89,6 +89,9 @@ bench-rl: peers  ## CPU-seconds of reinforcement learning beside TRL's
 bench-engine: setup  ## the engine beside transformers, vLLM and llama.cpp, those of them that are made
 	@$(VENV)/bin/python -m benchmarks.engine $(ARGS)
 
+bench-serve: setup  ## the server under load beside the bare engine
+	@$(VENV)/bin/python -m benchmarks.serve $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 

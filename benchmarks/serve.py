@@ -61,7 +61,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if not Path(chosen.model).exists():
+        parser.error(f"{chosen.model}: no such model; `make train` makes runs/r1-mini, or give --model")
+    return chosen
 
 
 def question(number: int) -> dict[str, Any]:
@@ -101,9 +104,8 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
 
     def request(number: int) -> Request:
         asked = question(number % QUESTIONS)
-        sampling = Sampling(
-            **defaults | {"temperature": 1.0, "max_tokens": tokens_of(asked["seed"]), "ignore_eos": True}
-        )
+        settings = {"temperature": 1.0, "max_tokens": asked["max_tokens"], "ignore_eos": True}
+        sampling = Sampling(**defaults | settings)
         prompt = session.tokenizer.encode_chat(asked["messages"])
         return Request(tuple(prompt), stream_key("serve", asked["seed"]), 1, sampling)
 

@@ -83,7 +83,9 @@ class Answering:
         return not self._left or self._error is not None
 
     def put(self, delta: Delta) -> None:
-        """Something new; called in the loop."""
+        """Something new; called in the loop. Nothing is new of one that failed."""
+        if self._error is not None:
+            return
         self._left -= delta.completion is not None
         if self.observer is not None:
             self._tell(self.observer, delta)

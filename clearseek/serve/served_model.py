@@ -11,6 +11,7 @@ from clearseek.engine.request import Request, Sampling
 from clearseek.engine.streams import stream_key
 from clearseek.engine.thinking_budget import ThoughtTags
 from clearseek.serve.answering import Answering, AnswerService
+from clearseek.serve.errors import ApiError
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 
@@ -29,6 +30,7 @@ class ServedModel:
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     root: str = ""  # the file or directory it was read from
     tally: Tally = field(default_factory=Tally)
+    patience_seconds: float = 600.0  # for an answer to begin; DeepSeek's
     used_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -42,6 +44,9 @@ class ServedModel:
         self.used_at = time.monotonic()
         answering = await self.service.submit(request)
         self.tally.begin(answering)
+        asyncio.get_running_loop().call_later(
+            self.patience_seconds, _give_up, answering, self.patience_seconds
+        )
         return answering
 
     async def encode(
@@ -88,3 +93,10 @@ class ServedModel:
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Whether an answer to `prompt` begins inside a thought."""
         return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
+
+
+def _give_up(answering: Answering, seconds: float) -> None:
+    """End an answer that has not begun by now."""
+    if answering.first_at is None and not answering.is_over:
+        answering.fail(ApiError(503, f"no answer began within {seconds:g} s", "service_unavailable"))
+        answering.cancel()

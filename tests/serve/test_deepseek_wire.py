@@ -263,3 +263,19 @@ def test_signs_of_life_while_an_answer_waits(tokenizer):
             with httpx.stream("POST", f"{address}/chat/completions", json=short, timeout=30) as third:
                 assert third.status_code == 200
                 assert next(third.iter_raw()) == b"\n"
+
+
+def test_an_answer_that_does_not_begin_is_given_up(scripted_model):
+    model, _ = scripted_model
+    model.service.seconds, model.patience_seconds = 2.0, 0.2
+    with live(Registry([model])) as address:
+        answer = post(address)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["message"] == "no answer began within 0.2 s"
+        with httpx.stream(
+            "POST", f"{address}/chat/completions", json=body(stream=True), timeout=30
+        ) as stream:
+            said = [line for line in stream.iter_lines() if line]
+        assert (
+            json.loads(said[-1].removeprefix("data: "))["error"]["message"] == "no answer began within 0.2 s"
+        )

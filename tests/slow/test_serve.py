@@ -1,6 +1,9 @@
 """What takes minutes of the server: ten thousand wrong requests, slow clients by the hundred, the whole description."""
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 from urllib.parse import urlsplit
 
@@ -9,8 +12,11 @@ import pytest
 import torch
 
 from clearseek.config.server import Server
+from clearseek.model.checkpoint import save_model
 from clearseek.serve import connections
 from clearseek.serve.registry import Registry
+from tests.model.every_family import small
+from tests.model.tiny import tiny_model
 from tests.serve.fuzz import statuses
 from tests.serve.live import live, tiny_served, tiny_tokenizer
 from tests.serve.test_openapi import run_schemathesis
@@ -67,3 +73,27 @@ def test_three_hundred_slow_or_half_closed_clients_get_4xx_or_nothing(address):
 def test_the_server_does_what_its_whole_description_says(address, tmp_path):
     code, report = run_schemathesis(address, tmp_path, 60, 1100)
     assert code == 0, report
+
+
+@pytest.mark.timeout(300)
+def test_the_benchmark_finds_nothing_lost_or_crossed(tmp_path):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(small("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=512))
+    save_model(model, tmp_path, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.serve",
+        "--model",
+        str(tmp_path),
+        "--clients",
+        "4",
+        "--seconds",
+        "5",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    served = json.loads(done.stdout)["served"]
+    assert served["answers"] > 0
+    assert (served["lost"], served["crossed_or_wrong"]) == (0, 0)
