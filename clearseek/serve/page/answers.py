@@ -1,6 +1,6 @@
 """`/api/…/answers`: ask a model, watch the answer from anywhere in it, stop it, have it answer now."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -113,8 +113,12 @@ async def models(request: Request) -> Response:
         {
             "name": name,
             "context": loaded[name].context if name in loaded else None,
-            "defaults": dict(loaded[name].defaults) if name in loaded else {},
+            "defaults": _numbers(loaded[name].defaults) if name in loaded else {},
         }
         for name in registry.names
     ]
     return reply(told)
+
+
+def _numbers(defaults: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in defaults.items() if isinstance(value, int | float)}
