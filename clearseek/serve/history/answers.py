@@ -19,6 +19,7 @@ from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.served_model import ServedModel
 
 _SAVE_SECONDS = 2.0
+_KEPT_SECONDS = 60.0  # for who watches to come
 _DRAWING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
 )  # fmt: skip
@@ -112,20 +113,33 @@ class Answers:
         answer = self._known.get(message)
         return None if answer is None or answer.over.is_set() else answer
 
-    def stop_all(self, conversation: str | None = None) -> None:
-        """Stop those of a conversation, or all."""
-        for answer in self._known.values():
-            if conversation in (None, answer.message.conversation) and not answer.over.is_set():
-                answer.generation.stop()
+    def ended_or_of(self, message: str) -> Answer | None:
+        """The answer that writes a message, or did until not long ago: who watches may come a moment late."""
+        return self._known.get(message)
+
+    def drop(self, conversation: str | None = None) -> None:
+        """Stop those of a conversation, or all, and forget them."""
+        for name, answer in list(self._known.items()):
+            if conversation in (None, answer.message.conversation):
+                self._generations.drop(answer.generation.id)
+                del self._known[name]
 
     def begin(self, pieces: Pieces, message: Message, history: History) -> Answer:
         """Write what comes into `message`."""
-        self._known = {name: one for name, one in self._known.items() if not one.over.is_set()}
+        self._forget()
         message.state, message.error = "writing", ""
         answer = Answer(self._generations.start(pieces, message.id), message, history)
         self._known[message.id] = answer
         answer.start()
         return answer
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        for name, answer in list(self._known.items()):
+            ended = answer.generation.ended
+            if answer.over.is_set() and (ended is None or now - ended > _KEPT_SECONDS):
+                self._generations.drop(answer.generation.id)
+                del self._known[name]
 
 
 async def ask_for(model: ServedModel, path: list[Message], settings: dict[str, Any], client: str) -> Pieces:

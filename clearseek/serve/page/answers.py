@@ -98,7 +98,7 @@ async def act(message: str, act: Literal["stop", "answer-now"], request: Request
 
 
 def _answer(request: Request, message: str) -> Answer:
-    answer = state_of(request).answers.of(message)
+    answer = state_of(request).answers.ended_or_of(message)
     if answer is None or answer.history is not history_of(request):
         raise ApiError(404, "that answer is not on its way", code="answer_not_found")
     return answer

@@ -110,10 +110,10 @@ def change(id: str, body: Change, request: Request) -> Response:
 
 
 @router.delete("/conversations/{id}")
-def delete(id: str, request: Request) -> Response:
+async def delete(id: str, request: Request) -> Response:
     """Delete one for good."""
-    state_of(request).answers.stop_all(id)
-    history_of(request).delete(id)
+    state_of(request).answers.drop(id)
+    await asyncio.to_thread(history_of(request).delete, id)
     return reply({"deleted": id})
 
 

@@ -1,5 +1,7 @@
 """`/api/history`: whether conversations are kept, whether they are encrypted, and how all of them are deleted."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
@@ -62,16 +64,16 @@ def unlock(body: Passphrase, request: Request) -> Response:
 
 
 @router.post("/history/lock")
-def lock(request: Request) -> Response:
+async def lock(request: Request) -> Response:
     """Forget the key until the passphrase is given again."""
-    state_of(request).answers.stop_all()
+    state_of(request).answers.drop()
     history_of(request).lock()
     return tell(request)
 
 
 @router.delete("/history")
-def delete_all(request: Request) -> Response:
+async def delete_all(request: Request) -> Response:
     """Delete everything."""
-    state_of(request).answers.stop_all()
-    history_of(request).delete_all()
+    state_of(request).answers.drop()
+    await asyncio.to_thread(history_of(request).delete_all)
     return tell(request)

@@ -21,6 +21,7 @@ class Chat {
   ready = $state(false);
   news = $state(0); // grows when a message was added: the reader is taken to the end
   begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
+  #refreshes = 0;
   #watching = new Map<string, AbortController>();
 
   tree = $derived(treeOf(this.open?.messages ?? []));
@@ -48,7 +49,9 @@ class Chat {
   }
 
   async refresh(): Promise<void> {
-    this.heads = await api.conversations();
+    const turn = ++this.#refreshes;
+    const heads = await api.conversations();
+    if (turn === this.#refreshes) this.heads = heads; // what was asked later is newer, whichever comes first
   }
 
   async show(id: string): Promise<void> {

@@ -33,6 +33,26 @@ async function drawFormula(formula: HTMLElement): Promise<void> {
   (await katex).render(tex, formula, { displayMode, throwOnError: false, trust: false, maxExpand: 200, maxSize: 20 });
 }
 
+/** The diagram with the frame that it needs: its own was measured where the page's policy kept its styles away. */
+function fitted(svg: string): string {
+  const host = document.body.appendChild(document.createElement('div'));
+  host.className = 'hidden';
+  const root = host.attachShadow({ mode: 'open' });
+  const drawing = new DOMParser().parseFromString(svg, 'image/svg+xml').documentElement as unknown as SVGSVGElement;
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync([...drawing.querySelectorAll('style')].map((style) => style.textContent).join('\n'));
+  root.adoptedStyleSheets = [sheet];
+  root.append(drawing);
+  const { x, y, width, height } = drawing.getBBox();
+  host.remove();
+  const EDGE = 8;
+  drawing.setAttribute('viewBox', `${x - EDGE} ${y - EDGE} ${width + 2 * EDGE} ${height + 2 * EDGE}`);
+  drawing.setAttribute('width', String(width + 2 * EDGE));
+  drawing.setAttribute('height', String(height + 2 * EDGE));
+  drawing.style.maxWidth = '';
+  return new XMLSerializer().serializeToString(drawing);
+}
+
 /** As a picture, whose styles stay its own. What is no diagram stays code. */
 async function drawDiagram(figure: HTMLElement): Promise<void> {
   mermaid ??= import('mermaid').then((module) => module.default);
@@ -50,7 +70,7 @@ async function drawDiagram(figure: HTMLElement): Promise<void> {
     const source = figure.querySelector('code')?.textContent ?? '';
     const { svg } = await drawer.render(`diagram-${++diagrams}`, source);
     const picture = document.createElement('img');
-    picture.src = URL.createObjectURL(new Blob([svg], { type: 'image/svg+xml' }));
+    picture.src = URL.createObjectURL(new Blob([fitted(svg)], { type: 'image/svg+xml' }));
     picture.alt = source;
     figure.classList.add('drawn');
     figure.prepend(picture);
