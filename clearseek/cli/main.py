@@ -17,7 +17,7 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
     "run": ("clearseek.cli.run", "Run a recipe, or continue a run that was stopped."),
-    "chat": ("clearseek.cli.chat", "Talk with a model in the terminal."),
+    "chat": ("clearseek.cli.chat", "Talk with a model, in the browser or in the terminal."),
     "generate": ("clearseek.cli.generate", "Answer one prompt, from an argument or from a pipe."),
     "serve": ("clearseek.cli.serve", "Serve models over HTTP, as OpenAI's and DeepSeek's APIs do."),
     "eval": ("clearseek.cli.eval", "Measure how many held-out problems a model solves."),

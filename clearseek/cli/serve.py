@@ -45,6 +45,12 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     "--api-key-file", type=click.Path(path_type=Path), help="Answer only to keys whose hashes are here."
 )
 @click.option("--new-key", is_flag=True, help="Make a key, print it once, add its hash to --api-key-file.")
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the page keeps what its users choose to keep.",
+)
 @click.option("--strict", is_flag=True, help="Refuse histories that DeepSeek's service refuses.")
 @click.option(
     "--max-running", type=click.IntRange(1, 4096), default=64, show_default=True, help="Answers at once."
@@ -98,6 +104,7 @@ def command(
     if not models:
         raise click.UsageError("Missing argument 'MODELS...'.")
 
+    from clearseek.config.places import data_directory
     from clearseek.config.server import Server
     from clearseek.serve import run
     from clearseek.serve.keys import Keys, read_keys
@@ -106,6 +113,7 @@ def command(
     from clearseek.serve.outbound import refuse_outbound
 
     settings["hosts"] = settings.pop("allow_host")
+    settings["history"] = settings["history"] or data_directory()
     wanted = Server(**settings)
     keys = read_keys(api_key_file) if api_key_file is not None else Keys(())
     run.check_address(wanted, keys)

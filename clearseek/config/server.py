@@ -1,5 +1,6 @@
 """How a server is run: where it listens, what it lets in, how much it takes on at once."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -23,3 +24,6 @@ class Server(Table):
     keep_alive_seconds: float = Field(default=10.0, gt=0, description="of silence before a sign of life")
     drain_seconds: float = Field(default=60.0, ge=0, description="for answers on their way when it is ended")
     log: Literal["text", "json"] = "text"
+    history: Path | None = Field(
+        default=None, description="the directory for conversations that are kept, if any"
+    )

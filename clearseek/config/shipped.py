@@ -35,3 +35,11 @@ def find_recipe(recipe: str) -> Path:
     nearest = get_close_matches(path.stem, shipped, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"clearseek brings {', '.join(shipped) or 'none'}"
     raise InputError(f"no recipe at {recipe}, and none of that name comes with clearseek; {hint}")
+
+
+def shipped_model() -> Path:
+    """The directory of the small model that comes with clearseek. InputError where this copy has none."""
+    path = _PACKAGE / "models" / "r1-mini"
+    if not path.is_dir():
+        raise InputError("this copy of clearseek carries no model; name one, such as a run's directory")
+    return path

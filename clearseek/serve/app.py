@@ -22,6 +22,7 @@ from clearseek.serve.errors import ApiError, as_api_error
 from clearseek.serve.invalid import invalid
 from clearseek.serve.keys import Keys
 from clearseek.serve.logs import Logged
+from clearseek.serve.page import answers, conversations, keeping, site
 from clearseek.serve.paths import is_deepseek
 from clearseek.serve.registry import Registry
 from clearseek.serve.security import Guard
@@ -35,9 +36,11 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     app.state.parts = State(settings, registry)
     for part in (operations, models, openai_chat, openai_completions, tokens, embeddings, deepseek):
         app.include_router(part.router)
+    for part in (conversations, answers, keeping, site):
+        app.include_router(part.router, include_in_schema=False)  # the page's own, which changes with it
     # the last one added sees a request first
     app.add_middleware(Bodies, most_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-    app.add_middleware(Guard, keys=keys or Keys(()), hosts=settings.hosts)
+    app.add_middleware(Guard, keys=keys or Keys(()), hosts=settings.hosts, public=site.PATHS)
     app.add_middleware(Logged)
     for kind in (ApiError, InputError, RunError):
         app.add_exception_handler(kind, _failed)

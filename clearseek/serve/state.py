@@ -7,6 +7,8 @@ from fastapi import Request
 from clearseek.config.server import Server
 from clearseek.serve.errors import Ending
 from clearseek.serve.generations import Generations
+from clearseek.serve.history.answers import Answers
+from clearseek.serve.history.histories import Histories
 from clearseek.serve.registry import Registry
 from clearseek.serve.served_model import ServedModel
 
@@ -18,7 +20,12 @@ class State:
     settings: Server
     registry: Registry
     generations: Generations = field(default_factory=Generations)
+    answers: Answers = field(init=False)  # the page's
+    histories: Histories = field(init=False)
     is_ending: bool = False  # it takes nothing new
+
+    def __post_init__(self) -> None:
+        self.answers, self.histories = Answers(self.generations), Histories(self.settings.history)
 
     async def model(self, name: str | None) -> ServedModel:
         """The model that a request names. `ApiError` where there is none, or nothing new is taken."""

@@ -30,7 +30,7 @@ module = ModuleType("clearseek.engine.session")
 module.open_session = lambda *asked: SlowSession()
 sys.modules["clearseek.engine.session"] = module
 from clearseek.cli.main import main
-sys.exit(main(["chat", "m"]))
+sys.exit(main(["chat", "m", "--terminal"]))
 """
 
 

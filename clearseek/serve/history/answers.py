@@ -1,0 +1,186 @@
+"""Answers to a conversation: asked of a model, owned by the server, written into the history as they come."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearseek.config.errors import InputError
+from clearseek.serve.chat_asking import ask
+from clearseek.serve.errors import ApiError
+from clearseek.serve.generations import Generation, Generations
+from clearseek.serve.history.history import History
+from clearseek.serve.history.prompts import as_chat
+from clearseek.serve.history.records import Message
+from clearseek.serve.history.records import State as Ending
+from clearseek.serve.openai_chat_types import ChatRequest
+from clearseek.serve.pieces import Piece, Pieces
+from clearseek.serve.served_model import ServedModel
+
+_SAVE_SECONDS = 2.0
+_KEPT_SECONDS = 60.0  # for who watches to come
+_DRAWING = (
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
+_ENDINGS: dict[str, Ending] = {
+    "length": "truncated",
+    "deadline": "truncated",
+    "cancelled": "stopped",
+    "error": "failed",
+}
+
+
+@dataclass
+class Answer:
+    """One on its way. `num_tokens` says how far `message` is written."""
+
+    generation: Generation
+    message: Message
+    history: History
+    num_tokens: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    _before: dict[str, Any] = field(default_factory=dict)  # usage of what is continued
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Write on until it ends."""
+        self._before = dict(self.message.usage)
+        self._task = asyncio.get_running_loop().create_task(self._write())
+
+    async def _write(self) -> None:
+        began, saved = time.monotonic(), time.monotonic()
+        first = thought_end = None
+        try:
+            async for piece in self.generation.attach():
+                now = time.monotonic()
+                first = first or now
+                if thought_end is None and piece.text("answer").strip():
+                    thought_end = now
+                self._take(piece, began, first, thought_end, now)
+                if now - saved > _SAVE_SECONDS:
+                    saved = now
+                    await asyncio.to_thread(self._save, False)
+        finally:
+            self._end()
+            try:
+                await asyncio.to_thread(self._save, True)
+            finally:
+                self.over.set()
+
+    def _take(self, piece: Piece, began: float, first: float, thought_end: float | None, now: float) -> None:
+        message, before, pieces = self.message, self._before, self.generation.pieces
+        message.thought += piece.text("thought")
+        message.text += piece.text("answer")
+        self.num_tokens = piece.num_tokens
+        writing = now - first
+        message.usage = {
+            "prompt_tokens": pieces.prompt_tokens,
+            "cached_tokens": pieces.answering.cached_tokens,
+            "completion_tokens": piece.num_tokens + before.get("completion_tokens", 0),
+            "thought_tokens": piece.num_thought_tokens + before.get("thought_tokens", 0),
+            "thought_seconds": (thought_end or now) - began + before.get("thought_seconds", 0.0)
+            if piece.num_thought_tokens else before.get("thought_seconds", 0.0),
+            "seconds": now - began + before.get("seconds", 0.0),
+            "tokens_per_second": (piece.num_tokens - 1) / writing if writing > 0 else None,
+        }  # fmt: skip
+        if piece.completion is not None:
+            message.state = _ENDINGS.get(piece.completion.finish_reason, "done")
+            message.error = piece.completion.error or ""
+
+    def _end(self) -> None:
+        if self.message.state == "writing":
+            self.message.state = "failed" if self.generation.error else "interrupted"
+            self.message.error = self.generation.error or ""
+
+    def _save(self, index: bool) -> None:
+        try:
+            self.history.put(self.message, index)
+        except ApiError as error:
+            if error.status not in (404, 423):  # deleted or locked meanwhile: then nobody wants it written
+                raise
+
+
+class Answers:
+    """All answers of a server that are on their way or ended not long ago, by the id of their message."""
+
+    def __init__(self, generations: Generations) -> None:
+        self._generations = generations
+        self._known: dict[str, Answer] = {}
+
+    def of(self, message: str) -> Answer | None:
+        """The answer that writes a message, as long as it is on its way."""
+        answer = self._known.get(message)
+        return None if answer is None or answer.over.is_set() else answer
+
+    def ended_or_of(self, message: str) -> Answer | None:
+        """The answer that writes a message, or did until not long ago: who watches may come a moment late."""
+        return self._known.get(message)
+
+    def drop(self, conversation: str | None = None) -> None:
+        """Stop those of a conversation, or all, and forget them."""
+        for name, answer in list(self._known.items()):
+            if conversation in (None, answer.message.conversation):
+                self._generations.drop(answer.generation.id)
+                del self._known[name]
+
+    def begin(self, pieces: Pieces, message: Message, history: History) -> Answer:
+        """Write what comes into `message`."""
+        self._forget()
+        message.state, message.error = "writing", ""
+        answer = Answer(self._generations.start(pieces, message.id), message, history)
+        self._known[message.id] = answer
+        answer.start()
+        return answer
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        for name, answer in list(self._known.items()):
+            ended = answer.generation.ended
+            if answer.over.is_set() and (ended is None or now - ended > _KEPT_SECONDS):
+                self._generations.drop(answer.generation.id)
+                del self._known[name]
+
+
+async def ask_for(model: ServedModel, path: list[Message], settings: dict[str, Any], client: str) -> Pieces:
+    """Ask a model to answer the last message of a branch. InputError and `ApiError` for what can't be asked."""
+    wanted = {name: value for name, value in settings.items() if value is not None and name != "system"}
+    body = ChatRequest(model=model.name, messages=as_chat(path, settings.get("system") or ""), **wanted)  # type: ignore[arg-type]
+    return await ask(model, body, client)
+
+
+async def ask_to_continue(
+    model: ServedModel, path: list[Message], begun: Message, settings: dict[str, Any], client: str
+) -> Pieces:
+    """Ask a model to go on where `begun` ends, in its thought or in its answer."""
+    thinking = (settings.get("thinking") or {}).get("type") != "disabled"
+    prompt = await model.encode(as_chat(path, settings.get("system") or ""), thinking)
+    tokenizer, is_inside = model.tokenizer, model.opens_thought(prompt)
+    if begun.thought and not is_inside:
+        prompt, is_inside = [*prompt, *tokenizer.encode("<think>")], True
+    prompt = [*prompt, *tokenizer.encode_plain(begun.thought)]
+    if is_inside and begun.text:
+        prompt = [*prompt, *tokenizer.encode("</think>")]
+    prompt = [*prompt, *tokenizer.encode_plain(begun.text)]
+    drawing: dict[str, Any] = {name: settings.get(name) for name in _DRAWING}
+    request = model.request(
+        prompt, settings.get("max_tokens"), settings.get("seed"), client=client, **drawing
+    )
+    return Pieces(await model.submit(request), tokenizer, model.opens_thought(prompt), len(prompt))
+
+
+async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any]]:
+    """What comes after the first `num_tokens` tokens; at the end the whole message."""
+    async for piece in answer.generation.attach(num_tokens):
+        if piece.num_tokens > num_tokens:
+            yield {
+                "thought": piece.text("thought"), "answer": piece.text("answer"),
+                "tokens": piece.num_tokens, "thought_tokens": piece.num_thought_tokens,
+            }  # fmt: skip
+    await answer.over.wait()
+
+
+def check_can_answer(path: list[Message]) -> None:
+    """InputError where nothing was asked."""
+    if not path or path[-1].role != "user":
+        raise InputError("an answer follows a user's message")

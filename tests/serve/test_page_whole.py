@@ -1,0 +1,197 @@
+"""The page as a whole: nobody is shut out, nothing is fetched from elsewhere, nothing is left on disk, it is small."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from clearseek.serve.page import site
+from tests.serve.page import CHROMIUM, Visit, browsing, needs_browser, served, talking
+
+ROOT = Path(__file__).resolve().parents[2]
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+RICH = r"""생각: $x^2$ 을 본다.</think># 제목
+
+**"강화학습"**은 어렵고 这是**“注意”**的。 `코드` 와 [주소](https://example.com/a) ![그림](https://evil.example/x.png?q=1)
+
+| 값 | 수 |
+|---|---|
+| a | 1 |
+
+```python
+def add(a, b):  # 더하기
+    return a + b
+```
+
+\[ \int_0^1 x^2\,dx = \frac{1}{3} \]
+
+```mermaid
+graph LR
+  A[Start] --> B[End]
+```
+
+끝 \(e^{i\pi}=-1\) <img src=x onerror=alert(1)>
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture
+def model(tokenizer):
+    return talking(tokenizer, says={"그려": RICH}, tokens_at_once=20)
+
+
+@needs_browser
+def test_markdown_is_drawn_and_nothing_is_fetched(browser, model):
+    with served(model) as address, Visit(browser, address) as visit:
+        visit.ask("그려")
+        prose = visit.page.locator("article.answer > .prose")
+        expect(prose.locator("strong")).to_have_text(['"강화학습"', "“注意”"])
+        expect(prose.locator("figure[data-language=python] .hljs-keyword")).to_have_text(["def", "return"])
+        expect(prose.locator(".katex-display")).to_have_count(1)
+        expect(prose.locator(".katex")).to_have_count(2)
+        picture = prose.locator("figure.drawn img")
+        picture.wait_for(timeout=30_000)
+        assert picture.evaluate("async one => (await one.decode(), one.naturalWidth)") > 50
+        assert prose.locator("img").count() == 1, "no picture but the diagram"
+        expect(prose.locator("td").first).to_have_text("a")
+        prose.get_by_role("button", name="Copy").first.click()
+        assert visit.copied() == "def add(a, b):  # 더하기\n    return a + b\n"
+        visit.complaints = [one for one in visit.complaints if "style" not in one]  # mermaid's own, refused
+
+
+@needs_browser
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not here; make page")
+@pytest.mark.parametrize(
+    ("language", "scheme"), [("en-US", "light"), ("ko-KR", "dark"), ("zh-CN", "light"), ("en-US", "dark")]
+)
+def test_nobody_is_shut_out(browser, model, tmp_path, language, scheme):
+    models = (model, talking(model.tokenizer, "other"))
+    with (
+        served(*models, history=tmp_path) as address,
+        Visit(browser, address, language, color_scheme=scheme) as visit,
+    ):
+        find = AXE.read_text() + "; axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+        seen = []
+
+        def look(where):
+            for violation in visit.page.evaluate(find):
+                seen.append((where, violation["id"], [node["html"][:120] for node in violation["nodes"]]))
+
+        look("empty")
+        visit.ask("그려")
+        visit.page.locator(".fold").click()
+        visit.page.locator("article.answer").hover()
+        visit.page.locator("figure.drawn").wait_for(timeout=30_000)
+        look("answer")
+        for name in (
+            "Settings",
+            "설정",
+            "设置",
+            "Preferences",
+            "환경",
+            "偏好",
+            "Keyboard",
+            "단축키",
+            "快捷键",
+        ):
+            button = visit.page.get_by_role("button", name=name)
+            if button.count():
+                button.first.click()
+                visit.page.get_by_role("dialog").wait_for()
+                look(name)
+                visit.page.keyboard.press("Escape")
+        visit.complaints.clear()
+        assert seen == []
+
+
+@needs_browser
+def test_the_first_load_is_small_and_asks_nobody_else(browser, model):
+    with served(model) as address, Visit(browser, address) as visit:
+        urls = [url for url in dict.fromkeys(visit.asked) if "/api/" not in url]
+        assert all(url.startswith(address) for url in visit.asked)
+        sizes = {}
+        for url in urls:
+            with httpx.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
+                sizes[url] = sum(len(piece) for piece in answer.iter_raw())
+        assert any(url.endswith(".js") for url in urls)
+        assert sum(sizes.values()) <= 150_000, sizes
+
+
+@needs_browser
+def test_the_page_keeps_to_its_policy(model):
+    with served(model) as address:
+        answer = httpx.get(address)
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe-eval" not in policy
+    assert "<style" not in answer.text
+    assert "<script>" not in answer.text
+    assert "//" not in answer.text.replace(address, "")
+
+
+@needs_browser
+def test_what_is_typed_with_history_off_is_nowhere_on_disk(browser, tmp_path):
+    canary = os.urandom(8).hex()
+    home = tmp_path / "home"
+    home.mkdir()
+    places = {
+        name: str(home) for name in ("HOME", "TMPDIR", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    }
+    command = [sys.executable, "-m", "clearseek", "serve", "clearseek/models/r1-mini", "--port", "0"]
+    there = {name: str(home) for name in places if name != "TMPDIR"}  # whose sockets need a short one
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
+    log = (tmp_path / "log.txt").open("w+")
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[-1]
+        context = browser.browser_type.launch_persistent_context(
+            str(tmp_path / "profile"),
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu"],
+            env=os.environ | there,
+        )
+        page = context.pages[0]
+        page.goto(address)
+        page.get_by_role("button", name="Settings of this conversation").click()
+        page.get_by_label("System prompt").fill(f"system {canary}")
+        page.keyboard.press("Escape")
+        page.locator("#message").fill(f"What is 17+25? {canary}")
+        page.keyboard.press("Enter")
+        page.locator("article.answer:not([data-state=writing])").wait_for()
+        page.get_by_role("searchbox").fill(canary)
+        expect(page.locator("aside .excerpt")).to_have_count(1)
+        page.get_by_role("searchbox").fill("")
+        page.reload()
+        expect(page.locator("article.said")).to_contain_text(canary)
+        page.locator("#message").fill(f"a draft {canary}")
+        page.wait_for_timeout(1500)
+        context.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+    seen = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("profile" in str(path) for path in seen)
+    forms = (canary.encode(), canary.encode("utf-16-le"))
+    assert [path for path in seen if any(form in path.read_bytes() for form in forms)] == []
+
+
+def test_a_server_without_the_page_says_how_it_is_built(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(site, "STATIC", tmp_path)
+    with served(model) as address:
+        answer = httpx.get(address)
+    assert answer.status_code == 503
+    assert answer.text == site.NOT_BUILT + "\n"
+    assert "make page" in answer.text

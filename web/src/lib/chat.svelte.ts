@@ -1,0 +1,270 @@
+/** What the page shows and does: the conversation that is open, answers on their way, the list of the others. */
+
+import { api, ApiError } from './api';
+import { branch, leafBelow, pairOf, treeOf } from './tree';
+import type { Conversation, DroppedFile, Head, Keeping, Message, Model, Settings } from './types';
+
+const RETRY_MS = [300, 1000, 2000, 4000];
+
+class Chat {
+  models = $state<Model[]>([]);
+  model = $state('');
+  second = $state(''); // what is compared with; empty: nothing
+  keeping = $state<Keeping>({ keeps: false, can_keep: false, place: null, sealed: false, locked: false });
+  heads = $state<Head[]>([]);
+  open = $state<Conversation | null>(null);
+  settings = $state<Settings>({}); // of the conversation that is open, or of the next one
+  temporary = $state(false); // the next conversation is not kept
+  failure = $state('');
+  needsKey = $state(false);
+  offline = $state(false);
+  ready = $state(false);
+  news = $state(0); // grows when a message was added: the reader is taken to the end
+  begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
+  #refreshes = 0;
+  #watching = new Map<string, AbortController>();
+
+  tree = $derived(treeOf(this.open?.messages ?? []));
+  path = $derived(branch(this.tree, this.open?.leaf ?? null));
+  writing = $derived((this.open?.messages ?? []).filter((one) => one.state === 'writing'));
+  current = $derived(this.models.find((one) => one.name === this.model));
+
+  async start(): Promise<void> {
+    await this.try(async () => {
+      this.models = await api.models();
+      this.model = this.model || this.models[0]?.name || '';
+      this.keeping = await api.history();
+      await this.refresh();
+      this.needsKey = false;
+      await this.follow();
+      this.ready = true;
+    });
+  }
+
+  /** Open what the address names. */
+  async follow(): Promise<void> {
+    const id = /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1];
+    if (id && id !== this.open?.id) await this.show(id);
+    else if (!id) this.leave();
+  }
+
+  async refresh(): Promise<void> {
+    const turn = ++this.#refreshes;
+    const heads = await api.conversations();
+    if (turn === this.#refreshes) this.heads = heads; // what was asked later is newer, whichever comes first
+  }
+
+  async show(id: string): Promise<void> {
+    this.unwatch();
+    try {
+      this.open = await api.open(id);
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return this.fresh();
+      throw error;
+    }
+    this.settings = this.open.settings;
+    const last = this.path.at(-1)?.model;
+    if (last && this.models.some((one) => one.name === last)) this.model = last;
+    if (location.hash !== `#/c/${id}`) history.pushState(null, '', `#/c/${id}`);
+    for (const message of this.writing) void this.watch(message.id);
+    this.news++;
+  }
+
+  /** An empty page for a new conversation. */
+  fresh(temporary = false): void {
+    if (location.hash) history.pushState(null, '', location.pathname);
+    this.leave();
+    this.temporary = temporary;
+  }
+
+  private leave(): void {
+    this.unwatch();
+    this.open = null;
+    this.settings = { ...this.settings, system: undefined };
+  }
+
+  private unwatch(): void {
+    for (const one of this.#watching.values()) one.abort();
+    this.#watching.clear();
+  }
+
+  find(id: string): Message | undefined {
+    return this.open?.messages.find((one) => one.id === id);
+  }
+
+  /** Say something at the end of the branch that is shown, and have it answered. */
+  async send(text: string, files: DroppedFile[]): Promise<boolean> {
+    return this.try(async () => {
+      if (!this.open) {
+        const head = await api.create(this.cleanSettings(), this.temporary ? false : undefined);
+        this.open = { ...head, messages: [] };
+        this.settings = this.open.settings;
+        history.pushState(null, '', `#/c/${head.id}`);
+      }
+      await this.say(text, this.open.leaf, files);
+    });
+  }
+
+  /** Say something else in place of `message`: a branch beside it. */
+  async edit(message: Message, text: string): Promise<boolean> {
+    return this.try(() => this.say(text, message.parent, message.files));
+  }
+
+  private async say(text: string, parent: string | null, files: DroppedFile[]): Promise<void> {
+    const open = this.open!;
+    const said = await api.say(open.id, text, parent, files);
+    open.messages.push(said);
+    open.leaf = said.id;
+    open.title ||= text.trim().split('\n')[0]!.slice(0, 60) || files[0]?.name || '';
+    this.news++;
+    await this.ask(said.id);
+  }
+
+  /** Another answer beside `message`. */
+  async regenerate(message: Message): Promise<void> {
+    await this.try(() => this.ask(message.parent!));
+  }
+
+  private async ask(parent: string): Promise<void> {
+    const names = this.second && this.second !== this.model ? [this.model, this.second] : [this.model];
+    const pair = names.length > 1 ? crypto.randomUUID() : '';
+    for (const model of names) {
+      const settings = this.cleanSettings();
+      this.take(await api.answer(this.open!.id, { parent, model, settings, pair }));
+    }
+    if (pair) await this.choose(pairOf(this.tree, this.path.at(-1)!)[0]!);
+    void this.refresh();
+  }
+
+  /** Go on where an answer ended. */
+  async continue(message: Message): Promise<void> {
+    await this.try(async () => {
+      const model = this.models.some((one) => one.name === message.model) ? message.model : this.model;
+      const asked = { message: message.id, model, settings: this.cleanSettings() };
+      this.take(await api.answer(this.open!.id, asked));
+    });
+  }
+
+  private take(message: Message): void {
+    const messages = this.open!.messages;
+    const place = messages.findIndex((one) => one.id === message.id);
+    if (place < 0) messages.push(message);
+    else messages[place] = message;
+    this.open!.leaf = message.id;
+    this.begun[message.id] = performance.now();
+    this.news++;
+    void this.watch(message.id);
+  }
+
+  /** Read an answer as it is written; where the connection breaks, from where it broke. */
+  private async watch(id: string): Promise<void> {
+    const conversation = this.open!.id;
+    const aborter = new AbortController();
+    this.#watching.get(id)?.abort();
+    this.#watching.set(id, aborter);
+    this.begun[id] ??= performance.now() - (Date.now() - this.find(id)!.created * 1000);
+    for (let tries = 0; this.find(id)?.state === 'writing' && !aborter.signal.aborted; tries++) {
+      try {
+        for await (const event of api.watch(id, this.find(id)!.tokens ?? 0, aborter.signal)) {
+          if (aborter.signal.aborted) return;
+          tries = 0;
+          this.offline = false;
+          this.read(id, event);
+        }
+      } catch (error) {
+        if (aborter.signal.aborted) return;
+        if (error instanceof ApiError && error.status === 404) return this.reload(conversation, id);
+      }
+      if (this.find(id)?.state !== 'writing') break;
+      this.offline = tries > 0;
+      await new Promise((done) => setTimeout(done, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]));
+    }
+    this.#watching.delete(id);
+  }
+
+  private read(id: string, event: import('./types').Event): void {
+    const message = this.find(id)!;
+    if ('end' in event) Object.assign(message, event.end, { tokens: undefined });
+    else if ('error' in event) Object.assign(message, { state: 'failed', error: event.error.message });
+    else {
+      if (event.thought) message.thought += event.thought;
+      if (event.answer) message.text += event.answer;
+      message.tokens = event.tokens;
+      message.usage.thought_tokens = event.thought_tokens;
+      if (event.answer.trim() && message.usage.thought_seconds === undefined)
+        message.usage.thought_seconds = (performance.now() - this.begun[id]!) / 1000;
+    }
+  }
+
+  private async reload(conversation: string, id: string): Promise<void> {
+    const whole = await api.open(conversation);
+    const now = whole.messages.find((one) => one.id === id);
+    const message = this.open?.id === conversation ? this.find(id) : undefined;
+    if (message && now) Object.assign(message, now);
+  }
+
+  async stop(): Promise<void> {
+    await this.try(() => Promise.all(this.writing.map((one) => api.act(one.id, 'stop'))));
+  }
+
+  async answerNow(message: Message): Promise<void> {
+    await this.try(() => api.act(message.id, 'answer-now'));
+  }
+
+  /** Show the branch that goes through `message`. */
+  async choose(message: Message): Promise<void> {
+    const leaf = leafBelow(this.tree, message);
+    this.open!.leaf = leaf;
+    await this.try(() => api.change(this.open!.id, { leaf }));
+  }
+
+  async saveSettings(): Promise<void> {
+    if (this.open) await this.try(() => api.change(this.open!.id, { settings: this.cleanSettings() }));
+  }
+
+  async change(head: Head, change: Partial<Pick<Head, 'title' | 'folder' | 'pinned'>>): Promise<void> {
+    await this.try(async () => {
+      await api.change(head.id, change);
+      if (this.open?.id === head.id) Object.assign(this.open, change);
+      await this.refresh();
+    });
+  }
+
+  async remove(head: Head): Promise<void> {
+    await this.try(async () => {
+      await api.delete(head.id);
+      if (this.open?.id === head.id) this.fresh();
+      await this.refresh();
+    });
+  }
+
+  /** Do something to the history as a whole. */
+  async keep(act: () => Promise<Keeping>): Promise<boolean> {
+    return this.try(async () => {
+      this.keeping = await act();
+      await this.refresh();
+      if (this.open && !this.heads.some((one) => one.id === this.open!.id)) this.fresh();
+    });
+  }
+
+  /** Without what was not filled in. */
+  private cleanSettings(): Settings {
+    const entries = Object.entries($state.snapshot(this.settings));
+    return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== null && value !== ''));
+  }
+
+  /** Run `act`; what goes wrong is shown, and false comes back. */
+  async try(act: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await act();
+      this.failure = '';
+      return true;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 401) this.needsKey = true;
+      else this.failure = error instanceof Error ? error.message : String(error);
+      return false;
+    }
+  }
+}
+
+export const chat = new Chat();

@@ -1,0 +1,82 @@
+/** What finished blocks get besides their text: colours for code, drawn formulas and diagrams. Loaded when needed. */
+
+type Highlighter = typeof import('highlight.js/lib/common').default;
+let highlighter: Promise<Highlighter> | undefined;
+let katex: Promise<typeof import('katex').default> | undefined;
+let mermaid: Promise<typeof import('mermaid').default> | undefined;
+let diagrams = 0;
+
+export function enhance(node: HTMLElement): void {
+  for (const figure of node.querySelectorAll<HTMLElement>('figure.code')) {
+    if (figure.dataset['language'] === 'mermaid') void drawDiagram(figure);
+    else void colour(figure);
+  }
+  for (const formula of node.querySelectorAll<HTMLElement>('.math:not(.drawn)')) void drawFormula(formula);
+}
+
+async function colour(figure: HTMLElement): Promise<void> {
+  const language = figure.dataset['language'] ?? '';
+  const code = figure.querySelector('code');
+  if (!language || !code) return;
+  highlighter ??= import('highlight.js/lib/common').then((module) => module.default);
+  const hljs = await highlighter;
+  if (!hljs.getLanguage(language) || code.classList.contains('hljs')) return;
+  code.innerHTML = hljs.highlight(code.textContent ?? '', { language, ignoreIllegals: true }).value;
+  code.classList.add('hljs');
+}
+
+async function drawFormula(formula: HTMLElement): Promise<void> {
+  formula.classList.add('drawn');
+  const tex = formula.textContent ?? '';
+  katex ??= Promise.all([import('katex'), import('katex/dist/katex.min.css')]).then(([module]) => module.default);
+  const displayMode = formula.classList.contains('display');
+  (await katex).render(tex, formula, { displayMode, throwOnError: false, trust: false, maxExpand: 200, maxSize: 20 });
+}
+
+/** The diagram with the frame that it needs: its own was measured where the page's policy kept its styles away. */
+function fitted(svg: string): string {
+  const host = document.body.appendChild(document.createElement('div'));
+  host.className = 'hidden';
+  const root = host.attachShadow({ mode: 'open' });
+  const drawing = new DOMParser().parseFromString(svg, 'image/svg+xml').documentElement as unknown as SVGSVGElement;
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync([...drawing.querySelectorAll('style')].map((style) => style.textContent).join('\n'));
+  root.adoptedStyleSheets = [sheet];
+  root.append(drawing);
+  const { x, y, width, height } = drawing.getBBox();
+  host.remove();
+  const EDGE = 8;
+  drawing.setAttribute('viewBox', `${x - EDGE} ${y - EDGE} ${width + 2 * EDGE} ${height + 2 * EDGE}`);
+  drawing.setAttribute('width', String(width + 2 * EDGE));
+  drawing.setAttribute('height', String(height + 2 * EDGE));
+  drawing.style.maxWidth = '';
+  return new XMLSerializer().serializeToString(drawing);
+}
+
+/** As a picture, whose styles stay its own. What is no diagram stays code. */
+async function drawDiagram(figure: HTMLElement): Promise<void> {
+  mermaid ??= import('mermaid').then((module) => module.default);
+  const isDark = getComputedStyle(document.documentElement).colorScheme === 'dark';
+  try {
+    const drawer = await mermaid;
+    drawer.initialize({
+      startOnLoad: false,
+      securityLevel: 'strict',
+      theme: isDark ? 'dark' : 'neutral',
+      htmlLabels: false,
+      flowchart: { htmlLabels: false, useMaxWidth: false },
+      fontFamily: 'system-ui, sans-serif',
+    });
+    const source = figure.querySelector('code')?.textContent ?? '';
+    const { svg } = await drawer.render(`diagram-${++diagrams}`, source);
+    const picture = document.createElement('img');
+    picture.src = URL.createObjectURL(new Blob([fitted(svg)], { type: 'image/svg+xml' }));
+    picture.alt = source;
+    figure.classList.add('drawn');
+    figure.prepend(picture);
+  } catch {
+    figure.dataset['language'] = 'text';
+  } finally {
+    document.querySelectorAll('body > [id^="ddiagram-"]').forEach((left) => left.remove());
+  }
+}

@@ -1,0 +1,96 @@
+/** What the server and the page say to each other: the bodies of /api. */
+
+export type Role = 'user' | 'assistant';
+export type State = 'writing' | 'done' | 'truncated' | 'stopped' | 'interrupted' | 'failed';
+
+export interface FilePage {
+  number: number;
+  text: string;
+}
+
+export interface DroppedFile {
+  name: string;
+  pages: FilePage[];
+}
+
+export interface Usage {
+  prompt_tokens?: number;
+  cached_tokens?: number;
+  completion_tokens?: number;
+  thought_tokens?: number;
+  thought_seconds?: number;
+  seconds?: number;
+  tokens_per_second?: number | null;
+}
+
+export interface Message {
+  id: string;
+  parent: string | null;
+  created: number; // seconds since 1970
+  role: Role;
+  text: string;
+  thought: string;
+  files: DroppedFile[];
+  model: string;
+  state: State;
+  pair: string;
+  usage: Usage;
+  error: string;
+  tokens?: number; // of an answer on its way: where to read on
+}
+
+export interface Head {
+  id: string;
+  created: number;
+  updated: number;
+  kept: boolean;
+  title: string;
+  leaf: string | null;
+  folder: string;
+  pinned: boolean;
+  settings: Settings;
+}
+
+export interface Conversation extends Head {
+  messages: Message[];
+}
+
+export interface Found extends Head {
+  message: string;
+  excerpt: string;
+}
+
+export type Effort = 'low' | 'high' | 'max';
+
+/** How to answer; what is not said is the model's own. */
+export interface Settings {
+  system?: string;
+  thinking?: { type: 'enabled' | 'disabled' };
+  reasoning_effort?: Effort;
+  thinking_token_budget?: number;
+  max_tokens?: number;
+  temperature?: number;
+  top_p?: number;
+  top_k?: number;
+  min_p?: number;
+  seed?: number;
+}
+
+export interface Model {
+  name: string;
+  context: number | null;
+  defaults: Record<string, number>;
+}
+
+export interface Keeping {
+  keeps: boolean;
+  can_keep: boolean;
+  place: string | null;
+  sealed: boolean;
+  locked: boolean;
+}
+
+export type Event =
+  | { thought: string; answer: string; tokens: number; thought_tokens: number }
+  | { end: Message }
+  | { error: { message: string } };
