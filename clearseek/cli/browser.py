@@ -7,6 +7,7 @@ import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,27 @@ def chat_in_browser(
     from clearseek.config.server import Server
     from clearseek.serve import run
     from clearseek.serve.logs import write_logs
-    from clearseek.serve.open import open_model
+    from clearseek.serve.open import How, find_sources
     from clearseek.serve.outbound import refuse_outbound
     from clearseek.serve.page.site import NOT_BUILT, is_built
-    from clearseek.serve.registry import Registry
+    from clearseek.serve.registry import Registry, Source
+    from clearseek.serve.served_model import ServedModel
 
     if not is_built():
         raise click.UsageError(f"{NOT_BUILT} In the terminal: clearseek chat --terminal.")
     settings = Server(port=_free_port(), history=history or data_directory(), max_running=8, drain_seconds=2)
     write_logs("text")
     logging.getLogger("clearseek").setLevel(logging.WARNING)
-    opened = [
-        open_model(Path(model).resolve().name, model, settings, device, form, speculation) for model in models
-    ]
-    registry = Registry([replace(model, defaults={**model.defaults, **sampling}) for model in opened])
+    sources = find_sources(models, settings, How(device, form, speculation))
+
+    def opened(source: Source) -> ServedModel:
+        model = source.open()
+        return replace(model, defaults={**model.defaults, **sampling})
+
+    registry = Registry(
+        sources=[replace(one, open=partial(opened, one)) for one in sources], most_open=settings.max_models
+    )
+    registry.open_first()
 
     def ready(address: str) -> None:
         click.echo(f"{', '.join(registry.names)} at {address}  (Ctrl-C ends)")
