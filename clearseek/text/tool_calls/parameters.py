@@ -65,22 +65,22 @@ class Parameters:
         return self._calls.arguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
     def _kinds(self, key: str) -> frozenset[str]:
-        return frozenset(_kinds(self._properties.get(key), self._definitions))
+        return frozenset(kinds_of(self._properties.get(key), self._definitions))
 
 
-def _kinds(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str]:
+def kinds_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str]:
     """The types that a schema allows; none where it doesn't say."""
     if not isinstance(schema, dict) or depth > 8:
         return set()
     if isinstance(reference := schema.get("$ref"), str):
-        return _kinds(_referred(reference, root), root, depth + 1)
+        return kinds_of(_referred(reference, root), root, depth + 1)
     named = schema.get("type")
     if named is not None:
         return {str(one) for one in (named if isinstance(named, list) else [named])}
     values = [*_listed(schema, "enum"), *([schema["const"]] if "const" in schema else [])]
     found = {_KINDS.get(type(value), "null") for value in values}
     for one in (one for word in ("anyOf", "oneOf", "allOf") for one in _listed(schema, word)):
-        found |= _kinds(one, root, depth + 1)
+        found |= kinds_of(one, root, depth + 1)
     return found
 
 

@@ -109,8 +109,7 @@ def _opened(reader: Reader, start: str, end: str) -> Steps[str]:
     reader.keep()
     yield from reader.spaces()
     if not (yield from reader.accept((start,))):
-        if text := reader.take_kept():
-            yield Content(text)
+        reader.place -= len(reader.take_kept())
         return ""
     reader.kept = None
     yield from reader.accept(("\n",))
