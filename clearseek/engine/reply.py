@@ -23,7 +23,7 @@ def reply_of(completion: Completion, tokenizer: Tokenizer, inside_thought: bool)
     text = completion.text
     if text is None:
         text = tokenizer.decode(completion.said, skip_special=True)
-    parser, said = ThoughtParser(inside_thought), {"thought": "", "answer": ""}
+    parser, said = ThoughtParser(inside_thought, tokenizer.thought_tags), {"thought": "", "answer": ""}
     for kind, piece in parser.feed(text) + parser.close():
         said[kind] += piece
     return Reply(said["thought"], said["answer"], completion, _records(completion, tokenizer))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clearseek.config.errors import InputError
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.thoughts import ThoughtParser
-from clearseek.text.tokenizer import THINK_END, THINK_START, Tokenizer
+from clearseek.text.tokenizer import Tokenizer
 
 _TAIL = 16  # tokens of a prompt that surely hold an opening tag at its end
 
@@ -25,10 +25,10 @@ class ThoughtTags:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "ThoughtTags":
         """A tokenizer's tags. InputError where it can't write the closing one."""
-        end = tokenizer.think_end_id
-        close = tokenizer.encode_plain(THINK_END) if end is None else [end]
-        if tokenizer.decode(close) != THINK_END:
-            raise InputError(f"this model's tokenizer can't write {THINK_END}, which closes a thought")
+        end, tag = tokenizer.think_end_id, tokenizer.thought_tags.end
+        close = tokenizer.encode_plain(tag) if end is None else [end]
+        if tokenizer.decode(close) != tag:
+            raise InputError(f"this model's tokenizer can't write {tag}, which closes a thought")
         return cls(tokenizer, tokenizer.think_start_id, tuple(close))
 
     def is_open_after(self, prompt: Sequence[int]) -> bool:
@@ -36,11 +36,11 @@ class ThoughtTags:
         start, end = self.start_id, self.tokenizer.think_end_id
         if start is not None and end is not None:
             return next((token == start for token in reversed(prompt) if token in (start, end)), False)
-        return self._ends_with(prompt, THINK_START)
+        return self._ends_with(prompt, self.tokenizer.thought_tags.start)
 
     def is_closed_after(self, prompt: Sequence[int]) -> bool:
         """Whether the prompt ends with a thought that is over already: thinking is off."""
-        return self._ends_with(prompt, THINK_END)
+        return self._ends_with(prompt, self.tokenizer.thought_tags.end)
 
     def _ends_with(self, prompt: Sequence[int], tag: str) -> bool:
         return self.tokenizer.decode(prompt[-_TAIL:]).rstrip().endswith(tag)
@@ -57,7 +57,7 @@ class ThoughtTracker:
         """`budget` is `Sampling.thinking_budget`."""
         self._tags, self._budget = tags, budget
         self._may_open = tags.start_id is not None and not tags.is_closed_after(prompt)
-        self._parser = ThoughtParser(tags.is_open_after(prompt))
+        self._parser = ThoughtParser(tags.is_open_after(prompt), tags.tokenizer.thought_tags)
         self._decoder = IncrementalDecoder(tags.tokenizer)
         self._closing: list[int] = []
         self.num_tokens = 0  # of thought

@@ -14,6 +14,7 @@ from clearseek.config.load import nearest
 from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
 from clearseek.text.template_data import cut_continued, mark_continued, plain_messages, plain_value
 from clearseek.text.thoughts import ThoughtParser
+from clearseek.text.tool_calls.recognise import ReplyForm, reply_form
 
 if TYPE_CHECKING:
     import jinja2
@@ -170,13 +171,18 @@ class ChatTemplate:
         return self.render([{"role": "user", "content": prompt}])
 
     @cached_property
+    def reply_form(self) -> ReplyForm:
+        """How the model writes its thoughts and calls, as its template shows it."""
+        return reply_form(self.named.get("tool_use", self.source))
+
+    @cached_property
     def opens_thought(self) -> bool:
-        """Whether the generation prompt holds `<think>`, so that a completion begins inside the thought."""
-        return self.render_problem("?").rstrip().endswith("<think>")
+        """Whether the generation prompt holds an opening tag, so that a completion begins inside the thought."""
+        return self.render_problem("?").rstrip().endswith(self.reply_form.thought.start)
 
     def split_completion(self, text: str) -> tuple[str, str | None]:
         """A completion as (thought, answer): the answer stripped, None where the thought never closed."""
-        parser = ThoughtParser(inside_thought=self.opens_thought)
+        parser = ThoughtParser(self.opens_thought, self.reply_form.thought)
         events = parser.feed(text.removesuffix(self.eos_token)) + parser.close()
         thought = "".join(part for kind, part in events if kind == "thought")
         if parser.inside_thought:

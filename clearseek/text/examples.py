@@ -11,7 +11,7 @@ import numpy as np
 
 from clearseek.text.documents import Conversation
 from clearseek.text.packing import Policy, Rows, pack_arrays
-from clearseek.text.tokenizer import THINK_END, THINK_START, Tokenizer
+from clearseek.text.tokenizer import Tokenizer
 
 _PROBE = " \ue000 \n"  # a content that a template would change if it changes any
 
@@ -65,9 +65,10 @@ def _completions(tokenizer: Tokenizer, conversations: Sequence[Conversation]) ->
     count = len(conversations)
     opens, end = tokenizer.chat.opens_thought, _constant([tokenizer.eos_id], count)
     if tokenizer.think_start_id is None or tokenizer.think_end_id is None:
-        opening = "" if opens else THINK_START
+        tags = tokenizer.thought_tags
+        opening = "" if opens else tags.start
         return [
-            _encoded(tokenizer, [f"{opening}{c.thought}{THINK_END}{c.answer}" for c in conversations]),
+            _encoded(tokenizer, [f"{opening}{c.thought}{tags.end}{c.answer}" for c in conversations]),
             end,
         ]
     return [

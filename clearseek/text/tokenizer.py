@@ -90,8 +90,9 @@ class Tokenizer:
         self.stop_ids = frozenset([eos_id, *end_ids])
         pad_id = self._optional_id(config.get("pad_token"))
         self.pad_id: int = eos_id if pad_id is None else pad_id
-        self.think_start_id = self._optional_id(THINK_START)
-        self.think_end_id = self._optional_id(THINK_END)
+        self.thought_tags = chat.reply_form.thought
+        self.think_start_id = self._optional_id(self.thought_tags.start)
+        self.think_end_id = self._optional_id(self.thought_tags.end)
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -250,7 +251,7 @@ class Tokenizer:
 
         inputs = {"tools": tools, "documents": documents, **variables}
         exact = render(messages, inputs)
-        guarded = self._plain.guard(messages, inputs, (THINK_START, THINK_END))
+        guarded = self._plain.guard(messages, inputs, (self.thought_tags.start, self.thought_tags.end))
         if guarded is None:
             return self.encode(exact)
         rendered = render(guarded.messages, guarded.inputs)

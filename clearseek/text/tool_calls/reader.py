@@ -102,7 +102,7 @@ class Reader:
             yield None
 
     def collect(self, markers: tuple[str, ...], most: int | None = None) -> Steps[tuple[str, str]]:
-        """The text before the first of `markers`, and that; `NotACall` where there is none, or more than `most` before."""
+        """The text before the first of `markers`, and that; `NotACall` where none comes within `most`."""
         search, longest, looked = _search(markers), max(map(len, markers)), 0
         while not (found := search.search(self.text, self.place + looked)):
             length = len(self.text) - self.place

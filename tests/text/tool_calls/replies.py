@@ -1,13 +1,15 @@
 """Replies of every family as they stand in published templates, and pieces of them for texts that nobody wrote."""
 
+# ruff: noqa: E501  (replies stand here as models write them)
+
 import itertools
 import json
 
 from clearseek.text.thoughts import Tags
-from clearseek.text.tool_calls.events import CallArguments, Content, Gathered, Malformed, Thought
-from clearseek.text.tool_calls.json_forms import JsonCalls
 from clearseek.text.tool_calls.deepseek import DeepSeekCalls
 from clearseek.text.tool_calls.dsml import DsmlCalls
+from clearseek.text.tool_calls.events import CallArguments, Content, Gathered, Malformed, Thought
+from clearseek.text.tool_calls.json_forms import JsonCalls
 from clearseek.text.tool_calls.llama import LlamaCalls
 from clearseek.text.tool_calls.mistral import MistralCalls
 from clearseek.text.tool_calls.parser import ReplyParser

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearseek.text.tool_calls.events import CallArguments, CallEnd, CallStart, Content, Gathered, Malformed, Thought
+from clearseek.text.tool_calls.events import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Content,
+    Gathered,
+    Malformed,
+    Thought,
+)
 from clearseek.text.tool_calls.parser import ReplyParser
 from tests.text.tool_calls.replies import FORMS, SCHEMAS, TEXTS, arguments, cut, gathered, parse
 
@@ -58,13 +66,13 @@ def test_what_comes_out_is_sound(reply: tuple[str, str], inside: bool) -> None:
     open_call, count = None, 0
     for event in events:
         if isinstance(event, CallStart):
-            assert open_call is None and event.index == count and event.name.strip()
+            assert (open_call, event.index, event.name) == (None, count, event.name.strip())
             open_call, count = event.index, count + 1
         elif isinstance(event, CallEnd):
             assert open_call == event.index
             open_call = None
         elif isinstance(event, (Thought, Content, Malformed)):
-            assert open_call is None and event.text
+            assert (open_call, event.text != "") == (None, True)
     assert open_call is None
     for call in Gathered().add(events).calls:
         if call.is_whole:
@@ -75,7 +83,7 @@ def test_what_comes_out_is_sound(reply: tuple[str, str], inside: bool) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_without_tools_nothing_is_a_call(name: str) -> None:
     reply = gathered(FORMS[name], TEXTS[name], inside=name != "hunyuan", schemas=None)
-    assert not reply.calls and reply.thought.strip() == "t"
+    assert (reply.calls, reply.thought.strip()) == ([], "t")
     if name not in ("harmony", "hunyuan"):
         assert (
             reply.content == TEXTS[name].split("</think>")[-1].split("[/THINK]")[-1].split("</think:o>")[-1]
