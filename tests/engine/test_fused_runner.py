@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from clearseek.engine.blocks import BLOCK_TOKENS
+from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout, why_plain
 from clearseek.engine.plain_runner import PlainRunner
+from clearseek.engine.request import Request, Sampling
 from clearseek.engine.runner import Batch
 from clearseek.model.decoder import Decoder
 from clearseek.model.kernels import library
@@ -203,3 +205,23 @@ def test_what_the_kernels_do_not_know_is_named():
     assert "group of 128" in str(why_plain(model, Format("int8", 128)))
     gated = lane_sized("deepseek_v3", has_shared_gate=True, mlp_bias=True)
     assert "a gate on shared experts with biases" in str(why_plain(gated, Format("bfloat16")))
+
+
+@pytest.mark.parametrize("name", RARER)
+def test_rarer_parts_answer_as_pytorch_does(name, monkeypatch):
+    """Whole answers through the engine, with kernels and without; tokens and log-probabilities."""
+    model = rarer(name)
+    requests = [
+        Request(tuple(range(3, 40)), 0, 2, Sampling(max_tokens=24)),
+        Request((7, 8, 9), 1, 1, Sampling(max_tokens=40, temperature=0)),
+    ]
+    found = Engine(model, (), torch.float32)
+    assert found.why_plain is None
+    answers = found.generate(requests)
+    for module in ("engine", "runners"):
+        monkeypatch.setattr(f"clearseek.engine.{module}.why_plain", lambda *_: "told so")
+    others = Engine(model, (), torch.float32).generate(requests)
+    pairs = [pair for group in zip(answers, others, strict=True) for pair in zip(*group, strict=True)]
+    assert [one.tokens for one, _ in pairs] == [other.tokens for _, other in pairs]
+    for one, other in pairs:
+        assert torch.allclose(torch.tensor(one.log_probs), torch.tensor(other.log_probs), atol=1e-4)
