@@ -26,7 +26,7 @@ class Ending:
         self._budget = sampling.max_tokens
         self._end_ids = frozenset(() if sampling.ignore_eos else end_ids)
         self._stop_ids = frozenset(sampling.stop_ids)
-        self._decoder = None if tokenizer is None else IncrementalDecoder(tokenizer)
+        self._decoder = None if tokenizer is None else IncrementalDecoder(tokenizer, sampling.shown_ids)
         self._stops = StopText(sampling.stop)
 
     @property

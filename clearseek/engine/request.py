@@ -36,12 +36,13 @@ class Sampling:
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
     routed_experts: bool = False  # report to which experts each token went
+    shown_ids: tuple[int, ...] = ()  # special tokens that its text keeps, for who reads calls of tools from it
 
     @property
     def is_simple(self) -> bool:
         """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
         top_p = self.top_p if self.temperature else 1.0
-        drawn = replace(self, prompt_log_probs=None, routed_experts=False)
+        drawn = replace(self, prompt_log_probs=None, routed_experts=False, shown_ids=())
         return top_p == 1.0 and drawn == Sampling(self.temperature, self.top_p, self.max_tokens)
 
 

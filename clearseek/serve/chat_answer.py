@@ -15,6 +15,7 @@ from clearseek.serve.log_prob_records import Records
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.streaming import DONE, to_json
+from clearseek.text.tool_calls.events import CallArguments, CallStart
 
 FINGERPRINT = f"clearseek-{__version__}"
 _REASONS = {"deadline": "length", "cancelled": "stop"}
@@ -52,6 +53,8 @@ class ChatAnswer:
         left = self.body.n
         async for piece in self.pieces:
             delta = _delta(piece)
+            if piece.calls:
+                delta["tool_calls"] = call_deltas(piece)
             if delta or (self._records is not None and piece.tokens):
                 yield self._chunk(piece.sample, delta, log_probs=self._log_probs(piece))
             if piece.completion is not None:
@@ -68,6 +71,8 @@ class ChatAnswer:
             choice = choices[piece.sample]
             for name, text in _delta(piece).items():
                 choice["message"][name] = (choice["message"].get(name) or "") + text
+            if piece.calls:
+                add_calls(choice["message"].setdefault("tool_calls", []), piece)
             for name, records in (self._log_probs(piece) or {}).items():
                 choice["logprobs"][name] += records
             if piece.completion is not None:
@@ -109,7 +114,30 @@ class ChatAnswer:
         )  # fmt: skip
 
 
-def _delta(piece: Piece) -> dict[str, str]:
+def call_deltas(piece: Piece) -> list[dict[str, Any]]:
+    """What is new of calls, as streams tell it."""
+    deltas: list[dict[str, Any]] = []
+    for event in piece.calls:
+        if isinstance(event, CallStart):
+            function = {"name": event.name, "arguments": ""}
+            deltas.append({"index": event.index, "id": event.id, "type": "function", "function": function})
+        elif isinstance(event, CallArguments):
+            deltas.append({"index": event.index, "function": {"arguments": event.text}})
+    return deltas
+
+
+def add_calls(calls: list[dict[str, Any]], piece: Piece) -> None:
+    """Add what is new of calls to those that there are."""
+    for event in piece.calls:
+        if isinstance(event, CallStart):
+            calls.append(
+                {"id": event.id, "type": "function", "function": {"name": event.name, "arguments": ""}}
+            )
+        elif isinstance(event, CallArguments):
+            calls[event.index]["function"]["arguments"] += event.text
+
+
+def _delta(piece: Piece) -> dict[str, Any]:
     texts = {"reasoning_content": piece.text("thought"), "content": piece.text("answer")}
     return {name: text for name, text in texts.items() if text}
 
@@ -119,7 +147,8 @@ def finish_reason(piece: Piece) -> str:
     assert piece.completion is not None, "only the last piece says it"
     if piece.completion.error is not None:
         raise ApiError(500, piece.completion.error, "server_error")
-    return _REASONS.get(piece.completion.finish_reason, piece.completion.finish_reason)
+    reason = piece.completion.finish_reason
+    return "tool_calls" if piece.num_calls and reason == "stop" else _REASONS.get(reason, reason)
 
 
 def usage(pieces: Pieces) -> dict[str, Any]:

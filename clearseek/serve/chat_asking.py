@@ -1,14 +1,16 @@
 """A chat request as the engine is asked it: the prompt's tokens, the settings, what parts the answer."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from clearseek.engine.constraint import Constraint, json_object, json_schema
 from clearseek.serve.drawing import client_of, settings_of
 from clearseek.serve.errors import ApiError
-from clearseek.serve.openai_chat_types import ChatRequest, Message
+from clearseek.serve.openai_chat_types import ChatRequest, Message, ToolCall
 from clearseek.serve.pieces import Pieces
 from clearseek.serve.served_model import ServedModel
+from clearseek.serve.tools import Tools
 
 # DeepSeek's three efforts and the names that it takes for them
 _EFFORTS = {
@@ -24,6 +26,8 @@ async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs: it needs logprobs to be true", param="top_logprobs")
     thinking, variables, budget = _thinking(model, body)
+    tools = Tools.of(model, body)
+    variables |= tools.variables
     _check_history(body, thinking, strict)
     is_continued = bool(body.messages[-1].prefix)
     prompt = await model.encode(
@@ -40,12 +44,15 @@ async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict
         body.n,
         client_of(body, key_owner),
         top_log_probs=body.top_logprobs or None,
-        constraint=_constraint(body, strict),
+        constraint=tools.constraint or _constraint(body, strict),
         thinking_budget=budget,
         **settings,
     )
     answering = await model.submit(request)
-    return Pieces(answering, model.tokenizer, model.opens_thought(prompt), len(prompt))
+    opened = model.opens_thought(prompt)
+    return Pieces(
+        answering, model.tokenizer, opened, len(prompt), model.reply_form, tools.schemas, tools.most_calls
+    )
 
 
 def _thinking(model: ServedModel, body: ChatRequest) -> tuple[bool, dict[str, Any], int | None]:
@@ -71,8 +78,6 @@ def _thinking(model: ServedModel, body: ChatRequest) -> tuple[bool, dict[str, An
 
 def _check_history(body: ChatRequest, thinking: bool, strict: bool) -> None:
     """`ApiError` for turns that no answer can follow."""
-    if body.tools:
-        raise ApiError(400, "tools: not served yet", param="tools")
     for number, message in enumerate(body.messages):
         if message.prefix and (message.role != "assistant" or number < len(body.messages) - 1):
             raise _wrong(number, "prefix", "only the last message has it, and it is the assistant's")
@@ -115,8 +120,21 @@ def _plain(message: Message, keeps_thought: bool) -> dict[str, Any]:
     if keeps_thought and _thought(message):
         plain["reasoning_content"] = _thought(message)
     if message.tool_calls:
-        plain["tool_calls"] = [call.model_dump(exclude_none=True) for call in message.tool_calls]
+        plain["tool_calls"] = [_call(call) for call in message.tool_calls]
     return plain
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call of the history; templates read its arguments as a mapping."""
+    try:
+        arguments: Any = json.loads(call.function.arguments or "{}")
+    except ValueError:
+        arguments = call.function.arguments  # a model's own mistake, shown to it as it was
+    return {
+        "id": call.id,
+        "type": call.type,
+        "function": {"name": call.function.name, "arguments": arguments},
+    }
 
 
 def _thought(message: Message) -> str | None:

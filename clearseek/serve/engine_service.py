@@ -236,7 +236,11 @@ class _Stream:
         self._is_first = answer.sample == 0
         self._pieces = 0  # of the engine's own text, where it has one
         ending = answer.ending
-        self._decoder = None if ending is not None and ending.has_text else IncrementalDecoder(tokenizer)
+        self._decoder = (
+            None
+            if ending is not None and ending.has_text
+            else IncrementalDecoder(tokenizer, answer.request.sampling.shown_ids)
+        )
 
     def delta(self, tokens: list[int], log_probs: list[float], completion: Completion | None) -> Delta:
         """Tokens that were not told yet."""

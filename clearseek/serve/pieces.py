@@ -1,20 +1,31 @@
-"""An answer in its parts as it is written: thought and answer, with the tokens that they are made of."""
+"""An answer in its parts as it is written: thought, answer, calls of tools, with the tokens that they are made of."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from clearseek.engine.request import Alternatives, Completion
 from clearseek.serve.answering import Answering, Delta
-from clearseek.text.thoughts import Kind, ThoughtParser
+from clearseek.text.thoughts import Kind
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.text.tool_calls.calls import Schemas
+from clearseek.text.tool_calls.events import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Content,
+    Event,
+    Malformed,
+    Thought,
+)
+from clearseek.text.tool_calls.parser import ReplyParser
+from clearseek.text.tool_calls.recognise import ReplyForm
 
-FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+CallEvent = CallStart | CallArguments | CallEnd
 
 
 @dataclass
 class Piece:
-    """What is new of one sample. `num_tokens` and `num_thought_tokens` count all of its tokens so far."""
+    """What is new of one sample. `num_tokens`, `num_thought_tokens` and `num_calls` count all that it has so far."""
 
     sample: int
     parts: list[tuple[Kind, str]]
@@ -23,8 +34,10 @@ class Piece:
     alternatives: list[Alternatives]
     num_tokens: int
     num_thought_tokens: int
-    num_new_thought: int  # of its own tokens, those that are thought, the closing tag with them
+    num_new_thought: int  # of its own tokens, those that are thought, tags with them
     completion: Completion | None = None
+    calls: list[CallEvent] = field(default_factory=list)
+    num_calls: int = 0
 
     def text(self, kind: Kind) -> str:
         """What it says of one kind."""
@@ -33,19 +46,28 @@ class Piece:
 
 @dataclass
 class _Sample:
-    parser: ThoughtParser
+    parser: ReplyParser
+    was_thinking: bool
+    num_calls: int = 0
     num_tokens: int = 0
     num_thought_tokens: int = 0
 
 
 @dataclass
 class Pieces:
-    """Parts what an answering gives; an async iterator of pieces, and its `usage` when that has ended."""
+    """Parts what an answering gives; an async iterator of pieces, which counts tokens as they come.
+
+    `form` is how the model writes; `schemas` are the tools' by name, None where none may be called; of more calls than
+    `most_calls` the others are left out.
+    """
 
     answering: Answering
     tokenizer: Tokenizer
     opens_thought: bool
     prompt_tokens: int
+    form: ReplyForm = ReplyForm()  # noqa: RUF009  it is frozen
+    schemas: Schemas | None = None
+    most_calls: int | None = None
     on_end: Callable[[], None] = lambda: None
     _samples: dict[int, _Sample] = field(default_factory=dict)
 
@@ -69,25 +91,49 @@ class Pieces:
     def _piece(self, delta: Delta) -> Piece:
         sample = self._samples.get(delta.sample)
         if sample is None:
-            sample = self._samples[delta.sample] = _Sample(ThoughtParser(self.opens_thought))
-        was_inside = sample.parser.inside_thought
-        parts = sample.parser.feed(delta.text)
+            parser = ReplyParser(self.form, self.opens_thought, self.schemas)
+            sample = self._samples[delta.sample] = _Sample(parser, self.opens_thought)
+        events = sample.parser.feed(delta.text)
         if delta.completion is not None:
-            parts += sample.parser.close()
+            events += sample.parser.finish()
+        parts, calls = self._sorted(events)
+        thought, closes = self._thought_tokens(sample, delta.tokens, parts)
+        sample.num_calls += sum(isinstance(event, CallStart) for event in calls)
         sample.num_tokens += len(delta.tokens)
-        thought = self._thought_tokens(delta.tokens, was_inside, sample.parser)
         sample.num_thought_tokens += thought
-        closes = was_inside and not sample.parser.inside_thought
         return Piece(
             delta.sample, parts, delta.tokens, delta.log_probs, delta.alternatives,
-            sample.num_tokens, sample.num_thought_tokens, min(thought + closes, len(delta.tokens)), delta.completion,
+            sample.num_tokens, sample.num_thought_tokens, thought + closes, delta.completion, calls, sample.num_calls,
         )  # fmt: skip
 
-    def _thought_tokens(self, tokens: list[int], was_inside: bool, parser: ThoughtParser) -> int:
-        """How many of a delta's tokens are thought, its closing tag left out."""
-        if not was_inside and not parser.inside_thought:
-            return 0
-        if parser.inside_thought:
-            return len(tokens)
-        end = self.tokenizer.think_end_id
-        return tokens.index(end) if end in tokens else len(tokens)
+    def _sorted(self, events: list[Event]) -> tuple[list[tuple[Kind, str]], list[CallEvent]]:
+        parts: list[tuple[Kind, str]] = []
+        calls: list[CallEvent] = []
+        for event in events:
+            match event:
+                case Thought(text):
+                    parts.append(("thought", text))
+                case Content(text) | Malformed(text):
+                    parts.append(("answer", text))
+                case _ if self.most_calls is None or event.index < self.most_calls:
+                    calls.append(event)
+        return parts, calls
+
+    def _thought_tokens(
+        self, sample: "_Sample", tokens: list[int], parts: list[tuple[Kind, str]]
+    ) -> tuple[int, int]:
+        """How many of a delta's tokens are thought, and how many tags close it. Without such tokens its text tells."""
+        start, end = map(self.tokenizer.token_id, (self.form.thought.start, self.form.thought.end))
+        if end is None or self.form.is_harmony:
+            kinds = {kind for kind, _ in parts}
+            return (len(tokens) if kinds == {"thought"} else 0), 0
+        if not sample.was_thinking and sample.num_tokens == 0 and tokens[:1] == [start]:
+            sample.was_thinking = True
+            thought, closes = self._thought_tokens(sample, tokens[1:], parts)
+            return thought, closes + 1  # its opening tag is none of the answer's tokens either
+        if not sample.was_thinking:
+            return 0, 0
+        if end not in tokens:
+            return len(tokens), 0
+        sample.was_thinking = False
+        return tokens.index(end), 1

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from clearseek.config.errors import InputError
@@ -14,6 +15,7 @@ from clearseek.serve.answering import Answering, AnswerService
 from clearseek.serve.errors import ApiError
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.text.tool_calls.recognise import ReplyForm
 
 _ABOUT_TO_ASK_SECONDS = 2.0  # between getting the model and asking it
 
@@ -32,6 +34,17 @@ class ServedModel:
     tally: Tally = field(default_factory=Tally)
     patience_seconds: float = 600.0  # for an answer to begin; DeepSeek's
     used_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def reply_form(self) -> ReplyForm:
+        """How the model writes thoughts and calls, by its chat template."""
+        return self.tokenizer.chat.reply_form
+
+    @cached_property
+    def shown_ids(self) -> tuple[int, ...]:
+        """Special tokens that have to be read as text, to find the calls."""
+        ids = map(self.tokenizer.token_id, self.reply_form.tokens)
+        return tuple(token for token in ids if token is not None)
 
     @property
     def is_idle(self) -> bool:
@@ -86,7 +99,9 @@ class ServedModel:
                 f"{self.context} together"
             )
         given = {name: value for name, value in settings.items() if value is not None}
-        sampling = Sampling(**{**self.defaults, **given, "max_tokens": max_tokens or room})
+        sampling = Sampling(
+            **{**self.defaults, "shown_ids": self.shown_ids, **given, "max_tokens": max_tokens or room}
+        )
         key = stream_key("serve", time.time_ns() if seed is None else seed)
         return Request(tuple(prompt), key, num_samples, sampling, client=client)
 

@@ -1,5 +1,7 @@
 """Tokens to text one at a time: a character is given out when its last byte is there, never half of it."""
 
+from collections.abc import Collection
+
 from clearseek.text.tokenizer import Tokenizer
 
 _HALF = "\ufffd"  # what decoding makes of bytes that are no character, such as the first ones of one
@@ -7,12 +9,12 @@ _LONGEST_HALF = 3  # bytes that a character in UTF-8 may lack one of, and so the
 
 
 class IncrementalDecoder:
-    """Turns a stream of token ids into text; special tokens are left out, thought tags are kept."""
+    """Turns a stream of token ids into text; special tokens are left out, thought tags and `shown` ids are kept."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, shown: Collection[int] = ()) -> None:
         """Nothing is decoded yet."""
         self._tokenizer = tokenizer
-        tags = (tokenizer.think_start_id, tokenizer.think_end_id)
+        tags = (tokenizer.think_start_id, tokenizer.think_end_id, *shown)
         self._left_out = {
             token
             for token in tokenizer.control_ids

@@ -1,0 +1,52 @@
+"""The tools of a chat request: what the template is told, what the parser reads, what the model is held to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearseek.engine.constraint import Constraint
+from clearseek.serve.errors import ApiError
+from clearseek.serve.openai_chat_types import ChatRequest, NamedTool
+from clearseek.serve.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`variables` are the template's; `schemas` the arguments' by name, None where nothing may be called."""
+
+    variables: dict[str, Any] = field(default_factory=dict)
+    schemas: dict[str, Mapping[str, Any]] | None = None
+    constraint: Constraint | None = None
+    most_calls: int | None = None
+
+    @classmethod
+    def of(cls, model: ServedModel, body: ChatRequest) -> "Tools":
+        """What a request asks. `ApiError` for what can't be meant, or not of this model."""
+        choice = body.tool_choice or "auto"
+        if not body.tools:
+            if choice not in ("auto", "none"):
+                raise ApiError(400, "tool_choice: there are no tools to choose from", param="tool_choice")
+            return cls()
+        if choice == "none":
+            return cls()
+        if "tools" not in model.tokenizer.chat.names_read or _form(model) is None:
+            raise ApiError(400, f"tools: the chat template of {model.name} knows none", param="tools")
+        described = [tool.model_dump(exclude_none=True) for tool in body.tools]
+        schemas: dict[str, Mapping[str, Any]] = {
+            tool.function.name: tool.function.parameters or {} for tool in body.tools
+        }
+        if isinstance(choice, NamedTool) and choice.function.name not in schemas:
+            raise ApiError(
+                400, f"tool_choice: there is no tool {choice.function.name!r}", param="tool_choice"
+            )
+        if choice != "auto":
+            raise ApiError(
+                400, "tool_choice: this model can't be held to a call here; use auto", param="tool_choice"
+            )
+        return cls({"tools": described}, schemas, None, 1 if body.parallel_tool_calls is False else None)
+
+
+def _form(model: ServedModel) -> object:
+    """How the model writes calls; None: not at all."""
+    form = model.reply_form
+    return form if form.is_harmony else form.calls
