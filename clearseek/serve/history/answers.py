@@ -19,6 +19,7 @@ from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.served_model import ServedModel
 
 _SAVE_SECONDS = 2.0
+_WRITING_SECONDS = 30.0
 _KEPT_SECONDS = 60.0  # for who watches to come
 _DRAWING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
@@ -177,7 +178,7 @@ async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any
                 "thought": piece.text("thought"), "answer": piece.text("answer"),
                 "tokens": piece.num_tokens, "thought_tokens": piece.num_thought_tokens,
             }  # fmt: skip
-    await answer.over.wait()
+    await asyncio.wait_for(answer.over.wait(), _WRITING_SECONDS)  # until it is written down
 
 
 def check_can_answer(path: list[Message]) -> None:
