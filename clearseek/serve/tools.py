@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearseek.engine.constraint import Constraint
+from clearseek.engine.constraint import Constraint, lark
 from clearseek.serve.errors import ApiError
 from clearseek.serve.openai_chat_types import ChatRequest, NamedTool
 from clearseek.serve.served_model import ServedModel
+from clearseek.text.tool_calls.forced import forced_calls
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,14 @@ class Tools:
             raise ApiError(
                 400, f"tool_choice: there is no tool {choice.function.name!r}", param="tool_choice"
             )
-        if choice != "auto":
-            raise ApiError(
-                400, "tool_choice: this model can't be held to a call here; use auto", param="tool_choice"
-            )
-        return cls({"tools": described}, schemas, None, 1 if body.parallel_tool_calls is False else None)
+        most_calls = 1 if body.parallel_tool_calls is False else None
+        if choice == "auto":
+            return cls({"tools": described}, schemas, None, most_calls)
+        named = choice.function.name if isinstance(choice, NamedTool) else None
+        wanted = schemas if named is None else {named: schemas[named]}
+        is_parallel = named is None and most_calls is None
+        grammar = lark(forced_calls(model.reply_form, wanted, model.tokenizer, is_parallel))
+        return cls({"tools": described}, schemas, grammar, most_calls)
 
 
 def _form(model: ServedModel) -> object:
