@@ -6,6 +6,7 @@ written to disk.
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from clearseek.config.errors import InputError
@@ -152,8 +153,15 @@ class History:
 
     def put(self, message: Message, index: bool = True) -> None:
         """Write a message, new or changed. One that is still being written need not be found yet."""
-        self._store(message.conversation).put_message(message)
+        self._store(message.conversation).put_messages([message])
         if index:
+            self._note(message.conversation, message.id, message.text)
+
+    def put_all(self, messages: Sequence[Message]) -> None:
+        """Write the messages of one conversation at once."""
+        if messages:
+            self._store(messages[0].conversation).put_messages(messages)
+        for message in messages:
             self._note(message.conversation, message.id, message.text)
 
     # Search

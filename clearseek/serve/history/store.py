@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,13 @@ class Store:
                 (one.id, one.created, one.updated, body),
             )
 
-    def put_message(self, one: Message) -> None:
-        """Write a message, new or changed."""
-        body = self._seal(one.body, one.id)
+    def put_messages(self, messages: Sequence[Message]) -> None:
+        """Write messages, new or changed, all or none."""
+        rows = [(m.id, m.conversation, m.parent, m.created, self._seal(m.body, m.id)) for m in messages]
         with self._writing() as database:
-            database.execute(
+            database.executemany(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-                (one.id, one.conversation, one.parent, one.created, body),
+                rows,
             )
 
     def delete_conversation(self, id: str) -> None:

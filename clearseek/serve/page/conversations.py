@@ -10,6 +10,7 @@ from starlette.responses import Response
 from clearseek.config.errors import InputError
 from clearseek.serve.history import transfer
 from clearseek.serve.history.files import read_file
+from clearseek.serve.history.history import History
 from clearseek.serve.history.records import Conversation, Message
 from clearseek.serve.history.transfer import title_of
 from clearseek.serve.page.access import history_of, reply, told_conversation, told_message
@@ -159,11 +160,13 @@ async def take_in(request: Request) -> Response:
         text = (await request.body()).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("the file is not UTF-8 text") from None
-    history = history_of(request)
-    told: list[dict[str, Any]] = []
+    return reply(await asyncio.to_thread(_take_in, history_of(request), text), 201)
+
+
+def _take_in(history: History, text: str) -> list[dict[str, Any]]:
+    told = []
     for head, messages in transfer.read(text):
         history.add(head)
-        for message in messages:
-            history.put(message)
+        history.put_all(messages)
         told.append(told_conversation(head, history.is_kept(head.id)))
-    return reply(told, 201)
+    return told

@@ -2,7 +2,32 @@
 
 import { api, ApiError } from './api';
 import { branch, leafBelow, pairOf, treeOf } from './tree';
-import type { Conversation, DroppedFile, Head, Keeping, Message, Model, Settings } from './types';
+import type {
+  Conversation, Delta, DroppedFile, Event, Head, Keeping, Message, Model, Settings, State, Usage,
+} from './types';
+
+const FLUSH_MS = 50; // what comes of an answer within so long is shown together
+
+/** A message, of which only what can change is watched: a conversation may have thousands. */
+class Turn implements Message {
+  id!: string;
+  parent!: string | null;
+  created!: number;
+  role!: Message['role'];
+  files!: DroppedFile[];
+  model!: string;
+  pair!: string;
+  tokens?: number;
+  text = $state('');
+  thought = $state('');
+  state = $state<State>('done');
+  usage = $state.raw<Usage>({});
+  error = $state('');
+
+  constructor(message: Message) {
+    Object.assign(this, message);
+  }
+}
 
 const RETRY_MS = [300, 1000, 2000, 4000];
 
@@ -21,6 +46,7 @@ class Chat {
   ready = $state(false);
   news = $state(0); // grows when a message was added: the reader is taken to the end
   begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
+  #held = new Map<string, Delta>();
   #refreshes = 0;
   #watching = new Map<string, AbortController>();
 
@@ -57,7 +83,8 @@ class Chat {
   async show(id: string): Promise<void> {
     this.unwatch();
     try {
-      this.open = await api.open(id);
+      const whole = await api.open(id);
+      this.open = { ...whole, messages: whole.messages.map((one) => new Turn(one)) };
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return this.fresh();
       throw error;
@@ -113,7 +140,7 @@ class Chat {
   private async say(text: string, parent: string | null, files: DroppedFile[]): Promise<void> {
     const open = this.open!;
     const said = await api.say(open.id, text, parent, files);
-    open.messages.push(said);
+    open.messages.push(new Turn(said));
     open.leaf = said.id;
     open.title ||= text.trim().split('\n')[0]!.slice(0, 60) || files[0]?.name || '';
     this.news++;
@@ -148,8 +175,8 @@ class Chat {
   private take(message: Message): void {
     const messages = this.open!.messages;
     const place = messages.findIndex((one) => one.id === message.id);
-    if (place < 0) messages.push(message);
-    else messages[place] = message;
+    if (place < 0) messages.push(new Turn(message));
+    else messages[place] = new Turn(message);
     this.open!.leaf = message.id;
     this.begun[message.id] = performance.now();
     this.news++;
@@ -169,7 +196,8 @@ class Chat {
           if (aborter.signal.aborted) return;
           tries = 0;
           this.offline = false;
-          this.read(id, event);
+          if ('end' in event || 'error' in event) this.read(id, event);
+          else this.gather(id, event);
         }
       } catch (error) {
         if (aborter.signal.aborted) return;
@@ -182,17 +210,35 @@ class Chat {
     this.#watching.delete(id);
   }
 
-  private read(id: string, event: import('./types').Event): void {
+  /** Keep what came until it is shown with what comes next. */
+  private gather(id: string, event: Delta): void {
     const message = this.find(id)!;
+    const held = this.#held.get(id);
+    message.tokens = event.tokens;
+    if (held) {
+      const texts = { thought: held.thought + event.thought, answer: held.answer + event.answer };
+      this.#held.set(id, { ...event, ...texts });
+      return;
+    }
+    this.#held.set(id, event);
+    setTimeout(() => {
+      const held = this.#held.get(id);
+      this.#held.delete(id);
+      if (held && this.find(id) === message) this.read(id, held);
+    }, FLUSH_MS);
+  }
+
+  private read(id: string, event: Event): void {
+    const message = this.find(id)!;
+    if (!('thought' in event)) this.#held.delete(id); // the whole message comes now
     if ('end' in event) Object.assign(message, event.end, { tokens: undefined });
     else if ('error' in event) Object.assign(message, { state: 'failed', error: event.error.message });
     else {
       if (event.thought) message.thought += event.thought;
       if (event.answer) message.text += event.answer;
-      message.tokens = event.tokens;
-      message.usage.thought_tokens = event.thought_tokens;
-      if (event.answer.trim() && message.usage.thought_seconds === undefined)
-        message.usage.thought_seconds = (performance.now() - this.begun[id]!) / 1000;
+      const seconds = event.answer.trim() ? (performance.now() - this.begun[id]!) / 1000 : undefined;
+      const { thought_seconds = seconds } = message.usage;
+      message.usage = { ...message.usage, thought_seconds, thought_tokens: event.thought_tokens };
     }
   }
 

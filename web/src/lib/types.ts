@@ -90,7 +90,14 @@ export interface Keeping {
   locked: boolean;
 }
 
+export interface Delta {
+  thought: string;
+  answer: string;
+  tokens: number;
+  thought_tokens: number;
+}
+
 export type Event =
-  | { thought: string; answer: string; tokens: number; thought_tokens: number }
+  | Delta
   | { end: Message }
   | { error: { message: string } };
