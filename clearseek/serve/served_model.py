@@ -14,11 +14,9 @@ from clearseek.engine.thinking_budget import ThoughtTags
 from clearseek.serve.answering import Answering, AnswerService
 from clearseek.serve.errors import ApiError
 from clearseek.serve.tally import Tally
-from clearseek.text.thoughts import THINK_TAGS
 from clearseek.text.tokenizer import Tokenizer
-from clearseek.text.tool_calls.recognise import ReplyForm, reply_form
+from clearseek.text.tool_calls.recognise import ReplyForm
 
-_TAIL = 16  # tokens that surely hold an opening tag
 _ABOUT_TO_ASK_SECONDS = 2.0  # between getting the model and asking it
 
 
@@ -37,11 +35,10 @@ class ServedModel:
     patience_seconds: float = 600.0  # for an answer to begin; DeepSeek's
     used_at: float = field(default_factory=time.monotonic)
 
-    @cached_property
+    @property
     def reply_form(self) -> ReplyForm:
         """How the model writes thoughts and calls, by its chat template."""
-        chat = self.tokenizer.chat
-        return reply_form(chat.named.get("tool_use", chat.source))
+        return self.tokenizer.chat.reply_form
 
     @cached_property
     def shown_ids(self) -> tuple[int, ...]:
@@ -110,10 +107,7 @@ class ServedModel:
 
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Whether an answer to `prompt` begins inside a thought."""
-        tag = self.reply_form.thought.start
-        if tag == THINK_TAGS.start:
-            return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
-        return self.tokenizer.decode(prompt[-_TAIL:]).rstrip().endswith(tag)
+        return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
 
 
 def _give_up(answering: Answering, seconds: float) -> None:
