@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Protocol, Self
 
 from clearseek.engine.request import Alternatives, Completion, Request
+from clearseek.serve.errors import ApiError
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Answering:
         self.seated_at: float | None = None  # when its first sample left the queue
         self.first_at: float | None = None  # when its first token came
         self.observer: Observer | None = None
+        self._patience: asyncio.TimerHandle | None = None  # which holds it until it is cancelled
         self._told: dict[
             int, tuple[int, float | None]
         ] = {}  # of each sample: tokens, and when the latest came
@@ -84,6 +86,7 @@ class Answering:
 
     def put(self, delta: Delta) -> None:
         """Something new; called in the loop. Nothing is new of one that failed."""
+        self._stop_waiting()
         if self._error is not None:
             return
         self._left -= delta.completion is not None
@@ -113,8 +116,23 @@ class Answering:
 
     def fail(self, error: Exception) -> None:
         """It will not be finished; called in the loop."""
+        self._stop_waiting()
         self._error = error
         self._wake()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Give it up where it has not begun after so long."""
+        if not self._news and not self.is_over:
+            self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up, seconds)
+
+    def _give_up(self, seconds: float) -> None:
+        self.fail(ApiError(503, f"no answer began within {seconds:g} s", "service_unavailable"))
+        self.cancel()
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

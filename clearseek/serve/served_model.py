@@ -12,7 +12,6 @@ from clearseek.engine.request import Request, Sampling
 from clearseek.engine.streams import stream_key
 from clearseek.engine.thinking_budget import ThoughtTags
 from clearseek.serve.answering import Answering, AnswerService
-from clearseek.serve.errors import ApiError
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.text.tool_calls.recognise import ReplyForm
@@ -57,9 +56,7 @@ class ServedModel:
         self.used_at = time.monotonic()
         answering = await self.service.submit(request)
         self.tally.begin(answering)
-        asyncio.get_running_loop().call_later(
-            self.patience_seconds, _give_up, answering, self.patience_seconds
-        )
+        answering.wait_at_most(self.patience_seconds)
         return answering
 
     async def encode(
@@ -108,10 +105,3 @@ class ServedModel:
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Whether an answer to `prompt` begins inside a thought."""
         return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
-
-
-def _give_up(answering: Answering, seconds: float) -> None:
-    """End an answer that has not begun by now."""
-    if answering.first_at is None and not answering.is_over:
-        answering.fail(ApiError(503, f"no answer began within {seconds:g} s", "service_unavailable"))
-        answering.cancel()

@@ -1,17 +1,20 @@
 """Running a server: what is counted and logged, who has to wait, who has left, and how it ends."""
 
+import gc
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import httpx
 import pytest
 
 from clearseek.config.server import Server
 from clearseek.serve.registry import Registry
+from clearseek.serve.tally import Tally
 from tests.model.every_family import small
 from tests.model.tiny import tiny_model
 from tests.serve.live import live, tiny_served
@@ -94,6 +97,25 @@ def test_who_leaves_frees_their_place(tokenizer, stream):
         wait_for(lambda: model.service.num_running == 0, "the answer is still computed")
         assert counted(address, "request_success_total") == 1
         assert model.tally.ended["abort"] == 1
+
+
+def test_nothing_is_kept_of_an_answer_that_was_given(tokenizer, monkeypatch):
+    """A timer that held each for ten minutes let memory grow by two fifths under load."""
+    given = weakref.WeakSet()
+    begin = Tally.begin
+    monkeypatch.setattr(
+        Tally, "begin", lambda tally, answering: (given.add(answering), begin(tally, answering))[1]
+    )
+    with live(Registry([tiny_served(tokenizer)])) as address:
+        for stream in (True, False) * 3:
+            httpx.post(f"{address}/v1/chat/completions", json=body(stream=stream, stop=["zz"]), timeout=30)
+
+        def is_forgotten():
+            gc.collect()
+            return not given
+
+        assert begin is not Tally.begin
+        wait_for(is_forgotten, "answers are kept")
 
 
 def test_a_line_is_logged_without_what_was_said(server, caplog):
