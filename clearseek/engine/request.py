@@ -36,7 +36,9 @@ class Sampling:
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
     routed_experts: bool = False  # report to which experts each token went
-    shown_ids: tuple[int, ...] = ()  # special tokens that its text keeps, for who reads calls of tools from it
+    shown_ids: tuple[
+        int, ...
+    ] = ()  # special tokens that its text keeps, for who reads calls of tools from it
 
     @property
     def is_simple(self) -> bool:
