@@ -19,8 +19,9 @@ LEAST_ARGUMENTS = {"select": 4}
 
 def endless(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Calls that wait for something else and say no longest time; `Popen.poll` returns at once and has no bound."""
+    bounded = {id(waited) for node in ast.walk(tree) for waited in _given_a_bound(node)}
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or id(node) in bounded:
             continue
         name, owner = node.func.attr, node.func.value
         keywords = {keyword.arg for keyword in node.keywords}
@@ -33,6 +34,14 @@ def endless(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, name
         if name == "waitpid" and not any("WNOHANG" in ast.dump(argument) for argument in node.args):
             yield node.lineno, name
+
+
+def _given_a_bound(node: ast.AST) -> list[ast.expr]:
+    """What `asyncio.wait_for` is given with a longest time."""
+    is_bound = (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "wait_for"
+    )
+    return node.args[:1] if is_bound and len(node.args) == 2 else []
 
 
 def _makes_poll(node: ast.Call) -> bool:
@@ -56,6 +65,7 @@ def test_every_wait_has_a_bound():
     [
         "child.wait()", "child.communicate()", "thread.join()", "queue.get()", "subprocess.run(['a'])",
         "dist.init_process_group('gloo')", "dist.barrier()", "select.select([a], [], [])", "os.waitpid(1, 0)",
+        "asyncio.wait_for(event.wait())",
     ],
 )  # fmt: skip
 def test_the_check_finds_an_endless_wait(source):
@@ -67,6 +77,7 @@ def test_the_check_finds_an_endless_wait(source):
     [
         "child.wait(10)", "child.communicate(timeout=3)", "', '.join(names)", "table.get('a')", "select.poll()",
         "subprocess.run(['a'], timeout=1)", "os.waitpid(1, os.WNOHANG)", "select.select([a], [], [], 2)",
+        "asyncio.wait_for(event.wait(), 3)",
     ],
 )  # fmt: skip
 def test_the_check_leaves_bounded_ones_alone(source):
