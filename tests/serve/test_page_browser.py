@@ -32,7 +32,7 @@ def visit(browser, model, tmp_path):
 def test_a_real_model_answers(browser, tokenizer):
     with served(tiny_served(tokenizer)) as address, Visit(browser, address) as visit:
         visit.ask("12 + 5?", waits=False)
-        visit.page.locator("article.answer:not([data-state=writing])").wait_for()
+        visit.page.locator("article.answer:not([data-state=writing])").wait_for(timeout=60_000)
         assert visit.page.locator("article.answer .prose, article.answer .thought").count()
 
 
