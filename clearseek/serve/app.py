@@ -9,6 +9,7 @@ from clearseek import __version__
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.server import Server
 from clearseek.serve import (
+    anthropic_messages,
     deepseek,
     embeddings,
     models,
@@ -23,7 +24,7 @@ from clearseek.serve.invalid import invalid
 from clearseek.serve.keys import Keys
 from clearseek.serve.logs import Logged
 from clearseek.serve.page import answers, conversations, keeping, site
-from clearseek.serve.paths import is_deepseek
+from clearseek.serve.paths import is_anthropic, is_deepseek
 from clearseek.serve.registry import Registry
 from clearseek.serve.security import Guard
 from clearseek.serve.state import State
@@ -34,7 +35,16 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     """A server of these models, for any ASGI server to run. With `keys` it answers to those alone."""
     app = FastAPI(title="clearseek", version=__version__, docs_url=None, redoc_url=None)
     app.state.parts = State(settings, registry)
-    for part in (operations, models, openai_chat, openai_completions, tokens, embeddings, deepseek):
+    for part in (
+        operations,
+        models,
+        openai_chat,
+        anthropic_messages,
+        openai_completions,
+        tokens,
+        embeddings,
+        deepseek,
+    ):
         app.include_router(part.router)
     for part in (conversations, answers, keeping, site):
         app.include_router(part.router, include_in_schema=False)  # the page's own, which changes with it
@@ -49,21 +59,22 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     return app
 
 
-def _respond(error: ApiError) -> Response:
-    return JsonResponse(error.body, error.status, error.headers)
+def _respond(error: ApiError, request: Request) -> Response:
+    body = error.anthropic_body if is_anthropic(request.url.path) else error.body
+    return JsonResponse(body, error.status, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     told = as_api_error(error)
     if is_deepseek(request.url.path):
         told.status = {400: 422, 404: 400}.get(told.status, told.status)
-    return _respond(told)
+    return _respond(told, request)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = ApiError(error.status_code, str(error.detail), headers=error.headers)
-    return _respond(told)
+    return _respond(told, request)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -71,4 +82,4 @@ async def _invalid(request: Request, error: Exception) -> Response:
     told = invalid(error)
     if is_deepseek(request.url.path) and told.code != "invalid_json":
         told.status = 422
-    return _respond(told)
+    return _respond(told, request)

@@ -29,14 +29,7 @@ async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict
     tools = Tools.of(model, body)
     variables |= tools.variables
     _check_history(body, thinking, strict)
-    is_continued = bool(body.messages[-1].prefix)
-    prompt = await model.encode(
-        _messages(body),
-        thinking,
-        add_generation_prompt=not is_continued,
-        continue_final_message=is_continued,
-        **variables,
-    )
+    prompt = await _encode(model, body, thinking, variables)
     request = model.request(
         prompt,
         body.max_completion_tokens or body.max_tokens,
@@ -52,6 +45,26 @@ async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict
     opened = model.opens_thought(prompt)
     return Pieces(
         answering, model.tokenizer, opened, len(prompt), model.reply_form, tools.schemas, tools.most_calls
+    )
+
+
+async def prompt_of(model: ServedModel, body: ChatRequest) -> list[int]:
+    """The token ids of a conversation's prompt. InputError and `ApiError` as `ask` raises them."""
+    thinking, variables, _ = _thinking(model, body)
+    _check_history(body, thinking, strict=False)
+    return await _encode(model, body, thinking, variables | Tools.of(model, body).variables)
+
+
+async def _encode(
+    model: ServedModel, body: ChatRequest, thinking: bool, variables: dict[str, Any]
+) -> list[int]:
+    is_continued = bool(body.messages[-1].prefix)
+    return await model.encode(
+        _messages(body),
+        thinking,
+        add_generation_prompt=not is_continued,
+        continue_final_message=is_continued,
+        **variables,
     )
 
 

@@ -5,6 +5,15 @@ from typing import Any
 
 from clearseek.config.errors import InputError
 
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
 
 class ApiError(Exception):
     """One answer that is an error. `param` is the field that is wrong, `code` a word for programs."""
@@ -27,6 +36,12 @@ class ApiError(Exception):
         """The JSON that says it."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
+
+    @property
+    def anthropic_body(self) -> dict[str, Any]:
+        """The same in Anthropic's shape."""
+        kind = _ANTHROPIC.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
 
 
 class Busy(ApiError):

@@ -6,3 +6,8 @@ _OURS = ("/api/", "/health", "/ready", "/metrics", "/tokenize", "/detokenize")
 def is_deepseek(path: str) -> bool:
     """Whether a path is asked by those who speak to DeepSeek's own base URL."""
     return not path.startswith(("/v1/", "/anthropic/", *_OURS))
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether a path is asked by those who speak Anthropic's API."""
+    return path.startswith(("/v1/messages", "/anthropic/"))

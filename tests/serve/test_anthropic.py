@@ -1,0 +1,90 @@
+"""Anthropic's own client against a live server: thinking, text and tool use, whole and streamed; errors; counting."""
+
+import copy
+
+import pytest
+
+from clearseek.serve.registry import Registry
+from clearseek.text.chat import ChatTemplate
+from tests.serve.live import live
+from tests.serve.scripted import scripted_model
+from tests.serve.test_tools import CALLS, TEMPLATE
+
+anthropic = pytest.importorskip("anthropic")
+
+TOOLS = [{"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}]
+QUESTION = [{"role": "user", "content": "12 + 5?"}]
+
+
+@pytest.fixture(scope="module", params=[1, 1000])
+def model(request, tokenizer):
+    changed = copy.copy(tokenizer)
+    changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
+    return scripted_model(changed, CALLS, tokens_at_once=request.param)
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with (
+        live(Registry([model])) as address,
+        anthropic.Anthropic(base_url=address, api_key="x", max_retries=0) as client,
+    ):
+        yield client
+
+
+def settings(**more):
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    return {
+        "model": "tiny", "max_tokens": 2000, "messages": QUESTION, "tools": TOOLS, "thinking": thinking,
+    } | more  # fmt: skip
+
+
+def check(message):
+    assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+    thought, text, first, second = message.content
+    assert (thought.thinking, text.text, bool(thought.signature)) == ("I add.", "Let me see.", True)
+    assert (first.name, first.input, second.input) == ("add", {"a": 12, "b": 5}, {"a": 1, "b": 2})
+    assert message.stop_reason == "tool_use"
+    assert message.usage.output_tokens > 10
+
+
+def test_a_whole_message(client):
+    check(client.messages.create(**settings()))
+
+
+def test_a_streamed_message_is_the_same(client):
+    with client.messages.stream(**settings()) as stream:
+        kinds = [event.type for event in stream]
+        check(stream.get_final_message())
+    assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
+
+
+def test_a_turn_can_be_sent_back_with_its_results(client, model):
+    message = client.messages.create(**settings())
+    calls = [block.id for block in message.content if block.type == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": call, "content": "17"} for call in calls]
+    turns = [
+        *QUESTION,
+        {"role": "assistant", "content": message.content},
+        {"role": "user", "content": results},
+    ]
+    client.messages.create(**settings(messages=turns))
+    prompt = model.tokenizer.decode(model.service.asked[-1].prompt)
+    assert '<tool_call>\n{"name": "add", "arguments": {"a": 12, "b": 5}}' in prompt
+    assert prompt.count("[tool]17") == 2
+
+
+def test_tokens_are_counted(client, model):
+    asked = settings()
+    del asked["max_tokens"]
+    counted = client.messages.count_tokens(**asked)
+    client.messages.create(**settings())
+    assert counted.input_tokens == len(model.service.asked[-1].prompt)
+
+
+def test_errors_have_anthropics_shape(client):
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        client.messages.create(**settings(model="no such"))
+    assert caught.value.body["error"]["type"] == "not_found_error"
+    with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
+        client.messages.create(**settings(max_tokens=0))
