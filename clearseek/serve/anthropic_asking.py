@@ -60,7 +60,7 @@ def _turns(message: InputMessage) -> list[dict[str, Any]]:
                 function = {"name": block.name, "arguments": json.dumps(block.input, ensure_ascii=False)}
                 calls.append({"id": block.id, "type": "function", "function": function})
             case ToolResultBlock():
-                text = _text(block.content)
+                text = f"Error: {_text(block.content)}" if block.is_error else _text(block.content)
                 results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
     if calls:
         turn["tool_calls"] = calls

@@ -72,6 +72,10 @@ def test_a_turn_can_be_sent_back_with_its_results(client, model):
     prompt = model.tokenizer.decode(model.service.asked[-1].prompt)
     assert '<tool_call>\n{"name": "add", "arguments": {"a": 12, "b": 5}}' in prompt
     assert prompt.count("[tool]17") == 2
+    results[0]["is_error"] = True
+    client.messages.create(**settings(messages=turns))
+    prompt = model.tokenizer.decode(model.service.asked[-1].prompt)
+    assert "[tool]Error: 17" in prompt
 
 
 def test_tokens_are_counted(client, model):
