@@ -56,8 +56,8 @@ def test_markdown_is_drawn_and_nothing_is_fetched(browser, model):
         prose = visit.page.locator("article.answer > .prose")
         expect(prose.locator("strong")).to_have_text(['"강화학습"', "“注意”"])
         expect(prose.locator("figure[data-language=python] .hljs-keyword")).to_have_text(["def", "return"])
-        expect(prose.locator(".katex-display")).to_have_count(1)
-        expect(prose.locator(".katex")).to_have_count(2)
+        expect(prose.locator("math[display=block]")).to_have_count(1)
+        expect(prose.locator("math")).to_have_count(2)
         picture = prose.locator("figure.drawn img")
         picture.wait_for(timeout=30_000)
         assert picture.evaluate("async one => (await one.decode(), one.naturalWidth)") > 50
@@ -124,6 +124,39 @@ def test_the_first_load_is_small_and_asks_nobody_else(browser, model):
                 sizes[url] = sum(len(piece) for piece in answer.iter_raw())
         assert any(url.endswith(".js") for url in urls)
         assert sum(sizes.values()) <= 150_000, sizes
+
+
+@needs_browser
+def test_no_font_is_sent(model):
+    fonts = [
+        path.name for path in site.STATIC.rglob("*") if path.suffix in (".woff", ".woff2", ".ttf", ".otf")
+    ]
+    sheets = "".join(path.read_text() for path in site.STATIC.glob("assets/*.css"))
+    assert (fonts, "@font-face" in sheets) == ([], False)
+
+
+LEFT = """(() => {
+  const one = document.querySelector('.scroller');
+  return one.scrollHeight - one.scrollTop - one.clientHeight;
+})()"""
+
+
+@needs_browser
+def test_the_end_stays_in_sight_though_diagrams_are_drawn_late(browser, model):
+    small = {"width": 900, "height": 460}
+    with served(model) as address, Visit(browser, address, viewport=small) as visit:
+        for _ in range(2):
+            visit.ask("그려")
+        visit.page.locator("figure.drawn img").nth(1).wait_for(timeout=30_000)
+        visit.page.wait_for_timeout(300)
+        assert visit.page.evaluate(LEFT) < 40
+        visit.page.locator(".scroller").hover()
+        visit.page.mouse.wheel(0, -300)
+        visit.button("Jump to latest").wait_for()
+        assert visit.page.evaluate(LEFT) > 200
+        visit.button("Jump to latest").click()
+        visit.page.wait_for_function(f"() => {LEFT} < 40")
+        visit.complaints = [one for one in visit.complaints if "style" not in one]  # mermaid's own, refused
 
 
 @needs_browser

@@ -5,10 +5,11 @@ let highlighter: Promise<Highlighter> | undefined;
 let katex: Promise<typeof import('katex').default> | undefined;
 let mermaid: Promise<typeof import('mermaid').default> | undefined;
 let diagrams = 0;
+let drawing = Promise.resolve(); // one diagram after another: each sweeps up what mermaid left on the page
 
 export function enhance(node: HTMLElement): void {
   for (const figure of node.querySelectorAll<HTMLElement>('figure.code')) {
-    if (figure.dataset['language'] === 'mermaid') void drawDiagram(figure);
+    if (figure.dataset['language'] === 'mermaid') drawing = drawing.then(() => drawDiagram(figure));
     else void colour(figure);
   }
   for (const formula of node.querySelectorAll<HTMLElement>('.math:not(.drawn)')) void drawFormula(formula);
@@ -28,9 +29,11 @@ async function colour(figure: HTMLElement): Promise<void> {
 async function drawFormula(formula: HTMLElement): Promise<void> {
   formula.classList.add('drawn');
   const tex = formula.textContent ?? '';
-  katex ??= Promise.all([import('katex'), import('katex/dist/katex.min.css')]).then(([module]) => module.default);
+  katex ??= import('katex').then((module) => module.default);
   const displayMode = formula.classList.contains('display');
-  (await katex).render(tex, formula, { displayMode, throwOnError: false, trust: false, maxExpand: 200, maxSize: 20 });
+  // as MathML, which browsers draw in the system's own fonts and screen readers read: the page ships no fonts
+  const bounds = { throwOnError: false, trust: false, maxExpand: 200, maxSize: 20 };
+  (await katex).render(tex, formula, { displayMode, output: 'mathml', ...bounds });
 }
 
 /** The diagram with the frame that it needs: its own was measured where the page's policy kept its styles away. */
@@ -53,7 +56,7 @@ function fitted(svg: string): string {
   return new XMLSerializer().serializeToString(drawing);
 }
 
-/** As a picture, whose styles stay its own. What is no diagram stays code. */
+/** As a picture, whose styles stay its own. What is no diagram stays code. Never fails. */
 async function drawDiagram(figure: HTMLElement): Promise<void> {
   mermaid ??= import('mermaid').then((module) => module.default);
   const isDark = getComputedStyle(document.documentElement).colorScheme === 'dark';
