@@ -59,22 +59,32 @@ def main(arguments: list[str] | None = None) -> None:
         for form in (form for form in SHAPES[shape].formats if form in chosen.formats):
             workloads = [name for name in SHAPES[shape].workloads if name in chosen.workloads]
             if workloads:
-                add(report, shape, form, workloads, plan)
-                keep(report, chosen)
+                add(report, shape, form, workloads, plan, lambda: keep(report, chosen))
     keep(report, chosen)
     print(json.dumps(report, indent=1))
 
 
-def add(report: dict[str, Any], shape: str, form: str, workloads: list[str], plan: Plan) -> None:
-    """Measure a shape in a format; what the report holds of other workloads stays."""
-    records, versions = measure(shape, form, workloads, plan)
-    if "mtp" in workloads:
-        records["mtp"] = {OURS: measure_speculation(shape, form, plan.rounds, plan.folder)}
+def add(
+    report: dict[str, Any],
+    shape: str,
+    form: str,
+    workloads: list[str],
+    plan: Plan,
+    write: Callable[[], None],
+) -> None:
+    """Measure a shape in a format, and `write` after each workload; what the report holds of others stays."""
     cell = report["results"].setdefault(shape, {}).setdefault(form, {"workloads": {}})
     cell["limits"] = limits(shape, form)
-    cell["measured"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    cell["workloads"] |= records
+
+    def note(workload: str, records: dict[str, Any]) -> None:
+        cell["workloads"][workload] = records
+        cell["measured"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write()
+
+    versions = measure(shape, form, workloads, plan, note)
     report["versions"] = report.get("versions", {}) | versions
+    if "mtp" in workloads:
+        note("mtp", {OURS: measure_speculation(shape, form, plan.rounds, plan.folder)})
 
 
 def limits(shape: str, form: str) -> dict[str, float]:

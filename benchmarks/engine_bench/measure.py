@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,22 +52,26 @@ class Turns:
 
 
 def measure(
-    shape_name: str, format_name: str, workloads: list[str], plan: Plan
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Records by workload and engine, and the engines' versions."""
+    shape_name: str,
+    format_name: str,
+    workloads: list[str],
+    plan: Plan,
+    keep: Callable[[str, dict[str, Any]], None],
+) -> dict[str, str]:
+    """The engines' versions; `keep` is given each workload's records by engine when it is through."""
     shape = SHAPES[shape_name]
     directory = saved(shape.config, plan.folder)
-    records: dict[str, Any] = {}
     with ExitStack() as stack:
         workers, absent, versions = _start(stack, directory, format_name, plan)
         for name in (name for name in workloads if name in WORKLOADS):
             print(f"{shape_name} {format_name} {name}", file=sys.stderr)
-            records[name] = absent | _take_turns(shape, format_name, WORKLOADS[name], workers, plan)
+            keep(name, absent | _take_turns(shape, format_name, WORKLOADS[name], workers, plan))
     if "cold_start" in workloads and format_name == "bf16":
-        records["cold_start"] = {
-            name: cold_start(name, directory, shape, format_name, plan) for name in plan.engines
-        }
-    return records, versions
+        keep(
+            "cold_start",
+            {name: cold_start(name, directory, shape, format_name, plan) for name in plan.engines},
+        )
+    return versions
 
 
 def _start(
