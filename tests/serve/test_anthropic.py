@@ -2,6 +2,7 @@
 
 import copy
 
+import anthropic
 import pytest
 
 from clearseek.serve.registry import Registry
@@ -9,8 +10,6 @@ from clearseek.text.chat import ChatTemplate
 from tests.serve.live import live
 from tests.serve.scripted import scripted_model
 from tests.serve.test_tools import CALLS, TEMPLATE
-
-anthropic = pytest.importorskip("anthropic")
 
 TOOLS = [{"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}]
 QUESTION = [{"role": "user", "content": "12 + 5?"}]

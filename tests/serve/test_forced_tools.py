@@ -11,8 +11,6 @@ from clearseek.text.chat import ChatTemplate
 from tests.serve.live import live, tiny_served
 from tests.serve.test_tools import TEMPLATE
 
-pytest.importorskip("llguidance")
-
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"enum": ["서울", "北京"]}, "wet": {"type": "boolean"}},

@@ -3,9 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
-pytest.importorskip("schemathesis", reason="schemathesis is in clearseek[dev]")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
