@@ -28,7 +28,8 @@ from clearseek.engine.answered import Answered, AnsweredBy
 from clearseek.engine.request import Completion, Request, Sampling
 from clearseek.engine.vllm_answer import completions_of, prompt_log_probs, question
 from clearseek.engine.vllm_server import Lost, Refused, VllmServer
-from clearseek.model.checkpoint import file_sha256, save_state, write_directory
+from clearseek.ledger.lines import file_sha256
+from clearseek.model.checkpoint import save_state, write_directory
 from clearseek.model.decoder import Decoder
 from clearseek.model.log_probs import target_log_probs
 from clearseek.text.tokenizer import Tokenizer

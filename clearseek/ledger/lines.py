@@ -3,6 +3,7 @@
 Apart from the writer so that readers (report, doctor, a dashboard) need no open ledger.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -108,3 +109,9 @@ def tolerant_records(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(record, dict):
             yield read_back(record)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file in hex, as a record names it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -87,6 +87,11 @@ class Ledger(LineFile):
         written = self.lines[self._cursor]
         if line == written:
             return
+        if encode_line(_values(written), canonical=True) == line:
+            raise RunError(
+                f"{self.path}: line {self._cursor} is in the form of an older clearseek, which can't be continued; "
+                "start a new run with another --out"
+            )
         field, before, now = _first_difference(_values(written), _values(line))
         raise RunError(
             f"{self.path}: line {self._cursor}, recomputed after a resume, differs in `{field}`: "

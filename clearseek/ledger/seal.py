@@ -4,7 +4,6 @@ Formats: c2sp.org/tlog-checkpoint and c2sp.org/signed-note; `verifier.py` checks
 """
 
 import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from clearseek.config.errors import RunError
 from clearseek.ledger.keys import private_key
+from clearseek.ledger.lines import file_sha256
 from clearseek.ledger.verifier import (
     KEY,
     LEDGER,
@@ -80,9 +80,4 @@ def unnamed_files(run: Path, records: Sequence[dict[str, Any]]) -> list[dict[str
     for folder in SEALED_FOLDERS:
         there += [path for path in (run / folder).rglob("*") if path.is_file()]
     paths = sorted(path.relative_to(run).as_posix() for path in there)
-    return [{"path": path, "sha256": _file_sha256(run / path)} for path in paths if path not in named]
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [{"path": path, "sha256": file_sha256(run / path)} for path in paths if path not in named]

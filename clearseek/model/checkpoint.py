@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
-from clearseek.model.directory import file_sha256, write_directory
+from clearseek.model.directory import write_directory
 from clearseek.model.families import config_to_published, pieces_of
 from clearseek.model.families.pieces import Piece
 from clearseek.model.loading import load_config, load_model
@@ -27,7 +27,6 @@ from clearseek.model.written import (
 )
 
 __all__ = [
-    "file_sha256",
     "load_config",
     "load_model",
     "load_tensors",

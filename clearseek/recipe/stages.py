@@ -24,8 +24,9 @@ from clearseek.config.recipe import (
 from clearseek.engine.streams import stream_key
 from clearseek.eval.bits_per_byte import bits_per_byte
 from clearseek.eval.examine import Examination, Examiner
+from clearseek.ledger.lines import file_sha256
 from clearseek.ledger.process import cpu_seconds, peak_memory_bytes
-from clearseek.model.checkpoint import file_sha256, load_model, resolve_model, save_model, write_directory
+from clearseek.model.checkpoint import load_model, resolve_model, save_model, write_directory
 from clearseek.model.decoder import Decoder
 from clearseek.model.kept_code import leave_code
 from clearseek.model.peft_format import ADAPTER_FILE

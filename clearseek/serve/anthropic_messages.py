@@ -9,9 +9,8 @@ from clearseek.serve.anthropic_answer import AnthropicAnswer
 from clearseek.serve.anthropic_asking import as_chat
 from clearseek.serve.anthropic_types import Counted, MessagesRequest
 from clearseek.serve.chat_asking import ask, prompt_of
-from clearseek.serve.logs import note
+from clearseek.serve.chat_reply import reply
 from clearseek.serve.state import state_of
-from clearseek.serve.streaming import EventStream, WholeAnswer
 
 router = APIRouter()
 
@@ -24,12 +23,7 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
     model = await state.model(body.model)
     pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
     answer = AnthropicAnswer(body.model, pieces)
-    note(request.scope, model=model.name, prompt_tokens=pieces.prompt_tokens)
-    pieces.on_end = lambda: note(request.scope, completion_tokens=pieces.completion_tokens)
-    seconds, leave = state.settings.keep_alive_seconds, pieces.answering.cancel
-    if body.stream:
-        return EventStream(answer.events(), leave, seconds)
-    return WholeAnswer(answer.whole, leave, seconds)
+    return reply(request, model.name, pieces, answer, bool(body.stream))
 
 
 @router.post("/v1/messages/count_tokens")

@@ -6,12 +6,11 @@ from starlette.responses import Response
 from clearseek.serve.answer_types import ERRORS, ChatCompletion, streamed
 from clearseek.serve.chat_answer import ChatAnswer
 from clearseek.serve.chat_asking import ask
+from clearseek.serve.chat_reply import reply
 from clearseek.serve.drawing import model_name
-from clearseek.serve.logs import note
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.paths import is_deepseek
 from clearseek.serve.state import state_of
-from clearseek.serve.streaming import EventStream, WholeAnswer
 
 router = APIRouter(responses=ERRORS)
 _RESPONSES = streamed(ChatCompletion, "chat.completion.chunk")
@@ -27,9 +26,4 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     model = await state.model(body.model)
     pieces = await ask(model, body, request.state.client, state.settings.strict)
     answer = ChatAnswer(model_name(body, model), body, pieces, is_deepseek(request.url.path))
-    note(request.scope, model=model.name, prompt_tokens=pieces.prompt_tokens)
-    pieces.on_end = lambda: note(request.scope, completion_tokens=pieces.completion_tokens)
-    seconds, leave = state.settings.keep_alive_seconds, pieces.answering.cancel
-    if body.stream:
-        return EventStream(answer.events(), leave, seconds)
-    return WholeAnswer(answer.whole, leave, seconds)
+    return reply(request, model.name, pieces, answer, bool(body.stream))

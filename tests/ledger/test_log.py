@@ -260,3 +260,13 @@ def test_the_room_needs_only_the_standard_library() -> None:
         "assert not {'torch', 'numpy', 'pydantic', 'jinja2'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_ledger_of_an_older_form_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(encode_line({"line": 0, "prev": "0" * 64, "kind": "step", "loss": 2.5}))
+    with Ledger(path) as ledger:
+        ledger.rewind(0)
+        with pytest.raises(RunError, match="older clearseek"):
+            ledger.append("step", loss=2.5)
+    assert read(path)[0]["loss"] == 2.5

@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from clearseek.config.errors import InputError, RunError
+from clearseek.ledger.lines import file_sha256
 from clearseek.model import directory
-from clearseek.model.directory import file_sha256, write_directory
+from clearseek.model.directory import write_directory
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import torch
 
 from clearseek.config.load import parse_recipe
 from clearseek.config.toml import to_toml
+from clearseek.ledger.lines import file_sha256
 from clearseek.ledger.log import read
-from clearseek.model.checkpoint import file_sha256, load_model, save_state
+from clearseek.model.checkpoint import load_model, save_state
 from clearseek.recipe.run import run_recipe
 from clearseek.recipe.stages import find_start
 from tests.recipe.bases import make_base
