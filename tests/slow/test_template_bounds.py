@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,13 +39,15 @@ try:
     ChatTemplate(sys.stdin.read(), "", "").render([{"role": "user", "content": "x"}])
 except InputError as error:
     assert "can't render" not in str(error), error
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # not ru_maxrss: that begins with what the process that started this one held
+    print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
 @pytest.mark.parametrize("source", COSTLY.values(), ids=COSTLY.keys())
 def test_a_costly_template_is_refused_within_time_and_memory(source: str) -> None:
-    pytest.importorskip("resource", reason="this system has no limits to set")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system doesn't tell how much memory a process has held")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], input=source, capture_output=True, text=True, timeout=100
     )
