@@ -8,7 +8,7 @@ SHARED := -m pytest -q -n $(WORKERS) --maxprocesses 8
 
 VENV := .venv
 PEERS := .venv-peers
-PEER_PACKAGES := accelerate datasets hypothesis peft pytest pytest-timeout pytest-xdist transformers trl==1.16.0
+PEER_PACKAGES := accelerate datasets gguf hypothesis peft pytest pytest-timeout pytest-xdist transformers trl==1.16.0
 # An environment is right while this fingerprint of what went into it stands; so nothing is installed twice.
 fingerprint = $(shell { echo "$(CURDIR)"; cat $(1); } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(call fingerprint,pyproject.toml constraints.txt)

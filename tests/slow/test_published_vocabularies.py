@@ -68,7 +68,8 @@ def test_chats_become_the_ids_of_transformers(ours: Tokenizer, theirs: Any) -> N
         expected = theirs.apply_chat_template(
             CONVERSATIONS[name], tools=TOOLS, add_generation_prompt=True, return_dict=False
         )
-        assert ours.encode_chat(CONVERSATIONS[name], thinking=None, tools=TOOLS) == expected
+        read = {"tools": TOOLS} if "tools" in ours.chat.names_read else {}
+        assert ours.encode_chat(CONVERSATIONS[name], thinking=None, **read) == expected
 
 
 def test_text_that_spells_special_tokens_stays_text(ours: Tokenizer, theirs: Any) -> None:

@@ -30,21 +30,43 @@ def opened(path: Path) -> ChatTemplate:
     return ChatTemplate(path.read_text(encoding="utf-8"), BOS, EOS, special_tokens={"pad_token": PAD})
 
 
+def rendered_by(theirs: Any, ours: ChatTemplate, conversation: str, **options: Any) -> str | None:
+    """What transformers makes of it; None: it refuses, a template's own refusal may be any error there."""
+    try:
+        return str(
+            theirs.apply_chat_template(
+                CONVERSATIONS[conversation], chat_template=ours.source, tokenize=False, **options
+            )
+        )
+    except Exception:  # noqa: BLE001
+        return None
+
+
 def compare(
     theirs: Any, ours: ChatTemplate, conversation: str, tools: Any, switches: dict[str, Any], prompt: bool
 ) -> bool:
-    """Compare one rendering; whether there was one, or both refused."""
-    messages = CONVERSATIONS[conversation]
-    options = {"tools": tools, "add_generation_prompt": prompt}
-    try:
-        expected = theirs.apply_chat_template(
-            messages, chat_template=ours.source, tokenize=False, **options, **switches
-        )
-    except Exception:  # noqa: BLE001  (a template's own refusal may be any error there)
+    """Compare one rendering; whether there was one, or both refused.
+
+    What a template doesn't read is refused by ours and makes no difference to theirs; the rest is compared without it.
+    """
+    messages, thinking = (
+        CONVERSATIONS[conversation],
+        switches.get("thinking"),
+    )  # ours passes both names of that switch
+    named = ({"tools": tools} if tools else {}) | switches
+    expected = rendered_by(theirs, ours, conversation, add_generation_prompt=prompt, **named)
+    others = {name: value for name, value in named.items() if not name.endswith("thinking")}
+    read = {name: value for name, value in others.items() if name in ours.names_read}
+    for name in others.keys() - read.keys():
+        with pytest.raises(InputError, match=f"does not read '{name}'"):
+            ours.render(messages, prompt, thinking, **{name: named[name]})
+        fewer = {other: value for other, value in named.items() if other != name}
+        assert rendered_by(theirs, ours, conversation, add_generation_prompt=prompt, **fewer) == expected
+    if expected is None:
         with pytest.raises(InputError):
-            ours.render(messages, **{"thinking": None, **options, **switches})
+            ours.render(messages, prompt, thinking, **read)
         return False
-    assert ours.render(messages, **{"thinking": None, **options, **switches}) == expected
+    assert ours.render(messages, prompt, thinking, **read) == expected
     return True
 
 
@@ -77,4 +99,5 @@ def test_conversations_become_the_same_tokens(tokenizer: Tokenizer, theirs: Any,
             )
         except Exception:  # noqa: BLE001  (refusals are compared above)
             continue
-        assert ours.encode_chat(CONVERSATIONS[name], thinking=None, tools=TOOLS) == expected
+        read = {"tools": TOOLS} if "tools" in chat.names_read else {}
+        assert ours.encode_chat(CONVERSATIONS[name], thinking=None, **read) == expected
