@@ -33,6 +33,7 @@ KINDS = frozenset(
         "run",
         "stage_started",
         "data",
+        "mix",
         "step",
         "eval",
         "stopped_early",
@@ -280,7 +281,7 @@ def check_files(run: Path, records: Sequence[dict[str, Any]]) -> tuple[int, int]
     """How many files are right, and their bytes. Wrong for one that differs, is missing, or that no record names."""
     named: dict[str, tuple[str, int]] = {}
     for record in records:
-        if record["kind"] in ("stage_finished", "files"):
+        if record["kind"] in ("data", "stage_finished", "files"):
             named |= {
                 str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)
             }

@@ -112,7 +112,8 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
         run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else None
     )
     for name in kept:
-        for path in (checkpoint_path(run_dir, name), run_dir / "data" / f"{name}.jsonl"):
+        data = run_dir / "data"
+        for path in (checkpoint_path(run_dir, name), data / name, data / f"{name}.jsonl"):
             if path.is_dir():
                 shutil.copytree(path, target / path.relative_to(run_dir))
             elif path.is_file():

@@ -130,6 +130,17 @@ def epoch_order(num_rows: int, seed: int, stage: str, epoch: int) -> np.ndarray:
     return np.argsort(draws, kind="stable")
 
 
+def row_numbers(num_rows: int, step: int, batch_rows: int, seed: int, stage: str) -> list[int]:
+    """The rows that a step (from 0) reads: all rows in a new order every epoch, addressed by the step alone."""
+    chosen, orders = [], {}
+    for position in range(step * batch_rows, (step + 1) * batch_rows):
+        epoch, place = divmod(position, num_rows)
+        if epoch not in orders:
+            orders[epoch] = epoch_order(num_rows, seed, stage, epoch)
+        chosen.append(int(orders[epoch][place]))
+    return chosen
+
+
 def _check(lengths: np.ndarray, prompts: np.ndarray, sequence_length: int) -> None:
     if sequence_length < 2:
         raise InputError(f"sequence_length ({sequence_length}) must be at least 2")

@@ -3,18 +3,27 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource
-from clearseek.tasks.corpus import Example, documents
-from clearseek.text.documents import Conversation, Document, TextDocument
-from clearseek.text.examples import EncodedDocuments, encode_conversations, encode_texts
-from clearseek.text.packing import Policy, Rows, pack_arrays
+from clearseek.tasks.corpus import Example
+from clearseek.text.documents import Document
+from clearseek.text.examples import EncodedDocuments
+from clearseek.text.packing import Policy, Rows
 from clearseek.text.sources import Source, open_source
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.encoding import encode_documents, encode_examples, join, shuffled_rows
+from clearseek.trace.kept import (
+    LARGEST_SHARD_BYTES,
+    documents_sha256,
+    generate_examples,
+    shard_path,
+    text_of,
+    write_shard,
+)
 from clearseek.train.context import StageContext
+from clearseek.train.parallel import on_first
 
 
 def build_rows(
@@ -22,26 +31,35 @@ def build_rows(
 ) -> Rows:
     """Encode every source, shuffle their documents together and pack them into rows of `length` + 1 tokens.
 
-    Writes one `data` record per source. Raises InputError when a source gives no documents.
+    Writes one `data` record per source, and one `mix` record with what the rows can be made from again. Raises
+    InputError when a source gives no documents.
     """
     whole = join([encode_source(context, source, i, tokenizer) for i, source in enumerate(sources)])
-    order = np.random.Generator(np.random.Philox(context.key("shuffle"))).permutation(len(whole))
-    lengths, prompts = np.diff(whole.offsets)[order], whole.num_prompt_tokens[order]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    place = np.repeat(whole.offsets[:-1][order] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return pack_arrays(whole.ids[place], offsets, prompts, length + 1, policy, pad_id=tokenizer.pad_id)
+    order_key = context.key("shuffle")
+    rows = shuffled_rows(whole, order_key, length, policy, tokenizer.pad_id)
+    context.record(
+        "mix",
+        documents=len(whole),
+        rows=len(rows),
+        sequence_length=length,
+        packing=policy,
+        order_key=f"{order_key:016x}",
+        tokenizer_sha256=tokenizer.fingerprint,
+        rows_sha256=rows.fingerprint,
+    )
+    return rows
 
 
 def encode_source(
     context: StageContext, source: DataSource, index: int, tokenizer: Tokenizer
 ) -> EncodedDocuments:
     """One source as tokens, with its `data` record."""
-    learn_whole = source.layout == "document"
     if source.problems is not None:
         examples = problem_examples(context, source, index)
         overlap = sum(example.prompt in context.examined_prompts for example in examples)
-        encoded = _encode_pairs(example_texts(examples, tokenizer, source.layout), tokenizer, learn_whole)
+        encoded = encode_examples(examples, tokenizer, source.layout)
         name, fingerprint = "problems", ""
+        kept = {"kept": "generated", "documents_sha256": documents_sha256(map(text_of, examples))}
     else:
         opened = open_documents(context, source)
         held_out_hashes: set[str] = set()
@@ -51,7 +69,8 @@ def encode_source(
         chosen = list(opened)[: source.count or None]
         overlap = sum(document.content_hash in held_out_hashes for document in chosen)
         name, fingerprint = opened.name, opened.fingerprint
-        encoded = _encode_documents(chosen, tokenizer, learn_whole)
+        encoded = encode_documents(chosen, tokenizer, source.layout == "document")
+        kept = keep_documents(context, source, index, chosen)
     if len(encoded) == 0:
         raise InputError(f"stages.{context.stage}.data[{index}] ({name}) gives no documents")
     context.record(
@@ -61,8 +80,26 @@ def encode_source(
         documents=len(encoded),
         tokens=len(encoded.ids),
         train_held_out_overlap=overlap,
+        **kept,
     )
     return encoded
+
+
+def keep_documents(
+    context: StageContext, source: DataSource, index: int, chosen: Sequence[Document]
+) -> dict[str, Any]:
+    """Leave what a source gave in the run, unless it is there already or too large; fields of its record."""
+    texts = [text_of(document) for document in chosen]
+    fields = {"documents_sha256": documents_sha256(texts)}
+    if source.stage is not None:
+        return {"kept": "stage"} | fields
+    if sum(map(len, texts)) > LARGEST_SHARD_BYTES:
+        return {"kept": "reference"} | fields
+    path = shard_path(context.run_dir, context.stage, index)
+    where = str(source.dataset) if source.path is None else str(Path(source.path))
+    digest = on_first("the documents of a source", lambda: write_shard(path, chosen, where))
+    outputs = [{"path": path.relative_to(context.run_dir).as_posix(), "sha256": digest}]
+    return {"kept": "shard"} | fields | {"outputs": outputs}
 
 
 def open_documents(context: StageContext, source: DataSource) -> Source:
@@ -104,66 +141,7 @@ def problem_examples(context: StageContext, source: DataSource, index: int) -> l
         raise InputError(
             f"stages.{context.stage}.data[{index}]: only generated problems have worked solutions"
         )
-    styles = {str(style): share for style, share in source.styles.items()}
-    stream = f"{context.stage}/{index}"
-    return list(
-        documents(
-            problems.tasks,
-            problems.languages,
-            problems.levels,
-            source.count,
-            context.recipe.seed,
-            styles,
-            stream,
-        )
-    )
-
-
-def example_texts(examples: Sequence[Example], tokenizer: Tokenizer, layout: str) -> list[tuple[str, str]]:
-    """Examples as (prompt, completion) in the chat format, or as plain documents of three lines."""
-    chat = tokenizer.chat
-    if layout == "document":
-        return [
-            (f"{chat.bos_token}{e.prompt}\n", f"{e.thought}\n{e.answer}{chat.eos_token}") for e in examples
-        ]
-    before, after = chat.render_problem("\0").split("\0")
-    return [
-        (f"{before}{e.prompt}{after}", f"{e.thought}</think>{e.answer}{chat.eos_token}") for e in examples
-    ]
-
-
-def _encode_pairs(texts: list[tuple[str, str]], tokenizer: Tokenizer, learn_whole: bool) -> EncodedDocuments:
-    """Texts whose special tokens are our own; prompt and completion meet at a token boundary."""
-    ids, offsets = tokenizer.encode_packed([part for pair in texts for part in pair])
-    prompts = np.diff(offsets)[::2]
-    return EncodedDocuments(ids, offsets[::2], np.zeros_like(prompts) if learn_whole else prompts)
-
-
-def _encode_documents(
-    chosen: Sequence[Document], tokenizer: Tokenizer, learn_whole: bool
-) -> EncodedDocuments:
-    """Documents that others wrote: texts are learnt whole, of conversations the last answer."""
-    texts = [document.text for document in chosen if isinstance(document, TextDocument)]
-    conversations = [document for document in chosen if isinstance(document, Conversation)]
-    parts = [encode_texts(tokenizer, texts)] if texts else []
-    if conversations or not parts:
-        encoded = encode_conversations(tokenizer, conversations)
-        parts.append(_learnt_whole(encoded) if learn_whole else encoded)
-    return join(parts)
-
-
-def _learnt_whole(encoded: EncodedDocuments) -> EncodedDocuments:
-    return EncodedDocuments(encoded.ids, encoded.offsets, np.zeros_like(encoded.num_prompt_tokens))
-
-
-def join(parts: Sequence[EncodedDocuments]) -> EncodedDocuments:
-    """Several sources' documents one after the other."""
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    return EncodedDocuments(
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([part.num_prompt_tokens for part in parts]),
-    )
+    return generate_examples(source, context.recipe.seed, context.stage, index)
 
 
 def _short(name: str, run_dir: Path) -> str:

@@ -4,13 +4,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from torch import Tensor
 
 from clearseek.config.recipe import SupervisedStage
 from clearseek.model.decoder import Decoder
-from clearseek.text.packing import Rows, epoch_order
+from clearseek.text.packing import Rows, row_numbers
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.flops import training_flops
@@ -31,14 +30,7 @@ def mean_loss(num_counted: float) -> Loss:
 
 def rows_of_step(rows: Rows, step: int, batch_rows: int, seed: int, stage: str) -> Rows:
     """The rows of one step: the data in a new order every epoch, addressed by the step alone."""
-    wanted, chosen = range(step * batch_rows, (step + 1) * batch_rows), []
-    orders: dict[int, Any] = {}
-    for position in wanted:
-        epoch, place = divmod(position, len(rows))
-        if epoch not in orders:
-            orders[epoch] = epoch_order(len(rows), seed, stage, epoch)
-        chosen.append(orders[epoch][place])
-    return rows.take(chosen)
+    return rows.take(row_numbers(len(rows), step, batch_rows, seed, stage))
 
 
 def train_on_rows(

@@ -1,0 +1,120 @@
+"""Which steps read a document: the rows packed again in the same order, and the rows that each step took.
+
+Nothing of this is stored: order, packing and epochs are functions of the seed, so that one `mix` record says for
+every step what it read. Its `rows_sha256` proves that the rows are those of the training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clearseek.config.errors import RunError
+from clearseek.tasks.corpus import Example
+from clearseek.text.documents import Document
+from clearseek.text.examples import EncodedDocuments
+from clearseek.text.packing import Rows, epoch_order, row_numbers
+from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.encoding import encode_documents, encode_examples, encoding_order, join, shuffled_rows
+from clearseek.trace.sources import Record, RunReadings, StageReading
+
+
+class DocumentSteps:
+    """The steps of one stage by document, and its documents by step; steps count from 1 as in the ledger.
+
+    Documents are numbered over all sources of the stage, in the order they were read.
+    """
+
+    def __init__(
+        self, row_of_piece: np.ndarray, document_of_piece: np.ndarray, num_documents: int, num_rows: int,
+        readings: RunReadings, stage: StageReading,
+    ) -> None:  # fmt: skip
+        """Pieces int64 [pieces] in row order: the row that each lies in, and the document that it is of."""
+        order = np.argsort(document_of_piece, kind="stable")
+        self._rows, self._documents = row_of_piece[order], document_of_piece
+        self._starts = np.searchsorted(document_of_piece[order], np.arange(num_documents + 1))
+        self._row_starts = np.searchsorted(row_of_piece, np.arange(num_rows + 1))
+        self._batch_rows, self._address = batch_of(readings, stage)
+        learnt = [int(record["step"]) for record in stage.steps if record.get("tokens")]
+        self._is_step = np.zeros(max(learnt, default=0) + 1, bool)
+        self._is_step[learnt] = True
+        self._steps_of_row = self._all_steps_of_rows(num_rows)
+
+    def of(self, document: int) -> list[int]:
+        """The steps that read a document, in order; a step that read it in two pieces is named once."""
+        rows = self._rows[self._starts[document] : self._starts[document + 1]]
+        steps = np.unique(self._steps_of_row[:, rows])
+        steps = steps[steps < len(self._is_step)]
+        return [int(step) for step in steps[self._is_step[steps]]]
+
+    def documents_of(self, step: int) -> list[int]:
+        """The documents that a step read, in order of their numbers; none for a step that learnt nothing."""
+        if not 0 < step < len(self._is_step) or not self._is_step[step]:
+            return []
+        rows = row_numbers(len(self._row_starts) - 1, step - 1, self._batch_rows, *self._address)
+        pieces = [self._documents[self._row_starts[row] : self._row_starts[row + 1]] for row in rows]
+        return [int(document) for document in np.unique(np.concatenate(pieces))]
+
+    def _all_steps_of_rows(self, num_rows: int) -> np.ndarray:
+        """Step of every row in every epoch that the steps reach, int64 [epochs, rows]."""
+        last = len(self._is_step) - 1
+        epochs = max(-(-last * self._batch_rows // num_rows), 1)
+        steps = np.empty((epochs, num_rows), np.int64)
+        for epoch in range(epochs):
+            positions = epoch * num_rows + np.arange(num_rows)
+            steps[epoch, epoch_order(num_rows, *self._address, epoch)] = positions // self._batch_rows + 1
+        return steps
+
+
+def batch_of(readings: RunReadings, stage: StageReading) -> tuple[int, tuple[int, str]]:
+    """Rows in a step, and the address (seed, name) of the order that they are taken in."""
+    if stage.kind == "rl":  # its supervised rows, a micro-batch with every batch of rollouts
+        return int(stage.config["micro_batch_rows"]), (readings.seed, f"{stage.name}/sft")
+    return int(stage.config["batch_rows"]), (readings.seed, stage.name)
+
+
+def document_steps(
+    readings: RunReadings, stage: StageReading, sources: Sequence[Sequence[Document | Example]]
+) -> DocumentSteps:
+    """Encode and pack a stage's sources again. RunError where the rows are not those of the training."""
+    assert stage.mix is not None
+    tokenizer = _tokenizer(readings.run_dir, stage)
+    parts, numbers, first = [], [], 0
+    for documents, source in zip(sources, stage.sources, strict=True):
+        is_generated = source.problems is not None
+        if is_generated:
+            parts.append(encode_examples(documents, tokenizer, source.layout))  # type: ignore[arg-type]
+        else:
+            parts.append(encode_documents(documents, tokenizer, source.layout == "document"))  # type: ignore[arg-type]
+        places = range(len(documents)) if is_generated else encoding_order(documents)  # type: ignore[arg-type]
+        numbers.append(first + np.asarray(places, np.int64))
+        first += len(documents)
+    whole, mix = join(parts), stage.mix
+    rows = _pack(whole, mix, tokenizer.pad_id)
+    if rows.fingerprint != mix["rows_sha256"]:
+        raise RunError(
+            f"{readings.run_dir}: stage {stage.name} packs into other rows than line {mix['line']} of the ledger says: "
+            "another version of clearseek or of tokenizers made this run; trace it with that one"
+        )
+    held = _pack(_numbered(whole), mix, -1).tokens  # the same rows, every token replaced by its document
+    begins = held >= 0
+    begins[:, 1:] &= held[:, 1:] != held[:, :-1]
+    row_of_piece, column = np.nonzero(begins)
+    documents_of = np.concatenate(numbers)[held[row_of_piece, column]]
+    return DocumentSteps(row_of_piece, documents_of, first, len(rows), readings, stage)
+
+
+def _pack(whole: EncodedDocuments, mix: Record, pad_id: int) -> Rows:
+    return shuffled_rows(whole, int(mix["order_key"], 16), mix["sequence_length"], mix["packing"], pad_id)
+
+
+def _numbered(whole: EncodedDocuments) -> EncodedDocuments:
+    owners = np.repeat(np.arange(len(whole), dtype=np.int32), np.diff(whole.offsets))
+    return EncodedDocuments(owners, whole.offsets, whole.num_prompt_tokens)
+
+
+def _tokenizer(run_dir: Path, stage: StageReading) -> Tokenizer:
+    directory = run_dir / "checkpoints" / stage.name
+    if not (directory / "tokenizer.json").is_file():
+        raise RunError(f"{directory} has no tokenizer: stage {stage.name} isn't finished, or was half copied")
+    return Tokenizer.load(directory)
