@@ -8,7 +8,7 @@ SHARED := -m pytest -q -n $(WORKERS) --maxprocesses 8
 
 VENV := .venv
 PEERS := .venv-peers
-PEER_PACKAGES := accelerate datasets gguf hypothesis peft pytest pytest-timeout pytest-xdist transformers trl==1.16.0
+PEER_PACKAGES := accelerate datasets gguf hypothesis peft pytest pytest-timeout pytest-xdist sentencepiece transformers trl==1.16.0
 # An environment is right while this fingerprint of what went into it stands; so nothing is installed twice.
 fingerprint = $(shell { echo "$(CURDIR)"; cat $(1); } | cksum | tr ' ' '-')
 STAMP := $(VENV)/.installed-$(call fingerprint,pyproject.toml constraints.txt)
@@ -17,6 +17,10 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed-$(call fingerprint,constraints-vllm.txt)
 LLAMA_CPP := llama_cpp_python-0.3.36
 PEERS_LLAMA := .peers-llama
+# lets the slow tests ask llama.cpp where it is built
+ASK_LLAMA = $(if $(wildcard $(PEERS_LLAMA)/site),PYTHONPATH=$(CURDIR)/$(PEERS_LLAMA):$(CURDIR)/$(PEERS_LLAMA)/site \
+    LLAMA_CPP_LIB_PATH=$(CURDIR)/$(PEERS_LLAMA)/build/bin \
+    LLAMA_CPP_CONVERTER=$(CURDIR)/$(PEERS_LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-llama published bench clean
@@ -40,8 +44,8 @@ train: setup  ## run recipes/r1-mini.toml: from nothing to a small model that re
 test: setup  ## the fast tests, in WORKERS=N processes (ARGS="-k name" picks some, in one)
 	$(VENV)/bin/python $(SHARED) $(ARGS)
 
-test-slow: setup  ## the slow tests
-	$(VENV)/bin/python -m pytest -q tests/slow $(ARGS)
+test-slow: setup  ## the slow tests; those beside vLLM, llama.cpp and transformers where their peers are made
+	$(ASK_LLAMA) $(VENV)/bin/python -m pytest -q tests/slow $(ARGS)
 
 test-peers: peers  ## the tests that compare with transformers and PEFT
 	$(PEERS)/bin/python $(SHARED) $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
@@ -60,7 +64,7 @@ peers: $(PEERS_STAMP)  ## make .venv-peers: clearseek beside transformers and TR
 
 peers-vllm: $(VLLM_STAMP)  ## make .venv-vllm: vLLM's CPU build, for make bench-engine and the test that it reads what we save
 
-peers-llama: setup $(PEERS_LLAMA)/version  ## build llama.cpp into .peers-llama, for make bench-engine; needs cmake and a C++ compiler
+peers-llama: setup $(PEERS_LLAMA)/version  ## build llama.cpp into .peers-llama, for make bench-engine and test-slow; needs cmake and a C++ compiler
 
 # the source distribution of llama-cpp-python, which carries llama.cpp, into the folder $(1)
 sdist = @$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(1) \
@@ -80,6 +84,7 @@ $(PEERS_LLAMA)/version:
 	    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >$(PEERS_LLAMA)/build.log
 	@cmake --build $(PEERS_LLAMA)/build --parallel --target llama llama-bench llama-batched-bench llama-server \
 	    >>$(PEERS_LLAMA)/build.log
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --target $(PEERS_LLAMA)/site diskcache==5.6.3
 	@echo $(LLAMA_CPP) >$@
 
 published: setup  ## fetch published chat templates and vocabularies into .published/, for the tests that read them
