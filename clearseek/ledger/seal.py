@@ -4,14 +4,13 @@ Formats: c2sp.org/tlog-checkpoint and c2sp.org/signed-note; `verifier.py` checks
 """
 
 import base64
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clearseek.config.errors import RunError
-from clearseek.ledger.keys import private_key
 from clearseek.ledger.lines import file_sha256
+from clearseek.ledger.note import replace_text, signed_note
 from clearseek.ledger.verifier import (
     KEY,
     LEDGER,
@@ -19,7 +18,6 @@ from clearseek.ledger.verifier import (
     SEALED_FILES,
     SEALED_FOLDERS,
     Wrong,
-    key_identity,
     leaf_hash,
     named_files,
     parse_checkpoint,
@@ -29,17 +27,17 @@ from clearseek.ledger.verifier import (
 
 def seal(run: Path, lines: Sequence[bytes]) -> None:
     """Sign the ledger of a run as it stands; `lines` with their newlines. RunError where the note can't be written."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     root = root_of([line.removesuffix(b"\n") for line in lines])
-    key = Ed25519PrivateKey.from_private_bytes(private_key())
-    public = key.public_key().public_bytes_raw()
-    name = f"clearseek/{leaf_hash(lines[0]).hex()[:16]}"  # a name for this log alone
-    identity = key_identity(name, public)
+    name = log_name(lines[0])
     body = f"{name}\n{len(lines)}\n{base64.b64encode(root).decode()}\n"
-    signature = base64.b64encode(identity + key.sign(body.encode())).decode()
-    _replace(run / KEY, f"{name}+{identity.hex()}+{base64.b64encode(bytes([1]) + public).decode()}\n")
-    _replace(run / SEAL, f"{body}\n— {name} {signature}\n")
+    note, key_line = signed_note(name, body)
+    replace_text(run / KEY, key_line, "seal")
+    replace_text(run / SEAL, note, "seal")
+
+
+def log_name(first_line: bytes) -> str:
+    """A name for this log alone, from its first line."""
+    return f"clearseek/{leaf_hash(first_line).hex()[:16]}"
 
 
 def check_not_cut(run: Path, num_lines: int) -> None:
@@ -57,20 +55,6 @@ def check_not_cut(run: Path, num_lines: int) -> None:
             f"{run / LEDGER} has {num_lines} lines, its seal counts {size}: the end is missing; restore the file, "
             "or begin another run"
         )
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunError(
-            f"{path}: the seal could not be written ({error.strerror}); nothing earlier is lost"
-        ) from None
 
 
 def unnamed_files(run: Path, records: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

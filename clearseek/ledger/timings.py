@@ -1,4 +1,4 @@
-"""The clock of a run: wall time, processor time, rates and memory, kept apart from the ledger.
+"""The clock of a run: wall time, processor time, energy, rates and memory, kept apart from the ledger.
 
 Nothing here is deterministic, and nothing here is needed to resume: a run killed and continued has several
 sessions, each measured by itself, and the report adds them up.
@@ -9,16 +9,22 @@ import time
 from typing import Any
 
 from clearseek.ledger.append import LineFile
+from clearseek.ledger.energy import EnergyMeter
 from clearseek.ledger.lines import encode_line, tolerant_records
 from clearseek.ledger.machine import describe_machine
 from clearseek.ledger.process import age_seconds, cpu_seconds, peak_memory_bytes
 
 
 class Timings(LineFile):
-    """Opens a new session in `path`: a line with the machine, then what `append` and the stages measure."""
+    """Opens a new session in `path`: a line with the machine, then what `append` and the stages measure.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    `gpu` is the number of the CUDA device that the run computes on. Where energy can be read, every line has
+    `cpu_joules` and `gpu_joules` since the line before.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], gpu: int | None = None) -> None:
         super().__init__(path)
+        self._energy = EnergyMeter(gpu)
         self.session = sum(b'"kind":"session"' in line for line in self.lines) + 1
         self._mark = self._stage_mark = (time.monotonic() - age_seconds(), 0.0)
         self._write(_measured({"kind": "session", "machine": describe_machine()}, self._mark))
@@ -44,7 +50,7 @@ class Timings(LineFile):
         return self._write(_measured({"kind": "stage", "stage": stage} | fields, self._stage_mark))
 
     def _write(self, record: dict[str, Any]) -> dict[str, Any]:
-        record = record | {"time": time.time(), "session": self.session}
+        record = record | self._energy.read() | {"time": time.time(), "session": self.session}
         self.write(encode_line(record))
         self._mark = (time.monotonic(), cpu_seconds())
         return record

@@ -18,6 +18,7 @@ from clearseek.config.recipe import Recipe, TokenizerStage
 from clearseek.config.shipped import find_recipe
 from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
+from clearseek.ledger.cost import write_cost
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.report import write_report
 from clearseek.ledger.seal import check_not_cut, seal, unnamed_files
@@ -165,7 +166,9 @@ class Run:
         self.ledger = Ledger(self.run_dir / "ledger.jsonl")
         check_not_cut(self.run_dir, len(self.ledger))
         self.samples = Ledger(self.run_dir / "samples.jsonl")
-        self.timings = Timings(self.run_dir / "timings.jsonl")
+        device = self.choice.device
+        gpu = device.index or 0 if device.type == "cuda" else None
+        self.timings = Timings(self.run_dir / "timings.jsonl", gpu)
         return len(self.ledger), len(self.samples)
 
     def close(self) -> None:
@@ -196,6 +199,8 @@ class Run:
             self.ledger.append("run_finished")
             self.ledger.sync()
         self._seal()
+        if world().is_first:
+            write_cost(self.run_dir)
 
     def _written(self) -> list[dict[str, Any]]:
         return read(self.run_dir / "ledger.jsonl")
