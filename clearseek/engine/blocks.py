@@ -67,20 +67,22 @@ class BlockPool:
             self._free.move_to_end(known, last=False)
         self._names[block], self._known[name] = name, block
 
-    def find(self, tokens: Sequence[int]) -> tuple[list[int], list[bytes]]:
-        """The blocks, now held, that know the longest beginning of `tokens` but its last, and their names."""
+    def knows(self, name: bytes) -> bool:
+        """Whether a block of that name can be found."""
+        return name in self._known
+
+    def find(self, names: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
+        """The blocks, now held, that know the longest beginning of a chain of `names`, and their names."""
         blocks: list[int] = []
-        names: list[bytes] = []
-        name = b""
-        for first in range(0, len(tokens) - BLOCK_TOKENS, BLOCK_TOKENS):
-            name = chain(name, tokens[first : first + BLOCK_TOKENS])
+        found: list[bytes] = []
+        for name in names:
             block = self._known.get(name)
             if block is None:
                 break
             self.hold(block)
             blocks.append(block)
-            names.append(name)
-        return blocks, names
+            found.append(name)
+        return blocks, found
 
     def grow(self, num_blocks: int) -> None:
         """More blocks, up to `num_blocks`."""

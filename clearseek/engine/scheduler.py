@@ -5,7 +5,7 @@ many, and a step computes as many of them as its budget holds (vLLM's V1 schedul
 blocks back and is read again later, with what it had sampled; its numbers stay the same.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -29,6 +29,7 @@ class Scheduler:
         self._copy_block = copy_block  # of all caches
         self.routes: Routes | None = None  # what the runner notes of experts, where somebody asks
         self.num_paused = 0
+        self._coming = Counter[bytes]()  # names of the blocks that seated sequences are about to fill
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
 
     @property
@@ -133,7 +134,8 @@ class Scheduler:
             sequence.num_computed = known
             self._publish(sequence)
         self.pool.release(sequence.blocks)
-        sequence.blocks, sequence.names, sequence.num_computed = [], [], 0
+        self._coming.subtract(sequence.to_fill)
+        sequence.blocks, sequence.names, sequence.to_fill, sequence.num_computed = [], [], [], 0
         return sequence
 
     def pause_all(self) -> None:
@@ -142,16 +144,18 @@ class Scheduler:
             self._send_back(slot)
 
     def check(self) -> None:
-        """Fail where blocks are held by nobody, or not counted."""
-        held = [sequence.blocks for sequence in self.slots.sequences if sequence is not None]
-        self.pool.check(held)
+        """Fail where blocks are held by nobody, or not counted, or where one is awaited that nobody fills."""
+        seated = [sequence for sequence in self.slots.sequences if sequence is not None]
+        self.pool.check(sequence.blocks for sequence in seated)
+        to_fill = Counter(name for sequence in seated for name in sequence.to_fill)
+        assert +self._coming == to_fill, "blocks are awaited that nobody fills"
 
     def _next_of(self, client: str, room: int) -> Sequence | None:
-        """The client's first that can be seated, now with blocks. Samples of a prompt being read keep a seat."""
+        """The client's first that can be seated, now with blocks. Who awaits what is just being read keeps a seat."""
         for number, sequence in enumerate(self._waiting[client]):
             if number >= room:  # every seat is kept for those before it
                 return None
-            if not _awaits(sequence):
+            if not self._awaits(sequence):
                 return sequence if self._find_room(sequence) else None
         return None
 
@@ -160,7 +164,7 @@ class Scheduler:
         leader = sequence.leader
         if leader is not None and leader.blocks and not sequence.sampled:
             return self._follow(sequence, leader)
-        blocks, names = self.pool.find(sequence.findable)
+        blocks, names = self.pool.find(self._findable(sequence))
         missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
         if missing > self.pool.num_free:
             self.pool.release(blocks)
@@ -172,6 +176,8 @@ class Scheduler:
     def _begin(self, sequence: Sequence, blocks: list[int], names: list[bytes], known: int) -> None:
         """Give a sequence its first blocks, in which `known` of its tokens are already."""
         sequence.blocks, sequence.names, sequence.num_computed = blocks, names, known
+        sequence.to_fill = _chained(sequence, len(sequence.tokens) // BLOCK_TOKENS)[len(names) :]
+        self._coming.update(sequence.to_fill)
         if sequence.num_found is None:
             sequence.num_found = known
         self.pool.queries += len(sequence.tokens)
@@ -225,11 +231,25 @@ class Scheduler:
 
     def _publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full."""
-        for number in range(len(sequence.names), sequence.num_computed // BLOCK_TOKENS):
-            first = number * BLOCK_TOKENS
-            before = sequence.names[-1] if sequence.names else b""
-            sequence.names.append(chain(before, sequence.tokens[first : first + BLOCK_TOKENS]))
-            self.pool.publish(sequence.blocks[number], sequence.names[-1])
+        full = sequence.num_computed // BLOCK_TOKENS
+        for name in _chained(sequence, full)[len(sequence.names) : full]:
+            self.pool.publish(sequence.blocks[len(sequence.names)], name)
+            sequence.names.append(name)
+            if sequence.to_fill:
+                self._coming[sequence.to_fill.pop(0)] -= 1
+
+    def _findable(self, sequence: Sequence) -> list[bytes]:
+        """Names of the blocks that it may take over: all full ones, its last token left out."""
+        count = max(len(sequence.findable) - 1, 0) // BLOCK_TOKENS
+        return _chained(sequence, count)[:count]
+
+    def _awaits(self, sequence: Sequence) -> bool:
+        """Whether somebody is just reading what it begins with: another sample of its prompt, or another prompt."""
+        leader = sequence.leader
+        if leader is not None and leader.blocks and not sequence.sampled:
+            return leader.num_computed < len(sequence.tokens) - 1
+        missing = next((name for name in self._findable(sequence) if not self.pool.knows(name)), None)
+        return missing is not None and self._coming[missing] > 0
 
     def _lengthen(self, slot: int, count: int) -> None:
         self.slots.at(slot).blocks += [self.pool.take() for _ in range(count)]
@@ -247,9 +267,10 @@ class Scheduler:
         self.add(sequence, first=True)
 
 
-def _awaits(sequence: Sequence) -> bool:
-    """Whether another sample of its prompt is reading it just now."""
-    leader = sequence.leader
-    if leader is None or not leader.blocks or sequence.sampled:
-        return False
-    return leader.num_computed < len(sequence.tokens) - 1
+def _chained(sequence: Sequence, count: int) -> list[bytes]:
+    """Names of its first `count` full blocks, and maybe more; each is made once."""
+    chained = sequence.chained
+    for number in range(len(chained), count):
+        first = number * BLOCK_TOKENS
+        chained.append(chain(chained[-1] if chained else b"", sequence.tokens[first : first + BLOCK_TOKENS]))
+    return chained

@@ -25,6 +25,8 @@ class Sequence:
     num_found: int | None = None  # of its prompt, in the cache when it was first seated; None: it was not yet
     blocks: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)  # of the full blocks, as far as they are published
+    chained: list[bytes] = field(default_factory=list)  # of its full blocks, in the cache or not
+    to_fill: list[bytes] = field(default_factory=list)  # of those that it is about to fill
     sampled: list[int] = field(default_factory=list)  # before it was paused; the next two go with it
     log_probs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)

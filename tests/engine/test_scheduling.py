@@ -133,6 +133,40 @@ def test_cancelling_frees_at_once():
     assert engine.cancel(answers[0]) is None
 
 
+def alike(count=5, shared=200, own=30):
+    """Prompts of which three whole blocks are the same."""
+    rows = some_tokens(model_of().config, count + 1, shared, 9).tolist()
+    return [
+        Request((*rows[0], *row[:own]), i, sampling=Sampling(max_tokens=5)) for i, row in enumerate(rows[1:])
+    ]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("settings", [{}, {"step_tokens": 50}, {"num_slots": 2}])
+def test_what_prompts_begin_with_is_read_once_though_they_come_together(name, settings):
+    requests = alike()
+    engine = engine_of(name, **settings)
+    found = engine.generate(requests)
+    assert engine.pool.hits == 4 * 3 * BLOCK_TOKENS
+    assert found == [alone(request, name) for request in requests]
+    engine.scheduler.check()
+
+
+def test_who_waits_for_a_reader_that_is_cancelled_reads_for_itself():
+    requests = alike()
+    engine = engine_of(step_tokens=50)
+    answers = [engine.submit(request, index)[0] for index, request in enumerate(requests)]
+    engine.step()
+    assert engine.slots.taken == [0]
+    assert engine.scheduler.num_waiting == 4
+    engine.cancel(answers[0])
+    finished = {}
+    while not engine.is_idle:
+        finished |= {answer.index: [completion] for answer, completion in engine.step()}
+        engine.scheduler.check()
+    assert finished == {index: alone(requests[index]) for index in range(1, 5)}
+
+
 def test_clients_are_served_in_turn():
     engine = engine_of(num_slots=1)
     for number, client in enumerate("aaab"):
