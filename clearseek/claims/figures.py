@@ -50,7 +50,7 @@ _HTML = re.compile(r"<[a-z/][^>]*>")
 
 @dataclass(frozen=True)
 class Figure:
-    """A number as it is written, such as `1,234.5` or `6 min 23`, its value in the record's unit, and its unit's factor.
+    """A number as it is written, such as `1,234.5` or `6 min 23`, its value in the record's unit, its factor.
 
     `half_digit` is half of its last written digit: how far rounding may have moved it.
     """
