@@ -50,11 +50,12 @@ test-slow: setup  ## the slow tests; those beside vLLM, llama.cpp and transforme
 test-peers: peers  ## the tests that compare with transformers and PEFT
 	$(PEERS)/bin/python $(SHARED) $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
 
-check: setup  ## lint, format, types, floors of the house
+check: setup  ## lint, format, types, floors of the house, figures of the documents
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/clearseek claims check
 
 format: setup  ## put the source in its form
 	$(VENV)/bin/ruff check --fix

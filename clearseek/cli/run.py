@@ -8,10 +8,10 @@ import click
 from clearseek.cli.options import (
     FiniteRange,
     RecipeName,
+    columns,
     device_option,
     is_first_rank,
     json_option,
-    print_columns,
     print_json,
 )
 
@@ -121,11 +121,12 @@ def _run(path: Path, overrides: list[str], out: Path | None, fork: bool, device:
     if as_json:
         print_json(result.report)
         return
-    _print_stages(result.report)
+    click.echo(printed_table(result.report))
     click.echo(f"\nreport  {result.run_dir}/report.html\ntalk    clearseek chat {result.run_dir}")
 
 
-def _print_stages(report: dict[str, Any]) -> None:
+def printed_table(report: dict[str, Any]) -> str:
+    """What each stage gave, as a run prints it at its end."""
     from clearseek.cli.progress import duration
 
     rows = [["stage", "kind", "time", "pass@1", "95 % interval"]]
@@ -141,4 +142,4 @@ def _print_stages(report: dict[str, Any]) -> None:
                 f"{low:.1%} to {high:.1%}" if low is not None else "",
             ]
         )
-    print_columns(rows)
+    return columns(rows)
