@@ -203,6 +203,35 @@ class Text(Shape):
     prompt: str
 
 
+class Health(Shape):
+    """It answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Shape):
+    """It takes requests, to these models."""
+
+    status: Literal["ready"]
+    models: list[str]
+
+
+class BalanceInfo(Shape):
+    """What there is of one currency, in decimals as text."""
+
+    currency: Literal["USD"]
+    total_balance: str
+    granted_balance: str
+    topped_up_balance: str
+
+
+class Balance(Shape):
+    """DeepSeek's answer to who asks what is left."""
+
+    is_available: bool
+    balance_infos: list[BalanceInfo]
+
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in ("4XX", 422, 503)
 }  # FastAPI describes 422 its own way unless told

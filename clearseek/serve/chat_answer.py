@@ -14,7 +14,7 @@ from clearseek.serve.errors import ApiError
 from clearseek.serve.log_prob_records import Records
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
-from clearseek.serve.streaming import DONE, to_json
+from clearseek.serve.streaming import DONE, event, to_json
 from clearseek.text.tool_calls.events import CallArguments, CallStart
 
 FINGERPRINT = f"clearseek-{__version__}"
@@ -79,6 +79,10 @@ class ChatAnswer:
                 choice["finish_reason"] = finish_reason(piece)
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage(self.pieces)}
 
+    def failure(self, error: ApiError) -> bytes:
+        """The event that tells of an error in mid-stream."""
+        return event(error.body)
+
     def _empty_choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": ""}
         if self.pieces.opens_thought:
@@ -117,24 +121,24 @@ class ChatAnswer:
 def call_deltas(piece: Piece) -> list[dict[str, Any]]:
     """What is new of calls, as streams tell it."""
     deltas: list[dict[str, Any]] = []
-    for event in piece.calls:
-        if isinstance(event, CallStart):
-            function = {"name": event.name, "arguments": ""}
-            deltas.append({"index": event.index, "id": event.id, "type": "function", "function": function})
-        elif isinstance(event, CallArguments):
-            deltas.append({"index": event.index, "function": {"arguments": event.text}})
+    for call in piece.calls:
+        if isinstance(call, CallStart):
+            function = {"name": call.name, "arguments": ""}
+            deltas.append({"index": call.index, "id": call.id, "type": "function", "function": function})
+        elif isinstance(call, CallArguments):
+            deltas.append({"index": call.index, "function": {"arguments": call.text}})
     return deltas
 
 
 def add_calls(calls: list[dict[str, Any]], piece: Piece) -> None:
     """Add what is new of calls to those that there are."""
-    for event in piece.calls:
-        if isinstance(event, CallStart):
+    for call in piece.calls:
+        if isinstance(call, CallStart):
             calls.append(
-                {"id": event.id, "type": "function", "function": {"name": event.name, "arguments": ""}}
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
             )
-        elif isinstance(event, CallArguments):
-            calls[event.index]["function"]["arguments"] += event.text
+        elif isinstance(call, CallArguments):
+            calls[call.index]["function"]["arguments"] += call.text
 
 
 def _delta(piece: Piece) -> dict[str, Any]:
