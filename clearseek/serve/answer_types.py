@@ -68,6 +68,7 @@ class AnswerMessage(Shape):
     role: Literal["assistant"]
     content: str | None
     reasoning_content: str | None = None
+    reasoning: str | None = None  # by --reasoning-alias
     tool_calls: list[ToolCall] | None = None
 
 

@@ -26,10 +26,11 @@ _NOT_ENDED: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
 
 @dataclass
 class AnthropicAnswer:
-    """One answer; `model` is its name as it was asked for."""
+    """One answer; `model` is its name as it was asked for, `max_tokens` the bound, be it beyond the context."""
 
     model: str
     pieces: Pieces
+    max_tokens: int
     _blocks: Blocks = field(default_factory=Blocks)
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class AnthropicAnswer:
         for change in self._blocks.close():
             yield self._told(change)
         assert ended is not None, "an answer ends"
-        yield _event({"type": "message_delta", "delta": _ending(ended), "usage": self._usage()})
+        yield _event({"type": "message_delta", "delta": self._ending(ended), "usage": self._usage()})
         yield _event({"type": "message_stop"})
 
     async def whole(self) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class AnthropicAnswer:
             deque(self._blocks.of(piece), maxlen=0)
             ended = piece if piece.completion is not None else ended
         assert ended is not None, "an answer ends"
-        return self._message([_whole(block) for block in self._blocks.all], _ending(ended))
+        return self._message([_whole(block) for block in self._blocks.all], self._ending(ended))
 
     def failure(self, error: ApiError) -> bytes:
         """The event that tells of an error in mid-stream."""
@@ -72,6 +73,16 @@ class AnthropicAnswer:
 
     def _message(self, content: list[dict[str, Any]], ending: dict[str, str | None]) -> dict[str, Any]:
         return {**self._head, "content": content, **ending, "usage": self._usage()}
+
+    def _ending(self, piece: Piece) -> dict[str, str | None]:
+        """Why it ended, and at which of the request's stop sequences."""
+        reason = finish_reason(piece)
+        stopped_by = piece.completion.stopped_by if piece.completion is not None else None
+        if reason == "stop" and isinstance(stopped_by, str):
+            return {"stop_reason": "stop_sequence", "stop_sequence": stopped_by}
+        if reason == "length" and self.pieces.completion_tokens < self.max_tokens:
+            return {"stop_reason": "model_context_window_exceeded", "stop_sequence": None}
+        return {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None}
 
     def _usage(self) -> dict[str, Any]:
         hit = self.pieces.answering.cached_tokens
@@ -119,15 +130,6 @@ def _delta(index: int, delta: dict[str, Any]) -> bytes:
 
 def _event(value: dict[str, Any]) -> bytes:
     return event(value, value["type"])
-
-
-def _ending(piece: Piece) -> dict[str, str | None]:
-    """Why it ended, and at which of the request's stop sequences."""
-    reason = finish_reason(piece)
-    stopped_by = piece.completion.stopped_by if piece.completion is not None else None
-    if reason == "stop" and isinstance(stopped_by, str):
-        return {"stop_reason": "stop_sequence", "stop_sequence": stopped_by}
-    return {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None}
 
 
 def _object(text: str) -> dict[str, Any]:

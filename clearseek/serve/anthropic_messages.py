@@ -25,8 +25,9 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
     model = await state.model(body.model)
-    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
-    answer = AnthropicAnswer(body.model, pieces)
+    # its clients have to name a bound, and name large ones
+    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict, fills_context=True)
+    answer = AnthropicAnswer(body.model, pieces, body.max_tokens)
     return reply(request, model.name, pieces, answer, bool(body.stream))
 
 

@@ -62,7 +62,9 @@ class AnthropicMessage(Shape):
     role: Literal["assistant"]
     model: str
     content: list[AnswerThinking | AnswerText | AnswerToolUse]
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_reason: Literal[
+        "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
+    ]
     stop_sequence: str | None
     usage: AnthropicUsage
 

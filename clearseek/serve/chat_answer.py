@@ -29,6 +29,7 @@ class ChatAnswer:
     body: ChatRequest
     pieces: Pieces
     is_deepseek: bool
+    with_alias: bool = False  # thoughts also by vLLM's name
 
     def __post_init__(self) -> None:
         self._records = Records(self.pieces.tokenizer) if self.body.logprobs else None
@@ -52,7 +53,7 @@ class ChatAnswer:
             yield self._chunk(sample, first)
         left = self.body.n
         async for piece in self.pieces:
-            delta = _delta(piece)
+            delta = self._delta(piece)
             if piece.calls:
                 delta["tool_calls"] = call_deltas(piece)
             if delta or (self._records is not None and piece.tokens):
@@ -69,7 +70,7 @@ class ChatAnswer:
         choices = [self._empty_choice(index) for index in range(self.body.n)]
         async for piece in self.pieces:
             choice = choices[piece.sample]
-            for name, text in _delta(piece).items():
+            for name, text in self._delta(piece).items():
                 choice["message"][name] = (choice["message"].get(name) or "") + text
             if piece.calls:
                 add_calls(choice["message"].setdefault("tool_calls", []), piece)
@@ -82,6 +83,12 @@ class ChatAnswer:
     def failure(self, error: ApiError) -> bytes:
         """The event that tells of an error in mid-stream."""
         return event(error.body)
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        texts = {"reasoning_content": piece.text("thought"), "content": piece.text("answer")}
+        if self.with_alias:
+            texts["reasoning"] = texts["reasoning_content"]
+        return {name: text for name, text in texts.items() if text}
 
     def _empty_choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": ""}
@@ -139,11 +146,6 @@ def add_calls(calls: list[dict[str, Any]], piece: Piece) -> None:
             )
         elif isinstance(call, CallArguments):
             calls[call.index]["function"]["arguments"] += call.text
-
-
-def _delta(piece: Piece) -> dict[str, Any]:
-    texts = {"reasoning_content": piece.text("thought"), "content": piece.text("answer")}
-    return {name: text for name, text in texts.items() if text}
 
 
 def finish_reason(piece: Piece) -> str:

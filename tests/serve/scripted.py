@@ -11,7 +11,8 @@ from clearseek.text.incremental import IncrementalDecoder
 class ScriptedService:
     """Answers every request with `text`, a few tokens at a time; what was asked is in `asked`.
 
-    `seconds` go by between two deltas; one that is cancelled ends there. With `error` the last one says that it failed.
+    `text` may be a function of the prompt's text. `seconds` go by between two deltas; one that is cancelled ends there.
+    With `error` the last one says that it failed.
     """
 
     def __init__(self, tokenizer, text, seconds=0.0, tokens_at_once=1, error=None):
@@ -40,7 +41,10 @@ class ScriptedService:
         return answering
 
     async def _say(self, answering, sample, cancelled):
-        tokens = [*self.tokenizer.encode(self.text), self.tokenizer.eos_id][
+        text = (
+            self.text(self.tokenizer.decode(answering.request.prompt)) if callable(self.text) else self.text
+        )
+        tokens = [*self.tokenizer.encode(text), self.tokenizer.eos_id][
             : answering.request.sampling.max_tokens
         ]
         said, decoder = [], IncrementalDecoder(self.tokenizer)

@@ -125,6 +125,16 @@ def test_the_stop_sequence_that_ended_it_is_told(server):
         assert stream.get_final_message().stop_sequence == stop
 
 
+def test_a_bound_beyond_the_context_is_the_context(hermes):
+    with live(Registry([scripted_model(hermes, CALLS * 20, context=300)])) as address:
+        client = anthropic.Anthropic(base_url=address, api_key="x", max_retries=0)
+        answer = client.messages.create(**settings(max_tokens=20_000, tools=[]))
+        assert answer.stop_reason == "model_context_window_exceeded"
+        assert answer.usage.input_tokens + answer.usage.output_tokens == 300
+        cut = client.messages.create(**settings(max_tokens=5, tools=[]))
+        assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 5)
+
+
 def test_an_error_in_mid_stream_has_anthropics_shape(hermes):
     with live(Registry([scripted_model(hermes, CALLS, error="it broke")])) as address:
         client = anthropic.Anthropic(base_url=address, api_key="x", max_retries=0)
