@@ -15,6 +15,9 @@ STAMP := $(VENV)/.installed-$(call fingerprint,pyproject.toml constraints.txt)
 PEERS_STAMP := $(PEERS)/.installed-$(call fingerprint,pyproject.toml constraints-peers.txt)
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed-$(call fingerprint,constraints-vllm.txt)
+SERVE := .venv-serve
+SERVE_STAMP := $(SERVE)/.installed-$(call fingerprint,constraints-serve.txt)
+GPT_OSS := https://github.com/openai/gpt-oss
 LLAMA_CPP := llama_cpp_python-0.3.36
 PEERS_LLAMA := .peers-llama
 # lets the slow tests ask llama.cpp where it is built
@@ -23,7 +26,7 @@ ASK_LLAMA = $(if $(wildcard $(PEERS_LLAMA)/site),PYTHONPATH=$(CURDIR)/$(PEERS_LL
     LLAMA_CPP_CONVERTER=$(CURDIR)/$(PEERS_LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-llama published bench clean
+.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-serve peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -64,6 +67,13 @@ format: setup  ## put the source in its form
 peers: $(PEERS_STAMP)  ## make .venv-peers: clearseek beside transformers and TRL, for comparisons
 
 peers-vllm: $(VLLM_STAMP)  ## make .venv-vllm: vLLM's CPU build, for make bench-engine and the test that it reads what we save
+
+peers-serve: $(SERVE_STAMP)  ## make .venv-serve: litellm, and OpenAI's gpt-oss test where GitHub and npm can be reached
+	@test -d $(SERVE)/gpt-oss || git clone --quiet --depth 1 $(GPT_OSS) $(SERVE)/gpt-oss || \
+	    echo "$(GPT_OSS) can't be reached; its test will be skipped" >&2
+	@test ! -d $(SERVE)/gpt-oss || test -d $(SERVE)/gpt-oss/compatibility-test/node_modules || \
+	    { cd $(SERVE)/gpt-oss/compatibility-test && npm ci --silent --no-audit --no-fund --ignore-scripts && \
+	    npm install --silent --no-save --no-audit --no-fund --ignore-scripts tsx@4.23.15; }
 
 peers-llama: setup $(PEERS_LLAMA)/version  ## build llama.cpp into .peers-llama, for make bench-engine and test-slow; needs cmake and a C++ compiler
 
@@ -109,7 +119,7 @@ bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
 clean:  ## remove environments, caches and builds; runs/ stays
-	rm -rf web/node_modules clearseek/serve/static $(VENV) $(PEERS) $(VLLM) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf web/node_modules clearseek/serve/static $(VENV) $(PEERS) $(VLLM) $(SERVE) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find clearseek tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1) environment, $(2) what pip installs, $(3) stamp, $(4) what comes with that and has to go again
@@ -132,6 +142,9 @@ $(STAMP):
 
 $(PEERS_STAMP):
 	$(call install,$(PEERS),-c constraints-peers.txt -e . $(PEER_PACKAGES),$@)
+
+$(SERVE_STAMP):
+	$(call install,$(SERVE),-c constraints-serve.txt litellm,$@)
 
 # It imports without these three only: they come built for CUDA.
 $(VLLM_STAMP):

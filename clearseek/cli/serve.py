@@ -52,6 +52,7 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     help="Where the page keeps what its users choose to keep.",
 )
 @click.option("--strict", is_flag=True, help="Refuse histories that DeepSeek's service refuses.")
+@click.option("--reasoning-alias", is_flag=True, help="Thoughts in chats also as reasoning, vLLM's name.")
 @click.option(
     "--max-running", type=click.IntRange(1, 4096), default=64, show_default=True, help="Answers at once."
 )

@@ -16,6 +16,9 @@ class Server(Table):
     hosts: tuple[str, ...] = Field(default=(), description="names besides the loopback's that it answers to")
     metrics_prefix: Literal["clearseek", "vllm"] = "clearseek"
     strict: bool = Field(default=False, description="refuse what DeepSeek's own service refuses in a history")
+    reasoning_alias: bool = Field(
+        default=False, description="thoughts in chats also by vLLM's name, reasoning"
+    )
     max_running: int = Field(default=64, ge=1, le=4096, description="answers of a model at once")
     max_waiting: int = Field(default=256, ge=0, description="answers that may wait for their turn; then 429")
     max_models: int | None = Field(default=None, ge=1, description="open at once; None: what memory allows")

@@ -68,6 +68,7 @@ class AnswerMessage(Shape):
     role: Literal["assistant"]
     content: str | None
     reasoning_content: str | None = None
+    reasoning: str | None = None  # by --reasoning-alias
     tool_calls: list[ToolCall] | None = None
 
 
@@ -201,6 +202,35 @@ class Text(Shape):
     """The text of tokens."""
 
     prompt: str
+
+
+class Health(Shape):
+    """It answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(Shape):
+    """It takes requests, to these models."""
+
+    status: Literal["ready"]
+    models: list[str]
+
+
+class BalanceInfo(Shape):
+    """What there is of one currency, in decimals as text."""
+
+    currency: Literal["USD"]
+    total_balance: str
+    granted_balance: str
+    topped_up_balance: str
+
+
+class Balance(Shape):
+    """DeepSeek's answer to who asks what is left."""
+
+    is_available: bool
+    balance_infos: list[BalanceInfo]
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {

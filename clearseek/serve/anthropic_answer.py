@@ -2,29 +2,36 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from clearseek.serve.blocks import Block, Blocks, Change
 from clearseek.serve.chat_answer import finish_reason
+from clearseek.serve.errors import ApiError
 from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.streaming import event
-from clearseek.text.tool_calls.events import CallArguments, CallStart
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 # A signature proves a thought to the service that wrote it; here nothing has to be proved, and any is taken back.
 _SIGNATURE = "clearseek"
+_DELTAS = {
+    "thought": ("thinking_delta", "thinking"),
+    "text": ("text_delta", "text"),
+    "call": ("input_json_delta", "partial_json"),
+}
+_NOT_ENDED: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
 
 
 @dataclass
 class AnthropicAnswer:
-    """One answer; `model` is its name as it was asked for."""
+    """One answer; `model` is its name as it was asked for, `max_tokens` the bound, be it beyond the context."""
 
     model: str
     pieces: Pieces
-    _blocks: list[dict[str, Any]] = field(default_factory=list)
-    _is_open: bool = False
-    _input: str = ""  # the arguments of the open call
+    max_tokens: int
+    _blocks: Blocks = field(default_factory=Blocks)
 
     def __post_init__(self) -> None:
         self._head = {
@@ -40,33 +47,42 @@ class AnthropicAnswer:
         ended: Piece | None = None
         async for piece in self.pieces:
             if not started:
-                yield _event({"type": "message_start", "message": self._message([], None)})
+                yield _event({"type": "message_start", "message": self._message([], _NOT_ENDED)})
                 started = True
-            for one in self._of(piece):
-                yield _event(one)
+            for change in self._blocks.of(piece):
+                yield self._told(change)
             ended = piece if piece.completion is not None else ended
-        for one in self._close():
-            yield _event(one)
+        for change in self._blocks.close():
+            yield self._told(change)
         assert ended is not None, "an answer ends"
-        delta = {"stop_reason": _reason(ended), "stop_sequence": None}
-        yield _event({"type": "message_delta", "delta": delta, "usage": self._usage()})
+        yield _event({"type": "message_delta", "delta": self._ending(ended), "usage": self._usage()})
         yield _event({"type": "message_stop"})
 
     async def whole(self) -> dict[str, Any]:
         """The answer as one object."""
         ended: Piece | None = None
         async for piece in self.pieces:
-            for _ in self._of(piece):
-                pass
+            deque(self._blocks.of(piece), maxlen=0)
             ended = piece if piece.completion is not None else ended
-        for _ in self._close():
-            pass
         assert ended is not None, "an answer ends"
-        return self._message(self._blocks, _reason(ended))
+        return self._message([_whole(block) for block in self._blocks.all], self._ending(ended))
 
-    def _message(self, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
-        told = {"content": content, "stop_reason": reason, "stop_sequence": None, "usage": self._usage()}
-        return {**self._head, **told}
+    def failure(self, error: ApiError) -> bytes:
+        """The event that tells of an error in mid-stream."""
+        return _event(error.anthropic_body)
+
+    def _message(self, content: list[dict[str, Any]], ending: dict[str, str | None]) -> dict[str, Any]:
+        return {**self._head, "content": content, **ending, "usage": self._usage()}
+
+    def _ending(self, piece: Piece) -> dict[str, str | None]:
+        """Why it ended, and at which of the request's stop sequences."""
+        reason = finish_reason(piece)
+        stopped_by = piece.completion.stopped_by if piece.completion is not None else None
+        if reason == "stop" and isinstance(stopped_by, str):
+            return {"stop_reason": "stop_sequence", "stop_sequence": stopped_by}
+        if reason == "length" and self.pieces.completion_tokens < self.max_tokens:
+            return {"stop_reason": "model_context_window_exceeded", "stop_sequence": None}
+        return {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None}
 
     def _usage(self) -> dict[str, Any]:
         hit = self.pieces.answering.cached_tokens
@@ -77,53 +93,43 @@ class AnthropicAnswer:
             "output_tokens": self.pieces.completion_tokens,
         }
 
-    def _of(self, piece: Piece) -> Iterator[dict[str, Any]]:
-        for kind, text in piece.parts:
-            name = "thinking" if kind == "thought" else "text"
-            if not self._is_open or self._blocks[-1]["type"] != name:
-                if not text.strip():
-                    continue  # space between a thought, a text and calls is no block
-                text = text.lstrip("\n")
-                yield from self._open(
-                    {"type": name, name: ""} | ({"signature": ""} if name == "thinking" else {})
-                )
-            self._blocks[-1][name] += text
-            yield self._delta({"type": f"{name}_delta", name: text})
-        for call in piece.calls:
-            if isinstance(call, CallStart):
-                yield from self._open({"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
-            elif isinstance(call, CallArguments):
-                self._input += call.text
-                yield self._delta({"type": "input_json_delta", "partial_json": call.text})
+    def _told(self, change: Change) -> bytes:
+        step, text = change
+        index, block = len(self._blocks.all) - 1, self._blocks.all[-1]
+        if step == "open":
+            return _event({"type": "content_block_start", "index": index, "content_block": _begun(block)})
+        if step == "more":
+            return _delta(index, {"type": _DELTAS[block.kind][0], _DELTAS[block.kind][1]: text})
+        sign = {"type": "signature_delta", "signature": _SIGNATURE}
+        signed = _delta(index, sign) if block.kind == "thought" else b""
+        return signed + _event({"type": "content_block_stop", "index": index})
 
-    def _open(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from self._close()
-        self._blocks.append(block)
-        self._is_open, self._input = True, ""
-        yield {"type": "content_block_start", "index": len(self._blocks) - 1, "content_block": dict(block)}
 
-    def _close(self) -> Iterator[dict[str, Any]]:
-        if not self._is_open:
-            return
-        block = self._blocks[-1]
-        if block["type"] == "thinking":
-            block["signature"] = _SIGNATURE
-            yield self._delta({"type": "signature_delta", "signature": _SIGNATURE})
-        elif block["type"] == "tool_use":
-            block["input"] = _object(self._input)
-        self._is_open = False
-        yield {"type": "content_block_stop", "index": len(self._blocks) - 1}
+def _begun(block: Block) -> dict[str, Any]:
+    match block.kind:
+        case "thought":
+            return {"type": "thinking", "thinking": "", "signature": ""}
+        case "text":
+            return {"type": "text", "text": ""}
+    assert block.call is not None, "a call begins with its name"
+    return {"type": "tool_use", "id": block.call.id, "name": block.call.name, "input": {}}
 
-    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "content_block_delta", "index": len(self._blocks) - 1, "delta": delta}
+
+def _whole(block: Block) -> dict[str, Any]:
+    match block.kind:
+        case "thought":
+            return _begun(block) | {"thinking": block.text, "signature": _SIGNATURE}
+        case "text":
+            return _begun(block) | {"text": block.text}
+    return _begun(block) | {"input": _object(block.text)}
+
+
+def _delta(index: int, delta: dict[str, Any]) -> bytes:
+    return _event({"type": "content_block_delta", "index": index, "delta": delta})
 
 
 def _event(value: dict[str, Any]) -> bytes:
     return event(value, value["type"])
-
-
-def _reason(piece: Piece) -> str:
-    return _REASONS.get(finish_reason(piece), "end_turn")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -5,29 +5,34 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from clearseek.serve.answer_types import streamed
 from clearseek.serve.anthropic_answer import AnthropicAnswer
 from clearseek.serve.anthropic_asking import as_chat
+from clearseek.serve.anthropic_shapes import ANTHROPIC_ERRORS, AnthropicMessage, CountedTokens
 from clearseek.serve.anthropic_types import Counted, MessagesRequest
 from clearseek.serve.chat_asking import ask, prompt_of
 from clearseek.serve.chat_reply import reply
 from clearseek.serve.state import state_of
 
-router = APIRouter()
+router = APIRouter(responses=ANTHROPIC_ERRORS)
+_MESSAGES = streamed(AnthropicMessage, "message_start and what follows it")
+_COUNTED: dict[int | str, dict[str, Any]] = {200: {"model": CountedTokens}}
 
 
-@router.post("/v1/messages")
-@router.post("/anthropic/v1/messages")
+@router.post("/v1/messages", responses=_MESSAGES)
+@router.post("/anthropic/v1/messages", responses=_MESSAGES)
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
     model = await state.model(body.model)
-    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
-    answer = AnthropicAnswer(body.model, pieces)
+    # its clients have to name a bound, and name large ones
+    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict, fills_context=True)
+    answer = AnthropicAnswer(body.model, pieces, body.max_tokens)
     return reply(request, model.name, pieces, answer, bool(body.stream))
 
 
-@router.post("/v1/messages/count_tokens")
-@router.post("/anthropic/v1/messages/count_tokens")
+@router.post("/v1/messages/count_tokens", responses=_COUNTED)
+@router.post("/anthropic/v1/messages/count_tokens", responses=_COUNTED)
 async def count_tokens(body: Counted, request: Request) -> dict[str, Any]:
     """How many tokens the prompt would have."""
     model = await state_of(request).model(body.model)

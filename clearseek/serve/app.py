@@ -16,6 +16,7 @@ from clearseek.serve import (
     openai_chat,
     openai_completions,
     operations,
+    responses,
     tokens,
 )  # fmt: skip
 from clearseek.serve.bodies import Bodies
@@ -24,7 +25,7 @@ from clearseek.serve.invalid import invalid
 from clearseek.serve.keys import Keys
 from clearseek.serve.logs import Logged
 from clearseek.serve.page import answers, conversations, keeping, site
-from clearseek.serve.paths import is_anthropic, is_deepseek
+from clearseek.serve.paths import is_deepseek
 from clearseek.serve.registry import Registry
 from clearseek.serve.security import Guard
 from clearseek.serve.state import State
@@ -41,6 +42,7 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
         openai_chat,
         anthropic_messages,
         openai_completions,
+        responses,
         tokens,
         embeddings,
         deepseek,
@@ -60,8 +62,7 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
 
 
 def _respond(error: ApiError, request: Request) -> Response:
-    body = error.anthropic_body if is_anthropic(request.url.path) else error.body
-    return JsonResponse(body, error.status, error.headers)
+    return JsonResponse(error.body_at(request.url.path), error.status, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

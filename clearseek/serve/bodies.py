@@ -36,7 +36,7 @@ class Bodies:
                 check_json(body)
         except ApiError as error:
             headers = {**error.headers, "Connection": "close"}  # the rest of the body may still come
-            await JsonResponse(error.body, error.status, headers)(scope, receive, send)
+            await JsonResponse(error.body_at(scope["path"]), error.status, headers)(scope, receive, send)
             return
         await self.app(scope, _replay(body, receive), send)
 

@@ -14,7 +14,7 @@ from clearseek.serve.errors import ApiError
 from clearseek.serve.log_prob_records import Records
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
-from clearseek.serve.streaming import DONE, to_json
+from clearseek.serve.streaming import DONE, event, to_json
 from clearseek.text.tool_calls.events import CallArguments, CallStart
 
 FINGERPRINT = f"clearseek-{__version__}"
@@ -29,6 +29,7 @@ class ChatAnswer:
     body: ChatRequest
     pieces: Pieces
     is_deepseek: bool
+    with_alias: bool = False  # thoughts also by vLLM's name
 
     def __post_init__(self) -> None:
         self._records = Records(self.pieces.tokenizer) if self.body.logprobs else None
@@ -52,7 +53,7 @@ class ChatAnswer:
             yield self._chunk(sample, first)
         left = self.body.n
         async for piece in self.pieces:
-            delta = _delta(piece)
+            delta = self._delta(piece)
             if piece.calls:
                 delta["tool_calls"] = call_deltas(piece)
             if delta or (self._records is not None and piece.tokens):
@@ -69,7 +70,7 @@ class ChatAnswer:
         choices = [self._empty_choice(index) for index in range(self.body.n)]
         async for piece in self.pieces:
             choice = choices[piece.sample]
-            for name, text in _delta(piece).items():
+            for name, text in self._delta(piece).items():
                 choice["message"][name] = (choice["message"].get(name) or "") + text
             if piece.calls:
                 add_calls(choice["message"].setdefault("tool_calls", []), piece)
@@ -78,6 +79,16 @@ class ChatAnswer:
             if piece.completion is not None:
                 choice["finish_reason"] = finish_reason(piece)
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage(self.pieces)}
+
+    def failure(self, error: ApiError) -> bytes:
+        """The event that tells of an error in mid-stream."""
+        return event(error.body)
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        texts = {"reasoning_content": piece.text("thought"), "content": piece.text("answer")}
+        if self.with_alias:
+            texts["reasoning"] = texts["reasoning_content"]
+        return {name: text for name, text in texts.items() if text}
 
     def _empty_choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": ""}
@@ -117,29 +128,24 @@ class ChatAnswer:
 def call_deltas(piece: Piece) -> list[dict[str, Any]]:
     """What is new of calls, as streams tell it."""
     deltas: list[dict[str, Any]] = []
-    for event in piece.calls:
-        if isinstance(event, CallStart):
-            function = {"name": event.name, "arguments": ""}
-            deltas.append({"index": event.index, "id": event.id, "type": "function", "function": function})
-        elif isinstance(event, CallArguments):
-            deltas.append({"index": event.index, "function": {"arguments": event.text}})
+    for call in piece.calls:
+        if isinstance(call, CallStart):
+            function = {"name": call.name, "arguments": ""}
+            deltas.append({"index": call.index, "id": call.id, "type": "function", "function": function})
+        elif isinstance(call, CallArguments):
+            deltas.append({"index": call.index, "function": {"arguments": call.text}})
     return deltas
 
 
 def add_calls(calls: list[dict[str, Any]], piece: Piece) -> None:
     """Add what is new of calls to those that there are."""
-    for event in piece.calls:
-        if isinstance(event, CallStart):
+    for call in piece.calls:
+        if isinstance(call, CallStart):
             calls.append(
-                {"id": event.id, "type": "function", "function": {"name": event.name, "arguments": ""}}
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
             )
-        elif isinstance(event, CallArguments):
-            calls[event.index]["function"]["arguments"] += event.text
-
-
-def _delta(piece: Piece) -> dict[str, Any]:
-    texts = {"reasoning_content": piece.text("thought"), "content": piece.text("answer")}
-    return {name: text for name, text in texts.items() if text}
+        elif isinstance(call, CallArguments):
+            calls[call.index]["function"]["arguments"] += call.text
 
 
 def finish_reason(piece: Piece) -> str:

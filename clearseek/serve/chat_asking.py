@@ -20,8 +20,17 @@ _LOW_EFFORT_TOKENS = 1024  # of thought, where the model's template knows nothin
 _WITHOUT_THOUGHT = ("deepseek-chat",)  # the names of old that said so themselves
 
 
-async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict: bool = False) -> Pieces:
-    """Submit a conversation. InputError and `ApiError` for what is wrong with it."""
+async def ask(
+    model: ServedModel,
+    body: ChatRequest,
+    key_owner: str = "",
+    strict: bool = False,
+    fills_context: bool = False,
+) -> Pieces:
+    """Submit a conversation. InputError and `ApiError` for what is wrong with it.
+
+    With `fills_context` more tokens than the context holds are as many as it holds, else they are a mistake.
+    """
     settings = settings_of(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs: it needs logprobs to be true", param="top_logprobs")
@@ -30,9 +39,12 @@ async def ask(model: ServedModel, body: ChatRequest, key_owner: str = "", strict
     variables |= tools.variables
     _check_history(body, thinking, strict)
     prompt = await _encode(model, body, thinking, variables)
+    most_tokens = body.max_completion_tokens or body.max_tokens
+    if fills_context and most_tokens is not None and most_tokens > model.context - len(prompt):
+        most_tokens = None
     request = model.request(
         prompt,
-        body.max_completion_tokens or body.max_tokens,
+        most_tokens,
         body.seed,
         body.n,
         client_of(body, key_owner),

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from fastapi import Request
 from starlette.responses import Response
 
+from clearseek.serve.errors import ApiError
 from clearseek.serve.logs import note
 from clearseek.serve.pieces import Pieces
 from clearseek.serve.state import state_of
@@ -21,6 +22,9 @@ class ShapedAnswer(Protocol):
     async def whole(self) -> dict[str, Any]:
         """As one object."""
 
+    def failure(self, error: ApiError) -> bytes:
+        """The event that tells of an error in mid-stream."""
+
 
 def reply(request: Request, model: str, pieces: Pieces, answer: ShapedAnswer, is_streamed: bool) -> Response:
     """What goes back to who asked `model`; a stream is kept alive by signs of life."""
@@ -28,5 +32,5 @@ def reply(request: Request, model: str, pieces: Pieces, answer: ShapedAnswer, is
     pieces.on_end = lambda: note(request.scope, completion_tokens=pieces.completion_tokens)
     seconds, leave = state_of(request).settings.keep_alive_seconds, pieces.answering.cancel
     if is_streamed:
-        return EventStream(answer.events(), leave, seconds)
+        return EventStream(answer.events(), leave, seconds, answer.failure)
     return WholeAnswer(answer.whole, leave, seconds)

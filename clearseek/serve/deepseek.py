@@ -4,12 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from clearseek.serve.answer_types import ERRORS
+from clearseek.serve.answer_types import ERRORS, Balance
 
 router = APIRouter(responses=ERRORS)
 
 
-@router.get("/user/balance")
+@router.get("/user/balance", responses={200: {"model": Balance}})
 async def balance() -> dict[str, Any]:
     """Nobody pays here: available, and nothing to be spent."""
     nothing = {

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearseek.config.errors import InputError
+from clearseek.serve.paths import is_anthropic
 
 _ANTHROPIC = {
     401: "authentication_error",
@@ -30,6 +31,10 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
         self.headers = dict(headers or {})
+
+    def body_at(self, path: str) -> dict[str, Any]:
+        """The JSON that says it to who asked `path`."""
+        return self.anthropic_body if is_anthropic(path) else self.body
 
     @property
     def body(self) -> dict[str, Any]:

@@ -25,5 +25,11 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     state = state_of(request)
     model = await state.model(body.model)
     pieces = await ask(model, body, request.state.client, state.settings.strict)
-    answer = ChatAnswer(model_name(body, model), body, pieces, is_deepseek(request.url.path))
+    answer = ChatAnswer(
+        model_name(body, model),
+        body,
+        pieces,
+        is_deepseek(request.url.path),
+        state.settings.reasoning_alias,
+    )
     return reply(request, model.name, pieces, answer, bool(body.stream))

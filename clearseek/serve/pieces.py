@@ -21,14 +21,18 @@ from clearseek.text.tool_calls.parser import ReplyParser
 from clearseek.text.tool_calls.recognise import ReplyForm
 
 CallEvent = CallStart | CallArguments | CallEnd
+PartEvent = Thought | Content | CallEvent
 
 
 @dataclass
 class Piece:
-    """What is new of one sample. `num_tokens`, `num_thought_tokens` and `num_calls` count all that it has so far."""
+    """What is new of one sample, `events` in the order in which it was written.
+
+    `num_tokens`, `num_thought_tokens` and `num_calls` count all that it has so far.
+    """
 
     sample: int
-    parts: list[tuple[Kind, str]]
+    events: list[PartEvent]
     tokens: list[int]
     log_probs: list[float]
     alternatives: list[Alternatives]
@@ -36,12 +40,17 @@ class Piece:
     num_thought_tokens: int
     num_new_thought: int  # of its own tokens, those that are thought, tags with them
     completion: Completion | None = None
-    calls: list[CallEvent] = field(default_factory=list)
     num_calls: int = 0
 
     def text(self, kind: Kind) -> str:
         """What it says of one kind."""
-        return "".join(text for of, text in self.parts if of == kind)
+        wanted = Thought if kind == "thought" else Content
+        return "".join(one.text for one in self.events if isinstance(one, wanted))
+
+    @property
+    def calls(self) -> list[CallEvent]:
+        """What it says of calls."""
+        return [one for one in self.events if not isinstance(one, Thought | Content)]
 
 
 @dataclass
@@ -93,43 +102,42 @@ class Pieces:
         if sample is None:
             parser = ReplyParser(self.form, self.opens_thought, self.schemas)
             sample = self._samples[delta.sample] = _Sample(parser, self.opens_thought)
-        events = sample.parser.feed(delta.text)
+        parsed = sample.parser.feed(delta.text)
         if delta.completion is not None:
-            events += sample.parser.finish()
-        parts, calls = self._sorted(events)
-        thought, closes = self._thought_tokens(sample, delta.tokens, parts)
-        sample.num_calls += sum(isinstance(event, CallStart) for event in calls)
+            parsed += sample.parser.finish()
+        events = self._shown(parsed)
+        thought, closes = self._thought_tokens(sample, delta.tokens, events)
+        sample.num_calls += sum(isinstance(event, CallStart) for event in events)
         sample.num_tokens += len(delta.tokens)
         sample.num_thought_tokens += thought
         return Piece(
-            delta.sample, parts, delta.tokens, delta.log_probs, delta.alternatives,
-            sample.num_tokens, sample.num_thought_tokens, thought + closes, delta.completion, calls, sample.num_calls,
+            delta.sample, events, delta.tokens, delta.log_probs, delta.alternatives,
+            sample.num_tokens, sample.num_thought_tokens, thought + closes, delta.completion, sample.num_calls,
         )  # fmt: skip
 
-    def _sorted(self, events: list[Event]) -> tuple[list[tuple[Kind, str]], list[CallEvent]]:
-        parts: list[tuple[Kind, str]] = []
-        calls: list[CallEvent] = []
+    def _shown(self, events: list[Event]) -> list[PartEvent]:
+        shown: list[PartEvent] = []
         for event in events:
             match event:
-                case Thought(text):
-                    parts.append(("thought", text))
-                case Content(text) | Malformed(text):
-                    parts.append(("answer", text))
+                case Malformed(text):
+                    shown.append(Content(text))
+                case Thought() | Content():
+                    shown.append(event)
                 case _ if self.most_calls is None or event.index < self.most_calls:
-                    calls.append(event)
-        return parts, calls
+                    shown.append(event)
+        return shown
 
     def _thought_tokens(
-        self, sample: "_Sample", tokens: list[int], parts: list[tuple[Kind, str]]
+        self, sample: "_Sample", tokens: list[int], events: list[PartEvent]
     ) -> tuple[int, int]:
         """How many of a delta's tokens are thought, and how many tags close it. Without such tokens its text tells."""
         start, end = map(self.tokenizer.token_id, (self.form.thought.start, self.form.thought.end))
         if end is None or self.form.is_harmony:
-            kinds = {kind for kind, _ in parts}
-            return (len(tokens) if kinds == {"thought"} else 0), 0
+            is_thought = bool(events) and all(isinstance(one, Thought) for one in events)
+            return (len(tokens) if is_thought else 0), 0
         if not sample.was_thinking and sample.num_tokens == 0 and tokens[:1] == [start]:
             sample.was_thinking = True
-            thought, closes = self._thought_tokens(sample, tokens[1:], parts)
+            thought, closes = self._thought_tokens(sample, tokens[1:], events)
             return thought, closes + 1  # its opening tag is none of the answer's tokens either
         if not sample.was_thinking:
             return 0, 0

@@ -66,7 +66,9 @@ class Guard:
         try:
             self._check(scope)
         except ApiError as error:
-            await JsonResponse(error.body, error.status, error.headers)(scope, receive, _careful(send))
+            await JsonResponse(error.body_at(scope["path"]), error.status, error.headers)(
+                scope, receive, _careful(send)
+            )
             return
         await self.app(scope, receive, _careful(send))
 

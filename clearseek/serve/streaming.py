@@ -30,15 +30,23 @@ DONE = b"data: [DONE]\n\n"
 
 
 class EventStream(Response):
-    """Server-sent events; `leave` is called when the reader has gone, and at the end."""
+    """Server-sent events; `leave` is called when the reader has gone, and at the end.
+
+    `failure` makes the last event of a stream that breaks off.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[bytes], leave: Callable[[], None], keep_alive_seconds: float
+        self,
+        events: AsyncIterator[bytes],
+        leave: Callable[[], None],
+        keep_alive_seconds: float,
+        failure: Callable[[ApiError], bytes] = lambda error: event(error.body),
     ) -> None:
         super().__init__(headers=None)
         self._events, self._leave, self._keep_alive = events, leave, keep_alive_seconds
+        self._failure = failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until they or the reader end."""
@@ -53,7 +61,7 @@ class EventStream(Response):
             signs.stop()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (ApiError, InputError, RunError) as error:
-            body = event(as_api_error(error).body)
+            body = self._failure(as_api_error(error))
             await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             signs.stop()
@@ -77,7 +85,7 @@ class WholeAnswer(Response):
             if done:
                 await self._at_once(producing)(scope, receive, send)
             else:
-                await self._later(producing, send)
+                await self._later(producing, scope["path"], send)
         finally:
             watcher.cancel()
             producing.cancel()
@@ -86,7 +94,7 @@ class WholeAnswer(Response):
     def _at_once(self, producing: "asyncio.Future[dict[str, Any]]") -> Response:
         return JsonResponse(producing.result())
 
-    async def _later(self, producing: "asyncio.Future[dict[str, Any]]", send: Send) -> None:
+    async def _later(self, producing: "asyncio.Future[dict[str, Any]]", path: str, send: Send) -> None:
         head = [(b"content-type", b"application/json"), *_HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         while not producing.done():
@@ -95,7 +103,7 @@ class WholeAnswer(Response):
         try:
             body = producing.result()
         except (ApiError, InputError, RunError) as error:
-            body = as_api_error(error).body
+            body = as_api_error(error).body_at(path)
         await send({"type": "http.response.body", "body": to_json(body), "more_body": False})
 
 

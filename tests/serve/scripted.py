@@ -11,15 +11,17 @@ from clearseek.text.incremental import IncrementalDecoder
 class ScriptedService:
     """Answers every request with `text`, a few tokens at a time; what was asked is in `asked`.
 
-    `seconds` go by between two deltas; one that is cancelled ends there.
+    `text` may be a function of the prompt's text. `seconds` go by between two deltas; one that is cancelled ends there.
+    With `error` the last one says that it failed.
     """
 
-    def __init__(self, tokenizer, text, seconds=0.0, tokens_at_once=1):
-        self.tokenizer, self.text, self.seconds, self.tokens_at_once = (
+    def __init__(self, tokenizer, text, seconds=0.0, tokens_at_once=1, error=None):
+        self.tokenizer, self.text, self.seconds, self.tokens_at_once, self.error = (
             tokenizer,
             text,
             seconds,
             tokens_at_once,
+            error,
         )
         self.asked, self.tasks = [], set()
         self.num_waiting = 0
@@ -39,7 +41,10 @@ class ScriptedService:
         return answering
 
     async def _say(self, answering, sample, cancelled):
-        tokens = [*self.tokenizer.encode(self.text), self.tokenizer.eos_id][
+        text = (
+            self.text(self.tokenizer.decode(answering.request.prompt)) if callable(self.text) else self.text
+        )
+        tokens = [*self.tokenizer.encode(text), self.tokenizer.eos_id][
             : answering.request.sampling.max_tokens
         ]
         said, decoder = [], IncrementalDecoder(self.tokenizer)
@@ -56,7 +61,8 @@ class ScriptedService:
                 else "length"
             )
             over = cancelled.is_set() or start + self.tokens_at_once >= len(tokens)
-            completion = Completion(said, [-0.5] * len(said), reason) if over else None
+            reason = "error" if self.error else reason
+            completion = Completion(said, [-0.5] * len(said), reason, error=self.error) if over else None
             answering.put(Delta(sample, new, [-0.5] * len(new), [], text, completion))
             if over:
                 return

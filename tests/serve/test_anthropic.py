@@ -5,6 +5,8 @@ import copy
 import anthropic
 import pytest
 
+from clearseek.serve.anthropic_shapes import AnthropicMessage
+from clearseek.serve.keys import Key, Keys
 from clearseek.serve.registry import Registry
 from clearseek.text.chat import ChatTemplate
 from tests.serve.live import live
@@ -15,11 +17,16 @@ TOOLS = [{"name": "add", "description": "Adds.", "input_schema": {"type": "objec
 QUESTION = [{"role": "user", "content": "12 + 5?"}]
 
 
-@pytest.fixture(scope="module", params=[1, 1000])
-def model(request, tokenizer):
+@pytest.fixture(scope="module")
+def hermes(tokenizer):
     changed = copy.copy(tokenizer)
     changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
-    return scripted_model(changed, CALLS, tokens_at_once=request.param)
+    return changed
+
+
+@pytest.fixture(scope="module", params=[1, 1000])
+def model(request, hermes):
+    return scripted_model(hermes, CALLS, tokens_at_once=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,9 @@ def check(message):
 
 
 def test_a_whole_message(client):
-    check(client.messages.create(**settings()))
+    raw = client.messages.with_raw_response.create(**settings())
+    AnthropicMessage.model_validate_json(raw.text())  # our own description of it
+    check(raw.parse())
 
 
 def test_a_streamed_message_is_the_same(client):
@@ -91,3 +100,52 @@ def test_errors_have_anthropics_shape(client):
     assert caught.value.body["error"]["type"] == "not_found_error"
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.messages.create(**settings(max_tokens=0))
+
+
+def test_text_after_a_call_stays_after_it(hermes):
+    said = CALLS.replace("</tool_call>", "</tool_call>\nThat was all.", 1)
+    for tokens_at_once in (1, 1000):
+        with live(Registry([scripted_model(hermes, said, tokens_at_once=tokens_at_once)])) as address:
+            client = anthropic.Anthropic(base_url=address, api_key="x", max_retries=0)
+            message = client.messages.create(**settings())
+        kinds = [block.type for block in message.content]
+        assert kinds == ["thinking", "text", "tool_use", "text", "tool_use"]
+        assert message.content[3].text.strip() == "That was all."
+
+
+def test_the_stop_sequence_that_ended_it_is_told(server):
+    client = anthropic.Anthropic(base_url=server, api_key="x", max_retries=0)
+    asked = settings(tools=[], max_tokens=60, extra_body={"temperature": 0.0}, thinking={"type": "disabled"})
+    said = client.messages.create(**asked).content[0].text
+    stop = said[8:12]
+    stopped = client.messages.create(**asked, stop_sequences=["never said", stop])
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", stop)
+    assert "".join(block.text for block in stopped.content) == said[: said.index(stop)]
+    with client.messages.stream(**asked, stop_sequences=[stop]) as stream:
+        assert stream.get_final_message().stop_sequence == stop
+
+
+def test_a_bound_beyond_the_context_is_the_context(hermes):
+    with live(Registry([scripted_model(hermes, CALLS * 20, context=300)])) as address:
+        client = anthropic.Anthropic(base_url=address, api_key="x", max_retries=0)
+        answer = client.messages.create(**settings(max_tokens=20_000, tools=[]))
+        assert answer.stop_reason == "model_context_window_exceeded"
+        assert answer.usage.input_tokens + answer.usage.output_tokens == 300
+        cut = client.messages.create(**settings(max_tokens=5, tools=[]))
+        assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 5)
+
+
+def test_an_error_in_mid_stream_has_anthropics_shape(hermes):
+    with live(Registry([scripted_model(hermes, CALLS, error="it broke")])) as address:
+        client = anthropic.Anthropic(base_url=address, api_key="x", max_retries=0)
+        with pytest.raises(anthropic.APIStatusError, match="it broke") as caught:
+            list(client.messages.create(**settings(stream=True)))
+    assert caught.value.body == {"type": "error", "error": {"type": "api_error", "message": "it broke"}}
+
+
+def test_who_has_no_key_is_told_so_in_anthropics_shape(hermes):
+    with live(Registry([scripted_model(hermes, CALLS)]), keys=Keys([Key("ann", "0" * 64)])) as address:
+        client = anthropic.Anthropic(base_url=address, api_key="wrong", max_retries=0)
+        with pytest.raises(anthropic.AuthenticationError) as caught:
+            client.messages.create(**settings())
+    assert caught.value.body["error"]["type"] == "authentication_error"

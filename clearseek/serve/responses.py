@@ -1,0 +1,27 @@
+"""OpenAI's `/v1/responses`, also at DeepSeek's base URL; stateless, as DeepSeek's own is."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from clearseek.serve.answer_types import ERRORS, streamed
+from clearseek.serve.chat_asking import ask
+from clearseek.serve.chat_reply import reply
+from clearseek.serve.responses_answer import ResponsesAnswer
+from clearseek.serve.responses_asking import as_chat
+from clearseek.serve.responses_shapes import ResponseObject
+from clearseek.serve.responses_types import ResponsesRequest
+from clearseek.serve.state import state_of
+
+router = APIRouter(responses=ERRORS)
+_RESPONSES = streamed(ResponseObject, "response.* and what it grows by")
+
+
+@router.post("/v1/responses", responses=_RESPONSES)
+@router.post("/responses", responses=_RESPONSES)
+async def responses(body: ResponsesRequest, request: Request) -> Response:
+    """Answer a conversation."""
+    state = state_of(request)
+    model = await state.model(body.model)
+    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
+    answer = ResponsesAnswer(body.model or model.name, body, pieces)
+    return reply(request, model.name, pieces, answer, body.stream)
