@@ -29,7 +29,7 @@ COMMANDS = {
     "report": ("clearseek.cli.report", "Write a run's report again from its records."),
     "cost": ("clearseek.cli.cost", "Say what a run has cost, by stage and by point of accuracy."),
     "ledger": ("clearseek.cli.ledger", "Check what a run recorded: lines, seal and files."),
-    "claims": ("clearseek.cli.claims", "Hold figures in documents to the records they come from."),
+    "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),
     "doctor": ("clearseek.cli.doctor", "Describe this machine, or say what ails a run."),
     "completion": ("clearseek.cli.completion", "Print the completion script for a shell."),
