@@ -77,15 +77,15 @@ def print_json(result: object) -> None:
     click.echo(json.dumps(result, ensure_ascii=False, indent=2, default=str))
 
 
-def print_columns(rows: list[list[str]]) -> None:
-    """Write `rows` to stdout with every column as wide as its longest cell, the first one left-aligned."""
+def print_columns(rows: list[list[str]], left: int = 1) -> None:
+    """Write `rows` to stdout with every column as wide as its longest cell, the first `left` ones left-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
-        first, *rest = (
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+        cells = (
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        click.echo("  ".join([first, *rest]).rstrip())
+        click.echo("  ".join(cells).rstrip())
 
 
 def is_first_rank() -> bool:
