@@ -77,22 +77,22 @@ def print_json(result: object) -> None:
     click.echo(json.dumps(result, ensure_ascii=False, indent=2, default=str))
 
 
-def columns(rows: list[list[str]]) -> str:
-    """`rows` as lines with every column as wide as its longest cell, the first one left-aligned."""
+def columns(rows: list[list[str]], left: int = 1) -> str:
+    """`rows` as lines with every column as wide as its longest cell, the first `left` ones left-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        first, *rest = (
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+        cells = (
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        lines.append("  ".join([first, *rest]).rstrip())
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def print_columns(rows: list[list[str]]) -> None:
+def print_columns(rows: list[list[str]], left: int = 1) -> None:
     """Write `rows` to stdout as `columns` sets them."""
-    click.echo(columns(rows))
+    click.echo(columns(rows, left))
 
 
 def is_first_rank() -> bool:

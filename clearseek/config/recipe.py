@@ -7,77 +7,12 @@ from pydantic import Field, model_validator
 from clearseek.config.engine import EngineChoice
 from clearseek.config.lora import Lora
 from clearseek.config.model import NewModel, Table
-
-Language = Literal["en", "ko", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "ko", "zh")
-
-
-class Problems(Table):
-    """Where problems with checkable answers come from: generated families, or a file of the user's own."""
-
-    tasks: list[str] | None = Field(
-        default=None, description="families by name; default: all, unless path is set"
-    )
-    languages: list[Language] = list(LANGUAGES)
-    levels: list[int] = [1, 2]
-    path: str | None = Field(
-        default=None, description="JSON lines with prompt, answer, verifier; or GSM8K's layout"
-    )
-    gym: list[str] | None = Field(default=None, description="reasoning-gym datasets (extra `gym`)")
-    held_out_path: str | None = Field(
-        default=None, description="test file; default: split `path` by content hash"
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in ("tasks", "path", "gym") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give one of tasks, path and gym, not {' and '.join(given)}")
-        if self.held_out_path is not None and self.path is None:
-            raise ValueError("held_out_path needs path")
-        return self
-
-
-class DataSource(Table):
-    """One source of documents or examples, and its share of the mixture.
-
-    Exactly one of `problems`, `path`, `dataset` and `stage` says where it comes from.
-    """
-
-    problems: Problems | None = None
-    path: str | None = Field(default=None, description="folder of .txt/.md, or a .jsonl or .parquet file")
-    dataset: str | None = Field(
-        default=None, description="Hugging Face dataset, downloaded when the stage runs"
-    )
-    stage: str | None = Field(default=None, description="the examples that an earlier reject stage kept")
-    count: int = Field(default=0, ge=0, description="documents to take; 0: all (problems need a count)")
-    styles: dict[Literal["worked", "bare", "foreign"], float] = Field(
-        default={"worked": 1.0},
-        description="shares of worked solutions, bare answers and foreign-language ones",
-    )
-    layout: Literal["chat", "document"] = Field(
-        default="chat", description="chat format, or plain text to learn whole"
-    )
-    hold_out_every: int = Field(default=0, ge=0, description="every N-th document is kept for bits per byte")
-    ignored_fields: list[str] = Field(
-        default=[],
-        description="fields of a path's or dataset's rows to leave out; any other unknown one is an error",
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [n for n in ("problems", "path", "dataset", "stage") if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a data source needs exactly one of problems, path, dataset and stage, got {given}"
-            )
-        if self.ignored_fields and self.path is None and self.dataset is None:
-            raise ValueError("ignored_fields belongs to path and dataset")
-        if self.problems is not None and not self.count:
-            raise ValueError("a source of problems needs count, the number of documents to generate")
-        if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:
-            raise ValueError(f"styles must be shares above 0, got {self.styles}")
-        return self
+from clearseek.config.sources import LANGUAGES as LANGUAGES  # part of the recipe, in a file of their own
+from clearseek.config.sources import DataSource as DataSource
+from clearseek.config.sources import Filters as Filters
+from clearseek.config.sources import Language as Language
+from clearseek.config.sources import Problems as Problems
+from clearseek.config.sources import SpdxLicence
 
 
 class Optimizer(Table):
@@ -319,6 +254,7 @@ class RejectStage(StageBase):
     include_retired: list[str] = Field(
         default=[], description="rl stages whose solved problems join the pool"
     )
+    licence: SpdxLicence | None = Field(default=None, description="SPDX id of the examples that it keeps")
 
 
 class EvalStage(StageBase):

@@ -12,6 +12,7 @@ from typing import Any
 from clearseek.ledger import phrases
 from clearseek.ledger.answers import Problem, gather
 from clearseek.ledger.curves import all_curves
+from clearseek.ledger.data_page import data_section
 from clearseek.ledger.doctor import diagnose_record
 from clearseek.ledger.lines import number
 from clearseek.ledger.record import Record, RunRecord, StageRecord, table
@@ -76,6 +77,7 @@ def view(record: RunRecord, report: dict[str, Any]) -> dict[str, Any]:
         "findings": diagnose_record(record),
         "facts": _facts(record, report),
         "data": _data_rows(record),
+        "data_section": data_section(record),
         "accelerated": phrases.accelerated(record.machine),
     }
 

@@ -28,6 +28,9 @@ class StageRecord:
     steps: list[Record] = field(default_factory=list)
     evals: list[Record] = field(default_factory=list)
     data: list[Record] = field(default_factory=list)
+    sources: list[Record] = field(default_factory=list)
+    filters: list[Record] = field(default_factory=list)
+    teachers: list[Record] = field(default_factory=list)
     checkpoints: list[Record] = field(default_factory=list)
     finished: Record | None = None
     clock: list[Record] = field(default_factory=list)
@@ -125,6 +128,13 @@ class RunRecord:
         """Held-out problems that were found in the training data; anything above 0 spoils the scores."""
         return total((data for stage in self.stages for data in stage.data), "train_held_out_overlap")
 
+    @property
+    def items_read(self) -> int:
+        """Items of evaluations that stand in a source word for word, over all sources."""
+        sources = (source for stage in self.stages for source in stage.sources)
+        tables = (found for source in sources for found in table(source.get("contamination")).values())
+        return int(total((found for found in tables if isinstance(found, dict)), "whole"))
+
     def stage(self, name: str | None) -> StageRecord | None:
         """The stage of that name."""
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -210,7 +220,15 @@ def _stages(records: list[Record], timings: list[Record]) -> list[StageRecord]:
 
 
 def _file(stage: StageRecord, record: Record) -> None:
-    lists = {"step": stage.steps, "eval": stage.evals, "data": stage.data, "checkpoint": stage.checkpoints}
+    lists = {
+        "step": stage.steps,
+        "eval": stage.evals,
+        "data": stage.data,
+        "source": stage.sources,
+        "filter": stage.filters,
+        "teacher": stage.teachers,
+        "checkpoint": stage.checkpoints,
+    }
     if record["kind"] in lists:
         lists[record["kind"]].append(record)
     elif record["kind"] == "stage_finished":

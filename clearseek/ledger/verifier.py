@@ -14,7 +14,7 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
 What is checked, in this order; the first thing that is wrong is named:
     1 every line: canonical JSON, its number, the hash of the line before, a known kind
     2 the seal: its signature, and the tree of as many lines as it counts
-    3 what is used: a stage begins with nothing but what earlier stages left, by hash
+    3 what is used: a stage begins with nothing, and learns from no model's texts, but what earlier stages left, by hash
     4 files: each is there with its hash, and there is no other
 """
 
@@ -32,6 +32,9 @@ KINDS = frozenset(
     (
         "run",
         "stage_started",
+        "source",
+        "filter",
+        "teacher",
         "data",
         "mix",
         "step",
@@ -250,6 +253,13 @@ def check_uses(records: Sequence[dict[str, Any]]) -> None:
                         f"line {record['line']}: stage {record.get('stage')} begins with something of {stage} that "
                         "no record of that stage names"
                     )
+        elif record["kind"] == "source" and (teacher := record.get("teacher")) is not None:
+            (given,) = _tables([teacher], record["line"], "teacher")
+            if given.get("sha256") not in left.get(str(given.get("stage")), set()):
+                raise Wrong(
+                    f"line {record['line']}: stage {record.get('stage')} learnt from something of {given.get('stage')} "
+                    "that no record of that stage names"
+                )
         elif record["kind"] == "stage_finished":
             hashes = [str(file["sha256"]) for file in named_files(record)]
             weights = [
@@ -281,7 +291,7 @@ def check_files(run: Path, records: Sequence[dict[str, Any]]) -> tuple[int, int]
     """How many files are right, and their bytes. Wrong for one that differs, is missing, or that no record names."""
     named: dict[str, tuple[str, int]] = {}
     for record in records:
-        if record["kind"] in ("data", "stage_finished", "files"):
+        if record["kind"] in ("filter", "data", "stage_finished", "files"):
             named |= {
                 str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)
             }

@@ -14,7 +14,7 @@ import clearseek
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import difference, load_recipe, recipe_sha256, resolved
 from clearseek.config.progress import Progress, SilentProgress
-from clearseek.config.recipe import Recipe, TokenizerStage
+from clearseek.config.recipe import EvalStage, Recipe, TokenizerStage
 from clearseek.config.shipped import find_recipe
 from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
@@ -161,6 +161,7 @@ class Run:
             self.timings = SilentTimings()
         self.verifiers = VerifierPool()
         self.examiner: Callable[[], Examiner] = cache(self._examiner)
+        self.evaluations: Callable[[], dict[str, list[str]]] = cache(self._evaluations)
 
     def _open_files(self) -> tuple[int, int]:
         self.ledger = Ledger(self.run_dir / "ledger.jsonl")
@@ -272,6 +273,7 @@ class Run:
             compile=recipe.compile,
             examine=lambda model, tokenizer, step: self._examine(name, model, tokenizer, step),
             examined_prompts=self._examined_prompts(name),
+            evaluations=self.evaluations,
         )
 
     def _examined_prompts(self, name: str) -> frozenset[str]:
@@ -280,6 +282,16 @@ class Run:
         if isinstance(stage, TokenizerStage) or not getattr(stage, "evaluate", False):
             return frozenset()
         return frozenset(problem.prompt for problem in self.examiner().problems)
+
+    def _evaluations(self) -> dict[str, list[str]]:
+        """The prompts of every evaluation that the recipe asks for: `evaluation`, and stages with their own."""
+        stages = self.recipe.stages.items()
+        examined = [(name, stage) for name, stage in stages if isinstance(stage, EvalStage)]
+        own = {name: stage.evaluation for name, stage in examined if stage.evaluation is not None}
+        examiners = {name: Examiner(table, self.recipe.seed, self.verifiers) for name, table in own.items()}
+        if len(own) < len(examined) or any(getattr(stage, "evaluate", False) for _, stage in stages):
+            examiners = {"evaluation": self.examiner(), **examiners}
+        return {name: [problem.prompt for problem in each.problems] for name, each in examiners.items()}
 
     def _examiner(self) -> Examiner:
         return Examiner(self.recipe.evaluation, self.recipe.seed, self.verifiers, roll_out_together)

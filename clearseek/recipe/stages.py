@@ -37,6 +37,7 @@ from clearseek.train.adapters import ADAPTER_DIRECTORY, begin_adapter, leave_ada
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path, open_documents
 from clearseek.train.flops import num_parameters
+from clearseek.train.intake import record_problems
 from clearseek.train.parallel import all_sum, gathered, on_first, roll_out_together, world
 from clearseek.train.pretrain import run_pretrain
 from clearseek.train.reject import run_reject
@@ -173,9 +174,12 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         context.adapter = begin_adapter(context, stage, start.model.config)
         start.parents += _adapter_parent(stage)
     _started(context, stage, start.parents, start.model.config)
+    if isinstance(stage, RlStage | RejectStage):
+        record_problems(context, stage.problems)
     totals: dict[str, float] = {}
     if isinstance(stage, RejectStage):
         totals = run_reject(context, stage, start.model, start.tokenizer)
+        _record_teacher(context, stage, start)
         _finished(context, [kept_samples_path(context.run_dir, context.stage)], totals)
         return
     if isinstance(stage, EvalStage):
@@ -186,6 +190,8 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         _finished(context, [], totals)
         return
     totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
+    if isinstance(stage, RlStage):
+        _record_teacher(context, stage, start)
     if context.adapter is None:
         start.model = gathered(start.model)
     else:
@@ -295,6 +301,29 @@ def _started(
         parents=parents,
         parameters=parameters,
         samples_lines=len(context.samples),
+    )
+
+
+def _record_teacher(context: StageContext, stage: RejectStage | RlStage, start: Start) -> None:
+    """Who wrote the examples that a stage leaves: a model by its hash, how it was sampled, on whose licence."""
+    path = kept_samples_path(context.run_dir, context.stage)
+    context.record(
+        "teacher",
+        examples=path.relative_to(context.run_dir).as_posix(),
+        rows=on_first("the kept samples", lambda: path.read_bytes().count(b"\n")),
+        model=start.parents[0],
+        while_training=isinstance(
+            stage, RlStage
+        ),  # then the model is what it was at each step, from this one on
+        sampling={
+            "temperature": stage.temperature,
+            "top_p": 1.0,
+            "max_completion_tokens": stage.max_completion_tokens,
+            "samples": stage.group_size if isinstance(stage, RlStage) else stage.samples,
+        },
+        min_language_consistency=getattr(stage, "min_language_consistency", 0.0),
+        joined=list(getattr(stage, "include_retired", [])),
+        licence=getattr(stage, "licence", None),
     )
 
 

@@ -68,6 +68,11 @@ def generate_examples(source: DataSource, seed: int, stage: str, index: int) -> 
     )
 
 
+def is_regenerated(source: DataSource) -> bool:
+    """Whether a source's documents are generated again instead of kept: what filters leave of them is kept."""
+    return source.problems is not None and source.filters is None
+
+
 def write_shard(path: Path, chosen: Sequence[Document], source_name: str) -> str:
     """Write documents beside and rename; returns the file's sha256. RunError where the disk refuses."""
     partial = path.with_suffix(".partial")

@@ -16,6 +16,7 @@ from clearseek.text.examples import EncodedDocuments
 from clearseek.text.packing import Rows, epoch_order, row_numbers
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.encoding import encode_documents, encode_examples, encoding_order, join, shuffled_rows
+from clearseek.trace.kept import is_regenerated
 from clearseek.trace.sources import Record, RunReadings, StageReading
 
 
@@ -81,7 +82,7 @@ def document_steps(
     tokenizer = _tokenizer(readings.run_dir, stage)
     parts, numbers, first = [], [], 0
     for documents, source in zip(sources, stage.sources, strict=True):
-        is_generated = source.problems is not None
+        is_generated = is_regenerated(source)
         if is_generated:
             parts.append(encode_examples(documents, tokenizer, source.layout))  # type: ignore[arg-type]
         else:

@@ -1,6 +1,6 @@
 """What a stage is given besides its own table: where it writes, what it counts with, how it is examined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,7 @@ class StageContext:
     compile: bool | Literal["auto"]
     examine: Examine
     examined_prompts: frozenset[str] = frozenset()  # held out: no training document may hold one
+    evaluations: Callable[[], Mapping[str, Sequence[str]]] = dict  # every evaluation's items
     adapter: Adapter | None = None  # what learns in the model's stead
     cpu_seconds_before: float = field(default_factory=cpu_seconds)  # of this process when the stage began
 

@@ -14,8 +14,9 @@ from clearseek.text.documents import Conversation
 from clearseek.text.sources import open_source
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
-from clearseek.train.corpus import kept_samples_path, write_examples
+from clearseek.train.corpus import kept_samples_path
 from clearseek.train.flops import forward_flops
+from clearseek.train.intake import write_rows
 from clearseek.train.parallel import on_first, roll_out_together
 
 _PROBLEMS_AT_A_TIME = 2048
@@ -53,7 +54,7 @@ def run_reject(
             "solves none of them; train it further, or lower min_language_consistency"
         )
     path = kept_samples_path(context.run_dir, context.stage)
-    on_first("the kept samples", lambda: write_examples(path, kept))
+    on_first("the kept samples", lambda: write_rows(path, kept))
     return {"tokens": sampled, "flops": forward_flops(model.config, sampled, stage.max_completion_tokens)}
 
 

@@ -25,8 +25,9 @@ from clearseek.text.packing import Rows
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.advantages import ADVANTAGES, has_signal
 from clearseek.train.context import StageContext
-from clearseek.train.corpus import build_rows, kept_samples_path, write_examples
+from clearseek.train.corpus import build_rows, kept_samples_path
 from clearseek.train.flops import forward_flops, training_flops
+from clearseek.train.intake import write_rows
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
 from clearseek.train.parallel import on_first, roll_out_together, world
 from clearseek.train.policy_batch import pack_groups
@@ -279,5 +280,5 @@ def run_rl(context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tok
     trainer = PolicyTrainer(context, stage, model, tokenizer)
     totals = trainer.run()
     path = kept_samples_path(context.run_dir, context.stage)
-    on_first("the solved problems' answers", lambda: write_examples(path, trainer.pool.solved))
+    on_first("the solved problems' answers", lambda: write_rows(path, trainer.pool.solved))
     return totals

@@ -1,0 +1,139 @@
+"""`clearseek data`: what went into a run, to be looked at by whoever asks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clearseek.cli.options import json_option, print_columns, print_json
+
+if TYPE_CHECKING:
+    from clearseek.ledger.record import RunRecord
+    from clearseek.ledger.sources import SourceRecord
+
+EPILOG = """\b
+Examples:
+  clearseek data runs/r1-mini
+  clearseek data runs/r1-mini --source pretrain/0 --sample 5
+  clearseek data runs/r1-mini --grep "다섯 시간"
+  clearseek data runs/r1-mini --html data.html
+
+\b
+A licence that nobody stated is "not stated". Personal data is found by rule
+(docs/data.md says by which), evaluation items by their wording.
+
+Exit codes: 0 done, 1 the run is damaged, 2 no such run, source or text."""
+
+
+@click.command("data", epilog=EPILOG)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--source", help="One source: STAGE/NUMBER, a stage's all, or a source's name.")
+@click.option("--sample", type=click.IntRange(min=1), help="Show so many documents of each source.")
+@click.option("--grep", help="Show documents that hold this text, and how many do.")
+@click.option(
+    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to browse instead."
+)
+@json_option
+def command(
+    run: Path, source: str | None, sample: int | None, grep: str | None, html: Path | None, as_json: bool
+) -> None:
+    """Show what went into a run: sources, licences, languages, filters.
+
+    RUN is a run directory. Documents are read again where the run keeps them
+    and held to the hash in its ledger.
+    """
+    from clearseek.ledger.record import load_run
+    from clearseek.ledger.sources import chosen_sources, data_report, sources_of
+    from clearseek.trace.browse import write_data_page
+
+    record = load_run(run)
+    chosen = chosen_sources(sources_of(record), source)
+    if html is not None:
+        write_data_page(record, chosen, html)
+        click.echo(str(html))
+        return
+    report = data_report(record, chosen)
+    shown = _documents(record, chosen, sample, grep)
+    if as_json:
+        print_json(report | shown)
+        return
+    _print_table(chosen)
+    for each, row in zip(chosen, report["sources"], strict=True):
+        _print_filter(row, with_samples=source is not None)
+        _print_findings(each, row)
+    for teacher in report["teachers"]:
+        _print_teacher(teacher)
+    _print_documents(shown)
+
+
+def _documents(
+    record: "RunRecord", chosen: "list[SourceRecord]", sample: int | None, grep: str | None
+) -> dict[str, Any]:
+    """What `--sample` and `--grep` ask for, by source."""
+    from dataclasses import asdict
+
+    from clearseek.trace.browse import documents_of, matches, spread
+
+    shown: dict[str, Any] = {}
+    readable = [each for each in chosen if each.has_documents] if sample or grep is not None else []
+    for each in readable:
+        documents = documents_of(record, each)
+        if sample:
+            picked = [asdict(one) for one in spread(documents, sample)]
+            shown.setdefault("documents", {})[each.id] = picked
+        if grep is not None:
+            count, found = matches(documents, grep, sample or 5)
+            shown.setdefault("matches", {})[each.id] = {
+                "documents": count,
+                "shown": [asdict(one) for one in found],
+            }
+    return shown
+
+
+def _print_table(chosen: "list[SourceRecord]") -> None:
+    from clearseek.ledger.source_words import HEADINGS, table_row
+
+    print_columns([list(HEADINGS), *[table_row(each) for each in chosen]], left=len(HEADINGS))
+
+
+def _print_filter(row: dict[str, Any], with_samples: bool) -> None:
+    done = row["filter"]
+    if not done:
+        return
+    dropped = ", ".join(f"{rule} {count:,}" for rule, count in done["dropped"].items()) or "nothing"
+    masked = "".join(f", masked {rule} {count:,}" for rule, count in done["masked"].items())
+    click.echo(
+        f"\n{row['id']}: filters left {done['rows_out']:,} of {done['rows_in']:,}; dropped: {dropped}{masked}"
+    )
+    for sample in row["dropped_samples"] if with_samples else ():
+        click.echo(f"  {sample['rule']} ({sample['place']}): {_line(sample['text'])}")
+
+
+def _print_findings(each: "SourceRecord", row: dict[str, Any]) -> None:
+    from clearseek.ledger.source_words import findings
+
+    for finding in findings(each):
+        click.echo(f"{row['id']}: {finding}")
+
+
+def _print_teacher(teacher: dict[str, Any]) -> None:
+    from clearseek.ledger.source_words import teacher_words
+
+    click.echo(f"\n{teacher_words(teacher)}")
+
+
+def _print_documents(shown: dict[str, Any]) -> None:
+    for name, documents in shown.get("documents", {}).items():
+        for one in documents:
+            click.echo(
+                f"\n{name}, row {one['row']}{': ' if one['place'] else ''}{one['place']}\n{one['text']}"
+            )
+    for name, found in shown.get("matches", {}).items():
+        click.echo(f"\n{name}: {found['documents']:,} documents hold it")
+        for one in found["shown"]:
+            click.echo(f"  row {one['row']}: {one['text']}")
+
+
+def _line(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 100 else f"{flat[:100]} …"

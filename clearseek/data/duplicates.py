@@ -1,0 +1,47 @@
+"""Texts that repeat earlier ones: exactly, or nearly, by the rows of words that they share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clearseek.data.words import Words, whole_windows, windows
+
+SHINGLE_WORDS = 8
+NEAR_SHARE = (
+    0.8  # of a text's shingles; what is usual for near-duplicates (Lee et al., arXiv:2107.06499, §4.2)
+)
+
+
+def exact_repeats(texts: Sequence[str]) -> np.ndarray:
+    """bool [texts]: whether the same text, character by character, came before."""
+    seen: set[str] = set()
+    repeats = np.zeros(len(texts), bool)
+    for number, text in enumerate(texts):
+        repeats[number] = text in seen
+        seen.add(text)
+    return repeats
+
+
+def repeated_shares(words: Words, length: int = SHINGLE_WORDS) -> np.ndarray:
+    """float64 [texts]: which part of a text's shingles (`length` words in a row) stand in texts before it.
+
+    0 for a text of fewer words than that.
+    """
+    places = whole_windows(words, length)
+    hashes, owners = windows(words.hashes, length)[places], words.text_of_word[places]
+    order = np.argsort(hashes, kind="stable")  # stable: of the same shingle the earliest text comes first
+    begins = np.ones(len(order), bool)
+    begins[1:] = hashes[order][1:] != hashes[order][:-1]
+    earliest = owners[order][begins][np.cumsum(begins) - 1]
+    repeats = np.empty(len(order), bool)
+    repeats[order] = earliest < owners[order]
+    num_texts = len(words.offsets) - 1
+    shingles = np.bincount(owners, minlength=num_texts)
+    return np.bincount(owners, repeats, num_texts) / np.maximum(shingles, 1)
+
+
+def near_repeats(words: Words, length: int = SHINGLE_WORDS, share: float = NEAR_SHARE) -> np.ndarray:
+    """bool [texts]: whether at least `share` of a text's shingles stand in texts before it; exact repeats too,
+    where they are long enough to have a shingle.
+    """
+    return repeated_shares(words, length) >= share

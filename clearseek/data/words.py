@@ -1,0 +1,204 @@
+"""Texts as hashed words, end to end: what finding repeats and evaluation items works on.
+
+A word is a run of letters and digits in lower case; a Chinese character is a word by itself, since Chinese is
+written without spaces. What stands between words counts only in `Words.between`.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT = range(7)
+_BMP = 0x10000
+_HAN_BEYOND = (
+    0x20000,
+    0x3FFFF,
+)  # the two planes of rare ideographs; beyond the BMP nothing else is a word here
+_CHARACTERS_AT_A_TIME = 1 << 23
+_SIGNS = set("+-−*/×÷=^.,")
+BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
+
+
+@lru_cache(maxsize=1)
+def _classes() -> np.ndarray:
+    """uint8 [65536]: the class of every character of the BMP."""
+    table = np.zeros(_BMP, np.uint8)
+    for code in range(_BMP):
+        category = unicodedata.category(chr(code))[0]
+        table[code] = {"L": OTHER, "M": OTHER, "N": DIGIT}.get(category, NONE)
+    letters = table == OTHER
+    for name, ranges in {
+        LATIN: ((0x41, 0x24F),),
+        HANGUL: ((0x1100, 0x11FF), (0x3131, 0x318E), (0xAC00, 0xD7A3)),
+        KANA: ((0x3041, 0x3096), (0x30A1, 0x30FA)),
+        HAN: ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x3005, 0x3007)),
+    }.items():
+        for first, last in ranges:
+            part = slice(first, last + 1)
+            table[part] = np.where(letters[part] | (name == HAN), name, table[part])
+    return table
+
+
+def classes_of(codes: np.ndarray) -> np.ndarray:
+    """The class (NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT) of every code point, uint8 [characters]."""
+    found = _classes()[np.minimum(codes, _BMP - 1)]
+    beyond = codes >= _BMP
+    if beyond.any():
+        is_han = (codes >= _HAN_BEYOND[0]) & (codes <= _HAN_BEYOND[1])
+        found = np.where(beyond, np.where(is_han, HAN, NONE), found).astype(np.uint8)
+    return found
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Some texts end to end: `codes` uint32 [characters], `starts` int64 [texts + 1], `first` the first's number."""
+
+    codes: np.ndarray
+    starts: np.ndarray
+    first: int
+
+    @property
+    def text_of_character(self) -> np.ndarray:
+        """int64 [characters]: which of these texts a character belongs to, from 0."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+
+def joined(texts: Sequence[str], characters: int = _CHARACTERS_AT_A_TIME) -> Iterator[Joined]:
+    """All texts in parts of about so many characters, so that memory stays bounded."""
+    first, size = 0, 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size >= characters or number == len(texts) - 1:
+            part = texts[first : number + 1]
+            codes = np.frombuffer("".join(part).encode("utf-32-le", "surrogatepass"), np.uint32)
+            lengths = np.fromiter((len(text) for text in part), np.int64, len(part))
+            yield Joined(codes, np.concatenate([[0], np.cumsum(lengths)]), first)
+            first, size = number + 1, 0
+
+
+def run_starts(classes: np.ndarray, texts: Joined) -> np.ndarray:
+    """bool [characters]: where a run of one class begins; a text's first character begins one."""
+    begins = np.ones(len(classes), bool)
+    begins[1:] = classes[1:] != classes[:-1]
+    inner = texts.starts[:-1]
+    begins[inner[inner < len(begins)]] = True
+    return begins
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of texts: `hashes` uint64 [words], `offsets` int64 [texts + 1], and where each stands in its text."""
+
+    texts: Sequence[str]
+    hashes: np.ndarray
+    offsets: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
+
+    @cached_property
+    def text_of_word(self) -> np.ndarray:
+        """int64 [words]: which text a word belongs to."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def between(self, place: int, count: int) -> str:
+        """`count` words with what is between them, without white space, in lower case."""
+        text = self.texts[self._text_at(place)]
+        return "".join(text[self.begins[place] : self.ends[place + count - 1]].split()).lower()
+
+    def rest_of_line(self, place: int) -> str:
+        """What follows a word up to the end of its line, without white space, in lower case."""
+        text, end = self.texts[self._text_at(place)], self.ends[place]
+        line_end = text.find("\n", end)
+        return "".join(text[end : line_end if line_end >= 0 else len(text)].split()).lower()
+
+    def sign_before(self, place: int) -> str:
+        """The sign of arithmetic right before a word, "" where there is none."""
+        before = self.texts[self._text_at(place)][: self.begins[place]][-1:]
+        return before if before in _SIGNS else ""
+
+    def _text_at(self, place: int) -> int:
+        return int(np.searchsorted(self.offsets, place, "right")) - 1
+
+
+def words_of(texts: Sequence[str]) -> Words:
+    """Every word of every text, hashed."""
+    parts = [_words(part) for part in joined([_lower(text) for text in texts])]
+    empty = np.empty(0, np.int64)
+    counts = np.concatenate([part[0] for part in parts]) if parts else empty
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    hashes, begins, ends = (
+        np.concatenate([part[i] for part in parts]) if parts else empty.astype(kind)
+        for i, kind in ((1, np.uint64), (2, np.int32), (3, np.int32))
+    )
+    return Words(texts, hashes, offsets, begins, ends)
+
+
+def _lower(text: str) -> str:
+    """In lower case, character by character, so that places stay."""
+    small = text.lower()
+    return small if len(small) == len(text) else "".join(one.lower()[0] for one in text)
+
+
+def _words(part: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Words in each text, and every word's hash, begin and end within its text."""
+    classes = classes_of(part.codes)
+    kinds = np.where(classes == NONE, NONE, np.where(classes == HAN, HAN, OTHER)).astype(np.uint8)
+    begins = (run_starts(kinds, part) | (kinds == HAN)) & (kinds != NONE)
+    places = np.flatnonzero(begins)
+    texts = np.searchsorted(part.starts, places, "right") - 1
+    counts = np.bincount(texts, minlength=len(part.starts) - 1)
+    if not len(places):
+        return counts, np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int32)
+    inside = np.flatnonzero(kinds != NONE)
+    first = np.searchsorted(inside, places)  # of every word, among the characters of words
+    word = np.repeat(np.arange(len(places)), np.diff(np.append(first, len(inside))))
+    ends = inside[np.append(first[1:], len(inside)) - 1] + 1
+    values = mixed(part.codes[inside].astype(np.uint64)) * _powers(inside - places[word])
+    hashes = mixed(np.add.reduceat(values, first))
+    origin = part.starts[texts]
+    return counts, hashes, (places - origin).astype(np.int32), (ends - origin).astype(np.int32)
+
+
+def _powers(exponents: np.ndarray) -> np.ndarray:
+    """The base to every exponent, modulo 2^64."""
+    powers = np.full(int(exponents.max(initial=0)) + 1, BASE, np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers)[exponents]
+
+
+def mixed(values: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: every bit of the output hangs on every bit of the input."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def windows(hashes: np.ndarray, length: int) -> np.ndarray:
+    """uint64 [words − length + 1]: a hash of every `length` words in a row, whatever texts they belong to.
+
+    Two different rows of words have the same hash once in 2^64 times, which is neglected.
+    """
+    if len(hashes) < length:
+        return np.empty(0, np.uint64)
+    total, span = hashes, 1
+    for bit in bin(length)[3:]:  # by doubling: a row of 13 is two of 6 and a word
+        total, span = total[:-span] * _power(span) + total[span:], 2 * span
+        if bit == "1":
+            total, span = total[:-1] * BASE + hashes[span:], span + 1
+    return mixed(total)
+
+
+def _power(exponent: int) -> np.uint64:
+    return np.uint64(pow(int(BASE), exponent, 1 << 64))
+
+
+def whole_windows(words: Words, length: int) -> np.ndarray:
+    """int64: the places where `length` words in a row belong to one text."""
+    texts = words.text_of_word
+    if len(texts) < length:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(texts[: len(texts) - length + 1] == texts[length - 1 :])
