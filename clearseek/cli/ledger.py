@@ -1,64 +1,20 @@
-"""`clearseek ledger`: what a run recorded, checked by whoever doubts it."""
+"""`clearseek ledger`: what a run recorded, checked and computed again by whoever doubts it; a command each."""
 
-from pathlib import Path
+from clearseek.cli.lazy import LazyGroup
 
-import click
-
-from clearseek.cli.options import json_option, print_json
-from clearseek.config.errors import InputError, RunError
-
-VERIFY_EPILOG = """\b
+command = LazyGroup(
+    "ledger",
+    help="Check what a run recorded, and compute it again.",
+    epilog="""\b
 Examples:
   clearseek ledger verify runs/r1-mini
-  clearseek ledger verify downloaded/run --key "clearseek/1f…+c0ffee00+AR…"
+  clearseek ledger replay runs/r1-mini --sample 5
+  clearseek ledger dispute runs/r1-mini theirs/r1-mini
 
-\b
-The key in a run's ledger.pub only shows that the run is whole. Whose run it is
-only a key shows that you have from its author: give that one with --key.
-The check itself is one file, clearseek/ledger/verifier.py, made to be read.
-
-Exit codes: 0 all of it holds, 1 something is wrong and named, 2 no such run."""
-
-
-EPILOG = """\b
-Example:
-  clearseek ledger verify runs/r1-mini
-
-Exit codes: 0 done, 1 something is wrong and named, 2 the input is wrong."""
-
-
-@click.group("ledger", epilog=EPILOG)
-def command() -> None:
-    """Check what a run recorded: lines, seal and files."""
-
-
-@command.command("verify", epilog=VERIFY_EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--key", help="The key that must have sealed the run: NAME+ID+KEY.")
-@json_option
-def verify(run: Path, key: str | None, as_json: bool) -> None:
-    """Check a run's ledger and every file that it names.
-
-    RUN is the directory of a run. The first thing that is wrong is named.
-    """
-    from dataclasses import asdict
-
-    from clearseek.ledger.verifier import LEDGER, Wrong, verify_run
-
-    if not (run / LEDGER).is_file():
-        raise InputError(f"{run} has no {LEDGER}: give the directory of a run, such as runs/r1-mini")
-    try:
-        found = verify_run(run, key)
-    except Wrong as error:
-        raise RunError(f"{run}: {error}") from None
-    if as_json:
-        print_json(asdict(found))
-        return
-    unsealed = found.lines - found.sealed
-    click.echo(
-        f"{found.lines:,} lines, every link holds{'; a torn last line is left out' if found.torn else ''}"
-    )
-    click.echo(f"sealed by {found.signer}: {found.sealed:,} lines, root {found.root}")
-    if unsealed:
-        click.echo(f"{unsealed:,} lines since then are not sealed yet")
-    click.echo(f"{found.files:,} files, {found.bytes:,} bytes, each as recorded, and no others")
+Exit codes: 0 done, 1 something is wrong and named, 2 the input is wrong.""",
+    lazy={
+        "verify": ("clearseek.cli.ledger_verify", "Check lines, seal and files of a run."),
+        "replay": ("clearseek.cli.ledger_replay", "Compute steps again and compare them bit by bit."),
+        "dispute": ("clearseek.cli.ledger_dispute", "Find the first step and tensor where two runs part."),
+    },
+)

@@ -29,7 +29,7 @@ COMMANDS = {
     "report": ("clearseek.cli.report", "Write a run's report again from its records."),
     "cost": ("clearseek.cli.cost", "Say what a run has cost, by stage and by point of accuracy."),
     "data": ("clearseek.cli.data", "Show what went into a run: sources, licences, languages, filters."),
-    "ledger": ("clearseek.cli.ledger", "Check what a run recorded: lines, seal and files."),
+    "ledger": ("clearseek.cli.ledger", "Check what a run recorded, and compute it again."),
     "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),
     "doctor": ("clearseek.cli.doctor", "Describe this machine, or say what ails a run."),

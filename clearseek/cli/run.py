@@ -60,6 +60,9 @@ Exit codes: 0 done, 1 failed, 2 the recipe or an option is wrong, 130 interrupte
 @click.option(
     "--price", type=FiniteRange(min=0), metavar="USD", help="With --dry-run: dollars an hour, each."
 )
+@click.option(
+    "--lane", metavar="NAME", help="What bits may depend on: cpu-native, cpu-avx2, cpu-portable or cuda-smNN."
+)
 @device_option
 @json_option
 def command(
@@ -71,6 +74,7 @@ def command(
     accelerator: str | None,
     count: int | None,
     price: float | None,
+    lane: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -87,7 +91,11 @@ def command(
     for option, value in (("--accelerator", accelerator), ("--count", count), ("--price", price)):
         if value is not None:
             raise click.UsageError(f"{option} belongs to --dry-run")
-    _run(path, list(overrides), out, fork, device, as_json)
+    if lane is not None:
+        from clearseek.ledger.lanes import enter, find_lane
+
+        enter(find_lane(lane))  # before torch is loaded
+    _run(path, list(overrides), out, fork, device, lane, as_json)
 
 
 def _plan(
@@ -105,14 +113,22 @@ def _plan(
         click.echo("\n".join(plan.render()))
 
 
-def _run(path: Path, overrides: list[str], out: Path | None, fork: bool, device: str, as_json: bool) -> None:
+def _run(
+    path: Path,
+    overrides: list[str],
+    out: Path | None,
+    fork: bool,
+    device: str,
+    lane: str | None,
+    as_json: bool,
+) -> None:
     from clearseek.cli.progress import open_progress
     from clearseek.recipe.run import run_recipe
 
     progress = open_progress()
     try:
         result = run_recipe(
-            str(path), overrides=overrides, out=out, fork=fork, device=device, progress=progress
+            str(path), overrides=overrides, out=out, fork=fork, device=device, progress=progress, lane=lane
         )
     finally:
         progress.end()

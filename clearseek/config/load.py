@@ -22,6 +22,7 @@ from clearseek.config.recipe import (
     Problems,
     Published,
     Recipe,
+    Recording,
     Schedule,
 )
 
@@ -31,6 +32,7 @@ _NESTED: dict[str, type[BaseModel]] = {
     "engine": Vllm,
     "schedule": Schedule,
     "evaluation": Evaluation,
+    "ledger": Recording,
     "problems": Problems,
     "filters": Filters,
     "data": DataSource,

@@ -279,6 +279,23 @@ STAGE_KINDS: dict[str, type[Table]] = {
 }
 
 
+class Recording(Table):
+    """How much of a training's state the run records, so that its steps can be replayed and disputed."""
+
+    hash_every: int = Field(
+        default=0,
+        ge=0,
+        description="steps between hashes of weights and optimiser; 0: often enough that 1 MB is hashed a step, at "
+        "most every 20 steps. Resume points and the end of a stage have one always",
+    )
+    states_mb: int = Field(
+        default=256,
+        ge=0,
+        description="megabytes of resume points that a stage leaves for replay, evenly apart; 0: none, and a step is "
+        "replayed from the start of its stage",
+    )
+
+
 class Published(Table):
     """What the authors of a method say a stage took, for the planner to print beside its own figure."""
 
@@ -299,6 +316,7 @@ class Recipe(Table):
     compile: bool | Literal["auto"] = "auto"
     models: dict[str, NewModel] = {}
     evaluation: Evaluation = Evaluation()
+    ledger: Recording = Recording()
     final: str | None = Field(
         default=None, description="the stage whose model the run stands for; default: the last"
     )

@@ -92,7 +92,7 @@ class Ledger(LineFile):
                 f"{self.path}: line {self._cursor} is in the form of an older clearseek, which can't be continued; "
                 "start a new run with another --out"
             )
-        field, before, now = _first_difference(_values(written), _values(line))
+        field, before, now = first_difference(_values(written), _values(line))
         raise RunError(
             f"{self.path}: line {self._cursor}, recomputed after a resume, differs in `{field}`: "
             f"written {before}, now {now}; the code, the data or the machine changed: start a new run "
@@ -160,13 +160,13 @@ def _sha256(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def _first_difference(before: Any, now: Any, field: str = "") -> tuple[str, str, str]:
+def first_difference(before: Any, now: Any, field: str = "") -> tuple[str, str, str]:
     """The name and both values of the first field, going into tables, in which two records differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in before | now:
             old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
             if _shown(old, None) != _shown(new, None):
-                return _first_difference(old, new, f"{field}.{key}" if field else key)
+                return first_difference(old, new, f"{field}.{key}" if field else key)
         return field or "the order of the fields", ", ".join(before), ", ".join(now)
     return field, _shown(before), _shown(now)
 

@@ -8,14 +8,15 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
                    6962, leaves are lines without newline) in base64, an empty line, and a signature over these three.
     ledger.pub     the key of that signature (c2sp.org/signed-note): NAME+ID+KEY. Whether it is the key of whom you
                    trust only you can say: give it with --key.
-    the rest       every file below checkpoints/ and data/, recipe.toml and samples.jsonl, each named by a record with
-                   its SHA-256. timings.jsonl and report.* say nothing that the ledger vouches for.
+    the rest       every file below checkpoints/, data/, states/ and rollouts/, recipe.toml and samples.jsonl, each
+                   named by a record with its SHA-256. timings.jsonl and report.* are no part of what is vouched for.
 
 What is checked, in this order; the first thing that is wrong is named:
     1 every line: canonical JSON, its number, the hash of the line before, a known kind
     2 the seal: its signature, and the tree of as many lines as it counts
     3 what is used: a stage begins with nothing, and learns from no model's texts, but what earlier stages left, by hash
     4 files: each is there with its hash, and there is no other
+    5 witnesses: signed notes in RUN.witness/, of people who computed steps of this very ledger again
 """
 
 import base64
@@ -45,7 +46,8 @@ KINDS = frozenset(
         "run_finished",
     )
 )
-SEALED_FOLDERS, SEALED_FILES = ("checkpoints", "data"), ("recipe.toml", "samples.jsonl")
+SEALED_FOLDERS = ("checkpoints", "data", "states", "rollouts")
+SEALED_FILES = ("recipe.toml", "samples.jsonl")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,6 +66,8 @@ class Verified:
     files: int
     bytes: int
     torn: bool
+    witnesses: int = 0  # keys other than the run's whose replay came out the same
+    disputed: int = 0  # and those whose didn't
 
 
 def verify_run(run: Path, key: str | None = None) -> Verified:
@@ -75,7 +79,8 @@ def verify_run(run: Path, key: str | None = None) -> Verified:
         raise Wrong(f"line {size} came after the run had ended, and no seal covers it")
     check_uses(records)
     files, total = check_files(run, records)
-    return Verified(len(lines), size, root.hex(), signer, files, total, torn)
+    same, differ = count_witnesses(run, lines)
+    return Verified(len(lines), size, root.hex(), signer, files, total, torn, same, differ)
 
 
 # 1 lines
@@ -181,8 +186,8 @@ def key_identity(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n\x01" + public).digest()[:4]
 
 
-def open_note(note: str, name: str, identity: bytes, public: bytes) -> str:
-    """The text of a signed note. Wrong where this key has not signed it."""
+def open_note(note: str, name: str, identity: bytes, public: bytes, what: str = SEAL) -> str:
+    """The text of a signed note. Wrong, naming `what` it is, where this key has not signed it."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -200,10 +205,10 @@ def open_note(note: str, name: str, identity: bytes, public: bytes) -> str:
             Ed25519PublicKey.from_public_bytes(public).verify(raw[4:], (body + "\n").encode())
         except InvalidSignature:
             raise Wrong(
-                f"{SEAL}: the signature of {name} is wrong: it or what it seals was changed"
+                f"{what}: the signature of {name} is wrong: it or what it seals was changed"
             ) from None
         return body + "\n"
-    raise Wrong(f"{SEAL} is not signed by {name}+{identity.hex()}: another key sealed it, or it was damaged")
+    raise Wrong(f"{what} is not signed by {name}+{identity.hex()}: another key sealed it, or it was damaged")
 
 
 def parse_checkpoint(body: str) -> tuple[int, bytes]:
@@ -291,10 +296,7 @@ def check_files(run: Path, records: Sequence[dict[str, Any]]) -> tuple[int, int]
     """How many files are right, and their bytes. Wrong for one that differs, is missing, or that no record names."""
     named: dict[str, tuple[str, int]] = {}
     for record in records:
-        if record["kind"] in ("filter", "data", "stage_finished", "files"):
-            named |= {
-                str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)
-            }
+        named |= {str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)}
     total = 0
     for path, (digest, line) in named.items():
         total += _check_file(run / path, path, digest, line)
@@ -338,3 +340,32 @@ def _tables(value: Any, line: int, field: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise Wrong(f"line {line}: {field} is no list of tables")
     return value
+
+
+# 5 witnesses
+
+
+def count_witnesses(run: Path, lines: Sequence[bytes]) -> tuple[int, int]:
+    """How many keys, the run's own left out, say that its steps come out the same, and how many that they don't.
+
+    A note holds ORIGIN/replay and one JSON object: the key that signed it, the size and root of the ledger that was
+    replayed, and the outcome, "same" or "differs". Wrong for a note that isn't one, or is of another ledger.
+    """
+    own, verdicts = _text(run / KEY).strip().rpartition("+")[2], dict[str, str]()
+    for path in sorted(run.with_name(f"{run.resolve().name}.witness").glob("*.note")):
+        note = _text(path)
+        try:
+            facts = json.loads(note.split("\n")[1])
+            key, outcome, size, root = (facts[name] for name in ("key", "outcome", "size", "root"))
+            if outcome not in ("same", "differs") or not isinstance(size, int):
+                raise ValueError
+            name, identity, public = parse_key(str(key))
+        except (ValueError, LookupError, TypeError, Wrong):
+            raise Wrong(f"{path} is no witness of a replay: it was damaged") from None
+        open_note(note, name, identity, public, what=path.name)
+        if size > len(lines) or root_of(lines[:size]).hex() != root:
+            raise Wrong(f"{path} witnesses another ledger than {run / LEDGER}: it doesn't belong here")
+        if key.rpartition("+")[2] != own and verdicts.get(key) != "differs":
+            verdicts[key] = outcome
+    found = list(verdicts.values())
+    return found.count("same"), found.count("differs")

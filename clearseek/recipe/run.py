@@ -19,20 +19,24 @@ from clearseek.config.shipped import find_recipe
 from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.cost import write_cost
+from clearseek.ledger.lanes import NATIVE, conditions
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.report import write_report
 from clearseek.ledger.seal import check_not_cut, seal, unnamed_files
 from clearseek.ledger.timings import Timings
+from clearseek.ledger.verifier import SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
-from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.model.device import DeviceChoice
 from clearseek.recipe.check import check_recipe
+from clearseek.recipe.lane import capability, compile_in, enter_lane
 from clearseek.recipe.memory import check_memory
 from clearseek.recipe.silent import SilentLedger, SilentTimings
-from clearseek.recipe.stages import checkpoint_path, record_examination, run_stage
+from clearseek.recipe.stages import record_examination, run_stage
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.parallel import gathered, joined_world, on_first, own_device, roll_out_together, world
+from clearseek.train.state import keep_states
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ def run_recipe(
     fork: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
+    lane: str | None = None,
 ) -> RunResult:
-    """Run, or continue, a recipe given by path or by the name of a shipped one.
+    """Run, or continue, a recipe given by path or by the name of a shipped one; `lane` as `enter_lane`.
 
     Raises InputError when the recipe is wrong or differs from the one the run was started with (unless
     `fork`, which continues in a new directory from the first stage that changed), and RunError when a stage
@@ -60,12 +65,12 @@ def run_recipe(
     recipe = load_recipe(find_recipe(recipe_path), overrides)
     check_recipe(recipe)
     wanted = Path(out) if out is not None else Path("runs") / recipe.name
-    choice = choose_device(device, recipe.dtype)
+    choice = enter_lane(lane, device, recipe)
     choice = replace(choice, device=own_device(choice.device))
     check_memory(recipe, choice.device, choice.dtype)
     with joined_world(choice.device):
         run_dir = on_first("the run directory", lambda: open_run_directory(recipe, wanted, fork))
-        run = Run(recipe, run_dir, choice, progress or SilentProgress())
+        run = Run(recipe, run_dir, choice, progress or SilentProgress(), lane)
         try:
             run.all_stages()
         finally:
@@ -113,8 +118,8 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
         run_dir / "samples.jsonl", target / "samples.jsonl", starts[0]["samples_lines"] if starts else None
     )
     for name in kept:
-        data = run_dir / "data"
-        for path in (checkpoint_path(run_dir, name), data / name, data / f"{name}.jsonl"):
+        folders = [run_dir / folder / name for folder in SEALED_FOLDERS]
+        for path in (*folders, run_dir / "data" / f"{name}.jsonl"):
             if path.is_dir():
                 shutil.copytree(path, target / path.relative_to(run_dir))
             elif path.is_file():
@@ -150,8 +155,11 @@ def _without_none(values: Any) -> Any:
 class Run:
     """One session of a run: its files are open and its verifiers are warm."""
 
-    def __init__(self, recipe: Recipe, run_dir: Path, choice: DeviceChoice, progress: Progress) -> None:
+    def __init__(
+        self, recipe: Recipe, run_dir: Path, choice: DeviceChoice, progress: Progress, lane: str | None = None
+    ) -> None:
         self.recipe, self.run_dir, self.choice, self.progress = recipe, run_dir, choice, progress
+        self.lane = lane or (NATIVE.name if choice.device.type == "cpu" else None)
         self.ledger: Ledger
         self.samples: Ledger
         self.timings: Timings
@@ -216,8 +224,8 @@ class Run:
         return on_first("the ledger", self._written)
 
     def _drop_resume_points(self, name: str) -> None:
-        partial = self._context(name).partial_dir
-        on_first("dropping resume points", lambda: shutil.rmtree(partial, ignore_errors=True))
+        context = self._context(name)
+        on_first("dropping resume points", lambda: keep_states(context.partial_dir, context.states_dir))
 
     def _open_ledger(self, records: list[dict[str, Any]]) -> None:
         """The first record says what ran where; a session on something else begins with one of its own."""
@@ -236,6 +244,7 @@ class Run:
             "dtype_reason": self.choice.reason,
             "threads": torch.get_num_threads(),
             "processes": world().size,
+            "lane": self.lane,
         }
         changes = on_first("what the run began with", lambda: _changes(records, numbers))
         if changes and _unfinished(records):
@@ -244,7 +253,7 @@ class Run:
                 "Continue it as it was begun, or give --out for a new run"
             )
         if changes:
-            self.ledger.append("run", **numbers)
+            self.ledger.append("run", **numbers, machine=conditions() | {"capability": capability()})
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
         return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)
@@ -270,7 +279,7 @@ class Run:
             verifiers=self.verifiers,
             device=self.choice.device,
             dtype=self.choice.dtype,
-            compile=recipe.compile,
+            compile=compile_in(self.lane, recipe),
             examine=lambda model, tokenizer, step: self._examine(name, model, tokenizer, step),
             examined_prompts=self._examined_prompts(name),
             evaluations=self.evaluations,

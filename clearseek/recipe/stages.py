@@ -39,17 +39,19 @@ from clearseek.train.corpus import kept_samples_path, open_documents
 from clearseek.train.flops import num_parameters
 from clearseek.train.intake import record_problems
 from clearseek.train.parallel import all_sum, gathered, on_first, roll_out_together, world
-from clearseek.train.pretrain import run_pretrain
+from clearseek.train.pretrain import pretrainer
 from clearseek.train.reject import run_reject
-from clearseek.train.rl import run_rl
-from clearseek.train.sft import run_sft
+from clearseek.train.rl import PolicyTrainer
+from clearseek.train.sft import fine_tuner
+from clearseek.train.supervised import SupervisedTrainer
 from clearseek.train.tokenize import run_tokenizer
 
-_TRAINERS: dict[type, Callable[..., dict[str, float]]] = {
-    PretrainStage: run_pretrain,
-    SftStage: run_sft,
-    DistillStage: run_sft,
-    RlStage: run_rl,
+Trainer = SupervisedTrainer | PolicyTrainer
+TRAINERS: dict[type, Callable[..., Trainer]] = {
+    PretrainStage: pretrainer,
+    SftStage: fine_tuner,
+    DistillStage: fine_tuner,
+    RlStage: PolicyTrainer,
 }
 
 
@@ -189,7 +191,7 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         record_examination(context, closer.examine(sampler, start.tokenizer), 0, chosen.probes, {})
         _finished(context, [], totals)
         return
-    totals = _TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
+    totals = _train(context, stage, start)
     if isinstance(stage, RlStage):
         _record_teacher(context, stage, start)
     if context.adapter is None:
@@ -200,6 +202,14 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     _examine_trained(context, stage, start, examiner)
     left = on_first("what the stage left", lambda: _files_left(checkpoint))
     _finished(context, left, totals)
+
+
+def _train(context: StageContext, stage: TrainStage, start: Start) -> dict[str, float]:
+    trainer = TRAINERS[type(stage)](context, stage, start.model, start.tokenizer)
+    totals = trainer.run()
+    if isinstance(trainer, PolicyTrainer):
+        trainer.leave()
+    return totals
 
 
 def _write(context: StageContext, fill: Callable[[Path], None]) -> None:

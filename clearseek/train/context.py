@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -21,11 +22,15 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.device import can_compile
 from clearseek.model.kernels.library import fits
 from clearseek.model.lora import Adapter
+from clearseek.tasks.corpus import Example
 from clearseek.tasks.worker import VerifierPool
+from clearseek.text.documents import Document
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.flops import training_flops
+from clearseek.train.leaves import LeavesFile
 from clearseek.train.parallel import on_first, world
-from clearseek.train.state import ResumePoint, oldest_resume_time
+from clearseek.train.rollouts import Rollout, write_rollout
+from clearseek.train.state import ResumePoint, latest_resume_point, oldest_resume_time
 
 EAGER_FLOPS_PER_SECOND = 60e9  # of small models on two cores, for deciding whether compiling pays
 Examine = Callable[
@@ -37,6 +42,7 @@ Examine = Callable[
 class StageContext:
     """One stage of one run on one process."""
 
+    is_replay: ClassVar[bool] = False  # nothing is written, what is computed is compared
     recipe: Recipe
     stage: str
     run_dir: Path
@@ -58,6 +64,34 @@ class StageContext:
     def partial_dir(self) -> Path:
         """Where the stage keeps its resume points."""
         return self.run_dir / "checkpoints" / f"{self.stage}.partial"
+
+    @property
+    def states_dir(self) -> Path:
+        """Where those resume points lie that stay in the run."""
+        return self.run_dir / "states" / self.stage
+
+    @cached_property
+    def leaves(self) -> LeavesFile:
+        """The hashes of the stage's tensors."""
+        return LeavesFile(self.states_dir / "leaves.jsonl")
+
+    def start_point(self) -> ResumePoint | None:
+        """Where the stage goes on from; None: it begins."""
+        return latest_resume_point(self.partial_dir)
+
+    def stored_documents(self, index: int) -> Sequence[Document | Example] | None:
+        """The documents of a source as the run keeps them, to train on again; None: they are read where they are."""
+        return None
+
+    def stored_rollout(self, step: int) -> Rollout | None:
+        """What a step (from 0) had sampled when it was first computed; None: it has to sample."""
+        return None
+
+    def keep_rollout(self, step: int, rollout: Rollout) -> dict[str, Any]:
+        """Leave what a step (from 0) has sampled in the run; returns the field of its record that names the file."""
+        path = self.run_dir / "rollouts" / self.stage / f"step-{step + 1:06d}.safetensors"
+        digest = on_first("what a step has sampled", lambda: write_rollout(path, rollout))
+        return {"outputs": [{"path": path.relative_to(self.run_dir).as_posix(), "sha256": digest}]}
 
     def key(self, *address: int | str) -> int:
         """A random stream's key within this stage of this run."""

@@ -72,6 +72,8 @@ def encode_source(
     context: StageContext, source: DataSource, index: int, tokenizer: Tokenizer
 ) -> EncodedDocuments:
     """One source as tokens, with its `data` record."""
+    if (stored := context.stored_documents(index)) is not None:
+        return _encode_stored(stored, source, tokenizer)
     given = read_source(context, source, index)
     if is_regenerated(source):
         encoded = encode_examples(given.documents, tokenizer, source.layout)  # type: ignore[arg-type]
@@ -128,6 +130,15 @@ def _read(context: StageContext, source: DataSource, index: int) -> Given:
     overlap = sum(document.content_hash in held_out_hashes for document in chosen)
     name = _short(opened.name, context.run_dir)
     return Given(name, opened.fingerprint, chosen, overlap, keep_documents(context, source, index, chosen))
+
+
+def _encode_stored(
+    stored: Sequence[Document | Example], source: DataSource, tokenizer: Tokenizer
+) -> EncodedDocuments:
+    if is_regenerated(source):
+        return encode_examples([one for one in stored if isinstance(one, Example)], tokenizer, source.layout)
+    documents = [one for one in stored if not isinstance(one, Example)]
+    return encode_documents(documents, tokenizer, source.layout == "document")
 
 
 def keep_documents(

@@ -22,32 +22,50 @@ from clearseek.train.parallel import on_first, roll_out_together
 _PROBLEMS_AT_A_TIME = 2048
 
 
+class RejectionSampler:
+    """Samples and judges the problems of a reject stage, round by round."""
+
+    def __init__(
+        self, context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer
+    ) -> None:
+        self.context, self.stage, self.tokenizer = context, stage, tokenizer
+        self.engine = context.open_sampler(model, tokenizer)
+        self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
+        self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
+        self.num_rounds = -(-stage.count // _PROBLEMS_AT_A_TIME)
+
+    def first_kept(self) -> list[dict[str, str]]:
+        """The examples that are kept before anything is sampled."""
+        return [one for name in self.stage.include_retired for one in retired_examples(self.context, name)]
+
+    def round(self, turn: int) -> tuple[list[dict[str, str]], dict[str, float]]:
+        """What a round (from 0) keeps, and what its record says of everything sampled."""
+        stage = self.stage
+        count = min(_PROBLEMS_AT_A_TIME, stage.count - turn * _PROBLEMS_AT_A_TIME)
+        groups = roll_out_together(
+            self.engine,
+            self.tokenizer,
+            self.source.draw(turn, _PROBLEMS_AT_A_TIME)[:count],
+            stage.samples,
+            self.sampling,
+            _key(self.context, turn),
+            self.context.verifiers,
+        )
+        return [example for group in groups for example in keep(group, stage)], describe(groups)
+
+
 def run_reject(
     context: StageContext, stage: RejectStage, model: Decoder, tokenizer: Tokenizer
 ) -> dict[str, float]:
     """Sample, judge and keep; writes `data/STAGE.jsonl` and one `step` record per round; returns totals."""
-    engine = context.open_sampler(model, tokenizer)
-    source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
-    sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
-    kept = [example for name in stage.include_retired for example in retired_examples(context, name)]
-    sampled = 0.0
-    rounds = range(-(-stage.count // _PROBLEMS_AT_A_TIME))
-    for turn in rounds:
-        count = min(_PROBLEMS_AT_A_TIME, stage.count - turn * _PROBLEMS_AT_A_TIME)
-        groups = roll_out_together(
-            engine,
-            tokenizer,
-            source.draw(turn, _PROBLEMS_AT_A_TIME)[:count],
-            stage.samples,
-            sampling,
-            _key(context, turn),
-            context.verifiers,
-        )
-        kept += [example for group in groups for example in keep(group, stage)]
-        numbers = describe(groups)
-        sampled += numbers["completion_tokens"] * len(groups) * stage.samples
+    sampler = RejectionSampler(context, stage, model, tokenizer)
+    kept, sampled = sampler.first_kept(), 0.0
+    for turn in range(sampler.num_rounds):
+        examples, numbers = sampler.round(turn)
+        kept += examples
+        sampled += numbers["completion_tokens"] * numbers["groups"] * stage.samples
         context.record("step", step=turn + 1, kept=len(kept), **numbers)
-        context.progress.step(turn + 1, len(rounds), kept=len(kept))
+        context.progress.step(turn + 1, sampler.num_rounds, kept=len(kept))
     if not kept:
         raise RunError(
             f"stage {context.stage} kept no sample of {stage.count} problems: the model at {stage.start!r} "

@@ -28,12 +28,14 @@ from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path
 from clearseek.train.flops import forward_flops, training_flops
 from clearseek.train.intake import write_rows
+from clearseek.train.keeper import StateKeeper
 from clearseek.train.learner import Learner, MicroBatch, micro_batches
 from clearseek.train.parallel import on_first, roll_out_together, world
 from clearseek.train.policy_batch import pack_groups
 from clearseek.train.policy_objective import Measures, policy_objective
+from clearseek.train.rollouts import Rollout
 from clearseek.train.schedule import rate_at
-from clearseek.train.state import latest_resume_point, load_model_state, save_resume_point
+from clearseek.train.state import load_model_state
 from clearseek.train.supervised import mean_loss, rows_of_step
 
 
@@ -75,7 +77,11 @@ class PolicyTrainer:
         self.reference = self._freeze() if stage.kl_weight else None
         self.supervised_rows = self._supervised_rows()
         self.pool = Pool()
+        self.keeper = StateKeeper(context, stage, self.learner, stage.steps, self._others)
         self.totals: dict[str, float] = {"tokens": 0, "flops": 0.0}
+
+    def _others(self) -> dict[str, Tensor] | None:
+        return None if self.reference is None else self.reference.trained.state_dict()
 
     def _freeze(self) -> Learner:
         """A copy of the policy that the KL term holds on to; of an adapted one, of its adapter alone."""
@@ -92,41 +98,45 @@ class PolicyTrainer:
         )
 
     def run(self) -> dict[str, float]:
-        """All steps, from the latest resume point if there is one; returns totals."""
+        """All steps, from where the stage goes on if it was begun; returns totals."""
         stage, context = self.stage, self.context
         for step in range(self._resume(), stage.steps):
             if self.source.is_used_up(self.pool.retired):
-                context.record("stopped_early", step=step, reason="every problem is solved and retired")
+                reason = {"reason": "every problem is solved and retired"} | self.keeper.hashed(step, True)
+                context.record("stopped_early", step=step, **reason)
                 context.progress.note(f"every problem is solved after {step} of {stage.steps} steps")
                 break
             started = time.perf_counter()
-            groups, dropped = self.sample(step)
-            numbers = self._describe(groups, dropped) | self.update(step, groups)
+            rollout = self.rollout(step)
+            numbers = self._describe(rollout) | self.update(step, rollout.kept())
             sampled = numbers["completion_tokens"] * numbers["groups"] * stage.group_size
             self._count(int(sampled))
-            context.record("step", step=step + 1, **numbers)
-            context.progress.step(
-                step + 1,
-                stage.steps,
-                reward=numbers["reward"],
-                tokens_per_second=sampled / (time.perf_counter() - started),
-            )
             done = step + 1
+            hashed = self.keeper.hashed(done, done == stage.steps)
+            context.record("step", step=done, **numbers, **hashed, **context.keep_rollout(step, rollout))
+            rate = sampled / (time.perf_counter() - started)
+            context.progress.step(done, stage.steps, reward=numbers["reward"], tokens_per_second=rate)
             if stage.evaluate_every and done % stage.evaluate_every == 0 and done < stage.steps:
                 context.examine(self.learner.whole_model(), self.tokenizer, done)
-            if done % stage.checkpoint_every == 0 and done < stage.steps:
-                self._save(done)
+            self._save(done)
         return self.totals
 
-    def sample(self, step: int) -> tuple[list[Group], list[Group]]:
+    def rollout(self, step: int) -> Rollout:
+        """What a step (from 0) learns from: sampled now, or as it is stored when a step is replayed."""
+        stored = self.context.stored_rollout(step)
+        if stored is None:
+            return self.sample(step)
+        self.pool.add(stored.groups, self.stage.retire_pass_rate)
+        return stored
+
+    def sample(self, step: int) -> Rollout:
         """Groups to learn from and groups that tell nothing; drawn again up to `max_refill_rounds` times."""
         stage = self.stage
-        kept: list[Group] = []
-        dropped: list[Group] = []
+        sampled = Rollout([], [])
         if step:
             self.engine.load_weights(self.learner.whole_model())
         for refill in range(stage.max_refill_rounds + 1):
-            missing = stage.problems_per_step - len(kept)
+            missing = stage.problems_per_step - sum(sampled.learnt)
             turn = step * (stage.max_refill_rounds + 1) + refill
             problems = self.source.draw(turn, stage.problems_per_step, self.pool.retired)[:missing]
             if not problems:
@@ -142,14 +152,15 @@ class PolicyTrainer:
             )
             self.pool.add(groups, stage.retire_pass_rate)
             signal = has_signal(rewards(groups, stage.language_consistency_weight))
-            for group, tells in zip(groups, signal, strict=True):
-                (kept if tells or not stage.drop_zero_variance else dropped).append(group)
-            if not stage.drop_zero_variance or len(kept) >= stage.problems_per_step:
+            sampled.groups.extend(groups)
+            sampled.learnt.extend(bool(tells) or not stage.drop_zero_variance for tells in signal)
+            if not stage.drop_zero_variance or sum(sampled.learnt) >= stage.problems_per_step:
                 break
-        return kept, dropped
+        return sampled
 
-    def _describe(self, groups: list[Group], dropped: list[Group]) -> dict[str, Any]:
+    def _describe(self, rollout: Rollout) -> dict[str, Any]:
         """What the ledger says of everything sampled, whether it is learnt from or not."""
+        groups, dropped = rollout.kept(), rollout.dropped()
         values = rewards(groups + dropped, self.stage.language_consistency_weight)
         counted = values[~np.isnan(values)]
         return describe(groups + dropped) | {
@@ -252,33 +263,21 @@ class PolicyTrainer:
         return f"{self.context.recipe.seed}/{self.stage.problems.model_dump_json()}"
 
     def _resume(self) -> int:
-        point = latest_resume_point(self.context.partial_dir)
-        if point is None:
+        resumed = self.keeper.resume(self._fingerprint())
+        if resumed is None:
             return 0
-        point.check(self.context.stage, self._fingerprint())
-        others = point.restore(self.learner.trained, self.learner.optimizer)
+        point, others = resumed
         if self.reference is not None:
             load_model_state(self.reference.trained, others)
         self.pool = Pool(set(point.extra["retired"]), point.extra["solved"])
         self.totals = point.totals
-        self.context.rewind(point)
-        self.engine.load_weights(self.learner.whole_model())
         return point.step
 
     def _save(self, step: int) -> None:
         extra = {"retired": sorted(self.pool.retired), "solved": self.pool.solved}
-        point = self.context.resume_point(step, self._fingerprint(), self.totals, extra)
-        others = None if self.reference is None else self.reference.trained.state_dict()
-        save_resume_point(
-            self.context.partial_dir, point, self.learner.trained, self.learner.optimizer, others
-        )
-        self.context.timings.append("step", self.context.stage, step, tokens=self.totals["tokens"])
+        self.keeper.save(step, self._fingerprint(), self.totals, extra)
 
-
-def run_rl(context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
-    """Train `model` in place; leaves the solved problems' answers where a reject stage finds them."""
-    trainer = PolicyTrainer(context, stage, model, tokenizer)
-    totals = trainer.run()
-    path = kept_samples_path(context.run_dir, context.stage)
-    on_first("the solved problems' answers", lambda: write_rows(path, trainer.pool.solved))
-    return totals
+    def leave(self) -> None:
+        """Write the solved problems' answers where a reject stage finds them."""
+        path = kept_samples_path(self.context.run_dir, self.context.stage)
+        on_first("the solved problems' answers", lambda: write_rows(path, self.pool.solved))

@@ -9,13 +9,13 @@ from clearseek.model.decoder import Decoder
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows
-from clearseek.train.supervised import steps_for_epochs, train_on_rows
+from clearseek.train.supervised import SupervisedTrainer, steps_for_epochs
 
 
-def run_sft(
+def fine_tuner(
     context: StageContext, stage: SftStage | DistillStage, model: Decoder, tokenizer: Tokenizer
-) -> dict[str, float]:
-    """Train `model` in place for the stage's epochs; returns totals."""
+) -> SupervisedTrainer:
+    """What trains `model` in place for the stage's epochs."""
     rows = build_rows(context, stage.data, tokenizer, stage.sequence_length, "best_fit")
     steps = steps_for_epochs(stage.epochs, len(rows), stage.batch_rows)
-    return train_on_rows(context, stage, model, tokenizer, rows, steps, stage.batch_rows)
+    return SupervisedTrainer(context, stage, model, tokenizer, rows, steps)

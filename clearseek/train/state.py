@@ -34,6 +34,7 @@ class ResumePoint:
     data_fingerprint: str
     totals: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    stays: bool = False  # moved to the run's states when newer ones have come
     directory: Path | None = None
 
     def check(self, stage: str, data_fingerprint: str) -> None:
@@ -60,22 +61,62 @@ def save_resume_point(
     model: Decoder | Adapter,
     optimizer: Optimizer,
     others: dict[str, Tensor] | None = None,
+    states: Path | None = None,
 ) -> None:
-    """Write `folder/step-000100/` and drop the oldest; `model` is what learns. Raises RunError if the disk is full."""
+    """Write `folder/step-000100/`; the oldest goes, or moves to `states` if it stays. RunError if the disk is full."""
+    tensors = state_tensors(model, optimizer, others)
+    what = f"the resume point of {point.stage}, step {point.step}"
+    on_first(what, lambda: _write(folder, point, tensors, states))
+
+
+def state_tensors(
+    model: Decoder | Adapter, optimizer: Optimizer, others: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """All that a resume point holds, by name, whole on the first rank; on the others nothing."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     tensors |= {f"other.{name}": tensor for name, tensor in (others or {}).items()}
-    tensors = whole_tensors(tensors)
-    on_first(f"the resume point of {point.stage}, step {point.step}", lambda: _write(folder, point, tensors))
+    return whole_tensors(tensors)
 
 
-def _write(folder: Path, point: ResumePoint, tensors: dict[str, Tensor]) -> None:
+def _write(folder: Path, point: ResumePoint, tensors: dict[str, Tensor], states: Path | None) -> None:
     with write_directory(folder / f"step-{point.step:06d}") as directory:
         save_tensors(directory / "state.safetensors", tensors)
         record = {key: value for key, value in asdict(point).items() if key != "directory"}
         (directory / "state.json").write_text(json.dumps(record), encoding="utf-8")
     for old in _points(folder)[:-_KEPT]:
-        shutil.rmtree(old)
+        _move_or_drop(old, states)
+
+
+def keep_states(folder: Path, states: Path) -> None:
+    """A stage has ended: what stays of its resume points moves to `states`, the rest goes."""
+    for point in _points(folder):
+        _move_or_drop(point, states)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_or_drop(point: Path, states: Path | None) -> None:
+    if states is None or not _read_point(point).stays:
+        shutil.rmtree(point)
+        return
+    states.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(states / point.name, ignore_errors=True)  # the same, from before a kill
+    point.replace(states / point.name)
+
+
+def kept_states(states: Path) -> list[ResumePoint]:
+    """The resume points that a stage left, oldest first. RunError names one that is torn."""
+    return [_read_point(path) for path in _points(states)]
+
+
+def _read_point(directory: Path) -> ResumePoint:
+    try:
+        values = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+        return ResumePoint(**values, directory=directory)
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{directory}: not a whole resume point ({error}); restore the run from a copy"
+        ) from None
 
 
 def latest_resume_point(folder: Path) -> ResumePoint | None:

@@ -83,7 +83,15 @@ sft_data = [{ problems = { tasks = ["digits"], levels = [1] }, count = 20 }]
 """
 
 # What must be the same to the byte; the rest of a run directory tells the time.
-COMPARED = ("ledger.jsonl", "samples.jsonl", "recipe.toml", "checkpoints/**/*", "data/**/*")
+COMPARED = (
+    "ledger.jsonl",
+    "samples.jsonl",
+    "recipe.toml",
+    "checkpoints/**/*",
+    "data/**/*",
+    "states/**/*",
+    "rollouts/**/*",
+)
 
 
 def write_recipe(folder: Path, text: str = RECIPE) -> str:

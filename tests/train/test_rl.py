@@ -191,12 +191,13 @@ def test_groups_are_kept_whole_and_silent_ones_dropped(trainer_of):
     trainer = trainer_of(profile="best", problems_per_step=4, max_refill_rounds=0, retire_pass_rate=0.9)
     plans = [[RIGHT, WRONG, WRONG, WRONG], [WRONG] * 4, [RIGHT] * 4, [RIGHT, RIGHT, RIGHT, WRONG]]
     script(trainer, lambda number: plans[number])
-    kept, dropped = trainer.sample(0)
+    sampled = trainer.sample(0)
+    kept, dropped = sampled.kept(), sampled.dropped()
     assert [[item.verdict.value for item in group.judged] for group in kept] == [
         ["correct", "wrong", "wrong", "wrong"], ["correct", "correct", "correct", "wrong"]
     ]  # fmt: skip
     assert [group.pass_rate for group in dropped] == [0, 1]
-    numbers = trainer._describe(kept, dropped)
+    numbers = trainer._describe(sampled)
     assert (numbers["groups"], numbers["dropped"], numbers["refilled"]) == (4, 2, 0)
     assert (numbers["groups_all_correct"], numbers["groups_all_wrong"]) == (1, 1)
     assert numbers["reward"] == 8 / 16
@@ -208,11 +209,12 @@ def test_dropped_groups_are_drawn_again_until_the_batch_is_full(trainer_of):
     silent, telling = [WRONG] * 4, [RIGHT, WRONG, WRONG, WRONG]
     plans = [telling, silent, silent, telling, silent, telling, telling]
     engine = script(trainer, lambda number: plans[number])
-    kept, dropped = trainer.sample(0)
+    sampled = trainer.sample(0)
+    kept, dropped = sampled.kept(), sampled.dropped()
     assert len(engine.requests) == 4 + 2 + 1
     assert (len(kept), len(dropped)) == (4, 3)
     assert len({group.problem.id for group in kept + dropped}) == 7
-    assert trainer._describe(kept, dropped)["refilled"] == 3
+    assert trainer._describe(sampled)["refilled"] == 3
 
 
 def test_refilling_ends(trainer_of):
@@ -266,7 +268,8 @@ def test_a_silent_group_pulls_nowhere(trainer_of, aggregation):
     trainer = trainer_of(**settings, aggregation=aggregation, problems_per_step=2, max_mismatch=99.0,
                          max_mean_mismatch=99.0, optimizer=Optimizer(weight_decay=0.0))  # fmt: skip
     script(trainer, lambda number: [WRONG] * 4 if number else [RIGHT] * 4)
-    kept, dropped = trainer.sample(0)
+    sampled = trainer.sample(0)
+    kept, dropped = sampled.kept(), sampled.dropped()
     assert (len(kept), dropped) == (2, [])
     trainer.stage = trainer.learner.stage = trainer.stage.model_copy(update={"balance_loss_weight": 0.0})
     numbers = trainer.update(0, kept)
@@ -295,7 +298,7 @@ def test_a_broken_verdict_is_left_out_of_its_group(trainer_of):
     }
     trainer = trainer_of(verifiers=PlainVerifiers(errors=["broken"]), **settings)
     script(trainer, lambda number: [RIGHT, BROKEN, WRONG, RIGHT])
-    kept, _ = trainer.sample(0)
+    kept = trainer.sample(0).kept()
     assert [item.verdict.value for item in kept[0].judged] == ["correct", "error", "wrong", "correct"]
     numbers = trainer.update(0, kept)
     assert numbers["tokens"] == sum(

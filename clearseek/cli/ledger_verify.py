@@ -1,0 +1,57 @@
+"""`clearseek ledger verify`: lines, seal and files of a run, checked by whoever doubts them."""
+
+from pathlib import Path
+
+import click
+
+from clearseek.cli.options import json_option, print_json
+from clearseek.config.errors import InputError, RunError
+
+EPILOG = """\b
+Examples:
+  clearseek ledger verify runs/r1-mini
+  clearseek ledger verify downloaded/run --key "clearseek/1f…+c0ffee00+AR…"
+
+\b
+The key in a run's ledger.pub only shows that the run is whole. Whose run it is
+only a key shows that you have from its author: give that one with --key.
+The check itself is one file, clearseek/ledger/verifier.py, made to be read.
+
+Exit codes: 0 all of it holds, 1 something is wrong and named, 2 no such run."""
+
+
+@click.command("verify", epilog=EPILOG)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--key", help="The key that must have sealed the run: NAME+ID+KEY.")
+@json_option
+def command(run: Path, key: str | None, as_json: bool) -> None:
+    """Check a run's ledger and every file that it names.
+
+    RUN is the directory of a run. The first thing that is wrong is named.
+    """
+    from dataclasses import asdict
+
+    from clearseek.ledger.verifier import LEDGER, Wrong, verify_run
+
+    if not (run / LEDGER).is_file():
+        raise InputError(f"{run} has no {LEDGER}: give the directory of a run, such as runs/r1-mini")
+    try:
+        found = verify_run(run, key)
+    except Wrong as error:
+        raise RunError(f"{run}: {error}") from None
+    if as_json:
+        print_json(asdict(found))
+        return
+    unsealed = found.lines - found.sealed
+    click.echo(
+        f"{found.lines:,} lines, every link holds{'; a torn last line is left out' if found.torn else ''}"
+    )
+    click.echo(f"sealed by {found.signer}: {found.sealed:,} lines, root {found.root}")
+    if unsealed:
+        click.echo(f"{unsealed:,} lines since then are not sealed yet")
+    click.echo(f"{found.files:,} files, {found.bytes:,} bytes, each as recorded, and no others")
+    for count, outcome in ((found.witnesses, "the same"), (found.disputed, "otherwise")):
+        if count:
+            click.echo(
+                f"{count:,} {'other' if count == 1 else 'others'} computed steps again, which came out {outcome}"
+            )

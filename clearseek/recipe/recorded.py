@@ -1,0 +1,122 @@
+"""A run as it is recorded, read to be computed again: its recipe, and what the ledger says of every stage."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clearseek.config.errors import InputError, RunError
+from clearseek.config.load import load_recipe, nearest
+from clearseek.config.recipe import Recipe
+from clearseek.ledger.lanes import enter, find_lane, why_not_here
+from clearseek.ledger.lines import read_back
+from clearseek.ledger.verifier import KEY, LEDGER, SEAL, Wrong, check_lines, check_seal, read_lines
+
+Record = dict[str, Any]
+
+
+@dataclass
+class RecordedStage:
+    """The lines of one stage, and the session that it was computed in."""
+
+    name: str
+    session: Record
+    started: Record
+    steps: dict[int, Record] = field(default_factory=dict)
+    mix: Record | None = None
+    finished: Record | None = None
+
+    def next_state(self, step: int) -> int | None:
+        """The first step from `step` on whose state is recorded by its hash."""
+        return min((n for n, record in self.steps.items() if n >= step and "state" in record), default=None)
+
+
+@dataclass
+class RecordedRun:
+    """A run whose ledger holds in itself; `seal_root` is what its seal signs, "" where it has none."""
+
+    run_dir: Path
+    recipe: Recipe
+    stages: dict[str, RecordedStage]
+    seal_root: str
+
+    def stage(self, name: str) -> RecordedStage:
+        """The stage of that name. InputError lists those that were begun."""
+        if name not in self.stages:
+            raise InputError(
+                f"{self.run_dir} has no stage {name!r}{nearest(name, list(self.stages))}; stages: "
+                f"{', '.join(self.stages)}"
+            )
+        return self.stages[name]
+
+    def find_step(self, step: int, stage: str | None) -> tuple[str, int]:
+        """Stage and step, where the stage may be left out if only one has the step."""
+        chosen = [self.stage(stage)] if stage else list(self.stages.values())
+        found = [one.name for one in chosen if step in one.steps]
+        if len(found) == 1:
+            return found[0], step
+        if found:
+            raise InputError(
+                f"several stages have a step {step}: give --stage with one of {', '.join(found)}"
+            )
+        counts = ", ".join(f"{one.name} 1 to {max(one.steps)}" for one in chosen if one.steps)
+        raise InputError(f"{self.run_dir}: no step {step}; there are {counts or 'none'}")
+
+    def draw(self, count: int, seed: int) -> list[tuple[str, int]]:
+        """`count` random steps over all stages, in the order they were computed."""
+        every = [(name, step) for name, stage in self.stages.items() for step in stage.steps]
+        chosen = random.Random(seed).sample(range(len(every)), min(count, len(every)))
+        return [every[place] for place in sorted(chosen)]
+
+
+def read_run(run_dir: Path) -> RecordedRun:
+    """Read a run and check lines and seal. InputError where there is none, RunError names what is wrong with it."""
+    if not (run_dir / LEDGER).is_file():
+        raise InputError(f"{run_dir} has no {LEDGER}: give the directory of a run, such as runs/r1-mini")
+    try:
+        lines, _ = read_lines(run_dir / LEDGER)
+        records = [{key: read_back(value) for key, value in record.items()} for record in check_lines(lines)]
+        sealed = any((run_dir / name).exists() for name in (SEAL, KEY))
+        root = check_seal(run_dir, lines)[1].hex() if sealed else ""
+    except Wrong as error:
+        raise RunError(f"{run_dir}: {error}") from None
+    if not (run_dir / "recipe.toml").is_file():
+        raise RunError(f"{run_dir} has no recipe.toml: the run was half copied")
+    return RecordedRun(run_dir, load_recipe(run_dir / "recipe.toml"), _stages(records), root)
+
+
+def enter_lane_of(run: RecordedRun, stages: Iterable[str]) -> str | None:
+    """Set the environment of the lane that stages were computed in, before torch is loaded.
+
+    Returns in one line why this machine can't offer the lane, None where it can. RunError for several lanes.
+    """
+    sessions = [run.stage(name).session for name in stages]
+    lanes = sorted({str(session.get("lane") or "") for session in sessions})
+    if len(lanes) > 1:
+        raise RunError(
+            f"these steps were computed in several lanes ({', '.join(lanes)}): replay one stage at a time"
+        )
+    if not sessions:
+        return None
+    if lanes[0]:
+        enter(find_lane(lanes[0]))
+    return why_not_here(lanes[0] or None, sessions[0].get("machine") or {})
+
+
+def _stages(records: list[Record]) -> dict[str, RecordedStage]:
+    stages: dict[str, RecordedStage] = {}
+    session: Record = {}
+    for record in records:
+        kind, name = record["kind"], str(record.get("stage"))
+        if kind == "run":
+            session = record
+        elif kind == "stage_started":
+            stages[name] = RecordedStage(name, session, record)
+        elif kind == "step":
+            stages[name].steps[int(record["step"])] = record
+        elif kind == "mix":
+            stages[name].mix = record
+        elif kind == "stage_finished":
+            stages[name].finished = record
+    return stages

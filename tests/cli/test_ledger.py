@@ -1,0 +1,65 @@
+"""`clearseek ledger` as a stranger uses it: in processes of its own, with what is wrong in one line."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from clearseek.cli.main import main
+from tests.recipe.tiny_run import run_in_child, write_recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert run_in_child(write_recipe(out.parent), out) is None
+    return out
+
+
+def test_a_stranger_replays_and_signs_and_the_verifier_counts(run, tmp_path, capsys):
+    """In a new process, with another key than the run's."""
+    environment = os.environ | {"CLEARSEEK_LEDGER_KEY": str(tmp_path / "stranger.key")}
+    command = [sys.executable, "-m", "clearseek", "ledger", "replay", str(run), "--sample", "4", "--witness"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": the same\n") == 4
+    assert done.stdout.endswith("4 steps computed again, every bit the same\n")
+    assert main(["ledger", "verify", str(run)]) == 0
+    assert "1 other computed steps again, which came out the same" in capsys.readouterr().out
+    shutil.rmtree(run.with_name("tiny.witness"))
+
+
+def test_what_can_t_be_replayed_is_one_line(run, capsys):
+    for arguments, told in (
+        ([], "give one of --step and --sample"),
+        (["--sample", "2", "--stage", "rl"], "--stage belongs to --step"),
+        (["--step", "2"], "several stages have a step 2: give --stage with one of pretrain, rl"),
+        (["--step", "9"], "no step 9; there are pretrain 1 to 7, rl 1 to 3"),
+    ):
+        assert main(["ledger", "replay", str(run), *arguments]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_difference_ends_with_exit_code_1(run, tmp_path, capsys):
+    forged = shutil.copytree(run, tmp_path / "forged")
+    from tests.recipe.replayed_run import rewrite
+
+    rewrite(forged, lambda r: r | {"loss": 1.0} if r["kind"] == "step" and r["stage"] == "rl" else r)
+    assert main(["ledger", "replay", str(forged), "--stage", "rl", "--step", "1"]) == 1
+    told = capsys.readouterr()
+    assert "rl 1: loss 1" in told.out
+    assert "DIFFERS: loss was 1.0 and is " in told.out
+    assert "1 of 1 steps come out otherwise; the first is rl 1: loss was 1.0" in told.err
+
+
+def test_a_dispute_tells_the_place_and_ends_with_exit_code_1(run, tmp_path, capsys):
+    assert main(["ledger", "dispute", str(run), str(run)]) == 0
+    assert "the ledgers say the same in every stage" in capsys.readouterr().out
+    other = tmp_path / "other"
+    assert run_in_child(write_recipe(tmp_path), other, overrides=["seed=2"]) is None
+    assert main(["ledger", "dispute", str(run), str(other), "--no-replay"]) == 1
+    told = capsys.readouterr()
+    assert "recipes differ: seed: 1 → 2" in told.out
+    assert "part in stage tokenizer" in told.err

@@ -1,0 +1,75 @@
+"""What a lane refuses, in one line each; that its bits hold is for tests/slow."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clearseek.config.errors import InputError, RunError
+from clearseek.config.load import load_recipe
+from clearseek.ledger import lanes
+from clearseek.recipe.lane import enter_lane
+from tests.recipe.tiny_run import write_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return load_recipe(Path(write_recipe(tmp_path)))
+
+
+def test_an_unknown_lane_is_refused_with_those_there_are():
+    with pytest.raises(
+        InputError, match=r"lane 'avx2' is not known; lanes: cpu-native, cpu-avx2, cpu-portable"
+    ):
+        lanes.find_lane("avx2")
+    assert lanes.find_lane("cuda-sm90").device == "cuda"
+
+
+def test_a_lane_computes_where_and_in_what_it_says(recipe):
+    with pytest.raises(InputError, match="lane cpu-avx2 computes on cpu, not on cuda"):
+        enter_lane("cpu-avx2", "cuda", recipe)
+    with pytest.raises(
+        InputError, match='lane cpu-avx2 computes in float32, not in bfloat16; set dtype = "float32"'
+    ):
+        enter_lane("cpu-avx2", "auto", recipe.model_copy(update={"dtype": "bfloat16"}))
+    with pytest.raises(InputError, match="in lane cpu-portable nothing is compiled for this processor"):
+        enter_lane("cpu-portable", "auto", recipe.model_copy(update={"compile": True}))
+
+
+def test_a_lane_is_not_entered_once_torch_is_loaded(recipe, monkeypatch):
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    with pytest.raises(
+        RunError, match=r"ATEN_CPU_CAPABILITY=default .*before torch is loaded.*--lane cpu-portable"
+    ):
+        enter_lane("cpu-portable", "auto", recipe)
+
+
+def test_torch_that_computes_otherwise_is_refused(recipe, monkeypatch):
+    """The environment came too late, or the processor can't."""
+    for name, value in lanes.find_lane("cpu-portable").environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    with pytest.raises(RunError, match="lane cpu-portable: torch computes with AVX512, not with DEFAULT"):
+        enter_lane("cpu-portable", "auto", recipe)
+
+
+def test_a_processor_without_the_instructions_is_refused(monkeypatch):
+    monkeypatch.setattr(lanes, "_processor_flags", frozenset)
+    with pytest.raises(
+        RunError, match="this processor has no avx2, so the lane cpu-avx2 can't be offered here"
+    ):
+        lanes.enter(lanes.find_lane("cpu-avx2"))
+
+
+def test_it_is_said_in_one_line_where_a_run_s_lane_is_not_to_be_had(monkeypatch):
+    here = lanes.conditions()
+    assert lanes.why_not_here("cpu-native", here) is None
+    assert "another build of torch" in lanes.why_not_here("cpu-avx2", here | {"torch_sha256": "0"})
+    other = here | {"flags": ["avx"], "processor": "An Old One"}
+    reason = lanes.why_not_here("cpu-native", other)
+    assert reason.startswith("the run was made on An Old One, and this is ")
+    assert "\n" not in reason
+    assert (
+        lanes.why_not_here("cpu-avx2", other) is None
+    )  # which instructions there are beyond AVX2 is all the same
+    assert "before there were lanes" in lanes.why_not_here(None, {})
