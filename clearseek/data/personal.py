@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+Finder = Callable[[str], Iterator[tuple[int, int]]]  # a text → spans of it
 _SEPARATOR = "\n\0\n"  # between texts: no pattern crosses it
 
 
@@ -27,36 +28,44 @@ class Found(NamedTuple):
 
 def find_personal_data(texts: Sequence[str]) -> list[Found]:
     """Everything the rules find, in order; of finds that overlap only the first rule's in the order of RULES."""
-    whole = _SEPARATOR.join(texts)
-    lines = _Lines(whole)
+    lines = _Lines(_SEPARATOR.join(texts))
     spans = [
-        (rule, line + start, line + end)
-        for rule, (fewest_digits, finder) in RULES.items()
-        for line, text in lines.with_digits(fewest_digits)
-        for start, end in finder(text)
+        (rule, *span)
+        for rule, fewest_digits, sign, finder in _FINDERS
+        for span in lines.find(fewest_digits, sign, finder)
     ]
     return list(_placed(_without_overlaps(spans), texts))
 
 
 class _Lines:
-    """The lines of a text by how many digits they have."""
+    """The lines of a text by how many digits and signs they have: what a rule can't be in is not read for it."""
 
     def __init__(self, whole: str) -> None:
-        codes = np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)
         self.whole = whole
-        self.ends = np.append(np.flatnonzero(codes == ord("\n")), len(codes))
-        before = np.concatenate([[0], np.cumsum((codes - np.uint32(ord("0"))) < 10)])
+        self.codes = np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)
+        self.ends = np.append(np.flatnonzero(self.codes == ord("\n")), len(self.codes))
         self.starts = np.concatenate([[0], self.ends[:-1] + 1])
-        self.digits = before[self.ends] - before[self.starts]
+        self.digits = self._count((self.codes - np.uint32(ord("0"))) < 10)
 
-    def with_digits(self, fewest: int) -> Iterator[tuple[int, str]]:
-        """Lines with so many digits, with where they begin; all of the text at once for 0."""
-        if not fewest:
-            yield 0, self.whole
-            return
-        chosen = np.flatnonzero(self.digits >= fewest)
-        for start, end in zip(self.starts[chosen].tolist(), self.ends[chosen].tolist(), strict=True):
-            yield start, self.whole[start:end]
+    def _count(self, chosen: np.ndarray) -> np.ndarray:
+        """int64 [lines]: how many of the chosen characters a line has."""
+        places = np.flatnonzero(chosen)
+        return np.searchsorted(places, self.ends) - np.searchsorted(places, self.starts)
+
+    def find(self, fewest_digits: int, sign: str, finder: Finder) -> list[tuple[int, int]]:
+        """What a finder finds in lines with so many digits, and with a sign three times where there is one."""
+        if not fewest_digits:
+            return list(finder(self.whole))
+        likely = self.digits >= fewest_digits
+        if sign:
+            likely &= self._count(self.codes == ord(sign)) >= 3
+        starts, ends = self.starts[likely].tolist(), self.ends[likely].tolist()
+        read = "\n".join([self.whole[start:end] for start, end in zip(starts, ends, strict=True)])
+        begins = np.cumsum([0, *(end - start + 1 for start, end in zip(starts, ends, strict=True))])
+        spans = list(finder(read))
+        lines = np.searchsorted(begins, [start for start, _ in spans], "right") - 1
+        shifts = [starts[line] - int(begins[line]) for line in lines.tolist()]
+        return [(start + shift, end + shift) for (start, end), shift in zip(spans, shifts, strict=True)]
 
 
 def mask(text: str, found: Sequence[Found]) -> str:
@@ -124,16 +133,22 @@ _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}(?![\w
 _VERSION = re.compile(r"(?:\bversions?|버전|版本|\bv|\brelease)[\s:=]{0,3}\Z", re.IGNORECASE)
 
 
-def _ips(whole: str) -> Iterator[tuple[int, int]]:
-    patterns = [pattern for sign, pattern in ((".", _IPV4), (":", _IPV6)) if whole.count(sign) >= 3]
-    for pattern in patterns:
-        for found in pattern.finditer(whole):
-            try:
-                address = ipaddress.ip_address(found[0])
-            except ValueError:
-                continue
-            if address.is_global and not _VERSION.search(whole, max(found.start() - 12, 0), found.start()):
-                yield found.span()
+def _ipv4s(whole: str) -> Iterator[tuple[int, int]]:
+    return _routed(_IPV4, whole)
+
+
+def _ipv6s(whole: str) -> Iterator[tuple[int, int]]:
+    return _routed(_IPV6, whole)
+
+
+def _routed(pattern: re.Pattern[str], whole: str) -> Iterator[tuple[int, int]]:
+    for found in pattern.finditer(whole):
+        try:
+            address = ipaddress.ip_address(found[0])
+        except ValueError:
+            continue
+        if address.is_global and not _VERSION.search(whole, max(found.start() - 12, 0), found.start()):
+            yield found.span()
 
 
 # phone numbers: Korean, Chinese, and any written with + or as (xxx) xxx-xxxx
@@ -267,13 +282,15 @@ def is_iban(text: str) -> bool:
     return 15 <= len(number) <= 34 and int("".join(str(int(one, 36)) for one in moved)) % 97 == 1
 
 
-# rule: the fewest digits that a line must have for it, and how it is found, in order of precedence
-RULES: dict[str, tuple[int, Callable[[str], Iterator[tuple[int, int]]]]] = {
-    "kr_resident_number": (13, _rrns),
-    "cn_resident_id": (17, _chinese_ids),
-    "card": (13, _cards),
-    "email": (0, _emails),
-    "ip": (4, _ips),
-    "bank_account": (8, _accounts),
-    "phone": (8, _phones),
-}
+# rule, the fewest digits that a line must have for it, a sign that it must have three times, and how it is found
+_FINDERS: tuple[tuple[str, int, str, Finder], ...] = (
+    ("kr_resident_number", 13, "", _rrns),
+    ("cn_resident_id", 17, "", _chinese_ids),
+    ("card", 13, "", _cards),
+    ("email", 0, "", _emails),
+    ("ip", 4, ".", _ipv4s),
+    ("ip", 1, ":", _ipv6s),
+    ("bank_account", 8, "", _accounts),
+    ("phone", 8, "", _phones),
+)
+RULES = tuple(dict.fromkeys(rule for rule, *_ in _FINDERS))  # in order of precedence

@@ -156,10 +156,24 @@ def _words(part: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     first = np.searchsorted(inside, places)  # of every word, among the characters of words
     word = np.repeat(np.arange(len(places)), np.diff(np.append(first, len(inside))))
     ends = inside[np.append(first[1:], len(inside)) - 1] + 1
-    values = mixed(part.codes[inside].astype(np.uint64)) * _powers(inside - places[word])
+    values = _hashes_of(part.codes[inside]) * _powers(inside - places[word])
     hashes = mixed(np.add.reduceat(values, first))
     origin = part.starts[texts]
     return counts, hashes, (places - origin).astype(np.int32), (ends - origin).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _character_hashes() -> np.ndarray:
+    """uint64 [65536]: a hash of every character of the BMP."""
+    return mixed(np.arange(_BMP, dtype=np.uint64))
+
+
+def _hashes_of(codes: np.ndarray) -> np.ndarray:
+    """uint64 [characters]: a hash of every code point; of most of them by table."""
+    hashes = _character_hashes()[np.minimum(codes, _BMP - 1)]
+    beyond = np.flatnonzero(codes >= _BMP)
+    hashes[beyond] = mixed(codes[beyond].astype(np.uint64))
+    return hashes
 
 
 def _powers(exponents: np.ndarray) -> np.ndarray:

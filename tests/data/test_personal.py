@@ -157,4 +157,4 @@ def test_long_hostile_texts_take_no_time() -> None:
     ):
         assert len(find_personal_data([piece])) < 5
     assert find_personal_data([]) == []
-    assert set(RULES) > {"email", "card"}
+    assert {"email", "card"} < set(RULES)
