@@ -115,6 +115,9 @@ bench-engine: setup  ## the engine beside transformers, vLLM and llama.cpp, thos
 bench-serve: setup  ## the server under load beside the bare engine
 	@$(VENV)/bin/python -m benchmarks.serve $(ARGS)
 
+bench-data: setup  ## what finding languages, repeats, personal data and evaluation items in documents costs
+	@$(VENV)/bin/python -m benchmarks.data $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 

@@ -25,7 +25,21 @@ A licence that nobody stated is "not stated". Personal data is found by rule
 Exit codes: 0 done, 1 the run is damaged, 2 no such run, source or text."""
 
 
-@click.command("data", epilog=EPILOG)
+class _ShowsByDefault(click.Group):
+    """`clearseek data RUN` is `clearseek data show RUN`; whoever changes something says so by its own word."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Put `show` in front unless another command is named."""
+        named = arguments and arguments[0] in self.commands
+        return super().parse_args(context, arguments if named else ["show", *arguments])
+
+
+@click.group("data", cls=_ShowsByDefault)
+def command() -> None:
+    """Show what went into a run: sources, licences, languages, filters."""
+
+
+@command.command("show", epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--source", help="One source: STAGE/NUMBER, a stage's all, or a source's name.")
 @click.option("--sample", type=click.IntRange(min=1), help="Show so many documents of each source.")
@@ -34,13 +48,13 @@ Exit codes: 0 done, 1 the run is damaged, 2 no such run, source or text."""
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to browse instead."
 )
 @json_option
-def command(
+def show(
     run: Path, source: str | None, sample: int | None, grep: str | None, html: Path | None, as_json: bool
 ) -> None:
     """Show what went into a run: sources, licences, languages, filters.
 
-    RUN is a run directory. Documents are read again where the run keeps them
-    and held to the hash in its ledger.
+    RUN is a run directory; `data RUN` is short for `data show RUN`. Documents
+    are read again where the run keeps them and held to the hash in its ledger.
     """
     from clearseek.ledger.record import load_run
     from clearseek.ledger.sources import chosen_sources, data_report, sources_of

@@ -10,7 +10,7 @@ import pytest
 from clearseek.config.errors import InputError
 from clearseek.data.filters import code_sha256
 from clearseek.ledger.log import read
-from clearseek.ledger.verifier import Wrong, verify_run
+from clearseek.ledger.verifier import Wrong, check_uses, verify_run
 from clearseek.recipe.run import run_recipe
 from clearseek.trace.kept import text_of
 from clearseek.trace.sources import run_readings, source_documents
@@ -114,6 +114,19 @@ def test_problems_that_a_model_is_asked_are_a_source_as_well(run: Path) -> None:
     (asked,) = records(run, "source", "rl")
     assert (asked["what"], asked["licence"], asked["levels"]) == ("asked", "CC0-1.0", [1])
     assert "rows" not in asked
+
+
+def test_examples_of_which_no_stage_left_any_are_found() -> None:
+    def records_with(digest: str) -> list[dict[str, Any]]:
+        left = {"path": "data/reject.jsonl", "sha256": "a" * 64}
+        return [
+            {"kind": "stage_finished", "line": 0, "stage": "reject", "outputs": [left]},
+            {"kind": "source", "line": 1, "stage": "sft", "teacher": {"stage": "reject", "sha256": digest}},
+        ]
+
+    check_uses(records_with("a" * 64))
+    with pytest.raises(Wrong, match="line 1: stage sft learnt from something of reject that no record"):
+        check_uses(records_with("b" * 64))
 
 
 def test_a_changed_sample_of_what_was_dropped_is_found(run: Path, tmp_path: Path) -> None:
