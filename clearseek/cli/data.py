@@ -16,7 +16,7 @@ Examples:
   clearseek data runs/r1-mini
   clearseek data runs/r1-mini --source pretrain/0 --sample 5
   clearseek data runs/r1-mini --grep "다섯 시간"
-  clearseek data runs/r1-mini --html data.html
+  clearseek data runs/r1-mini --html data.html --language ko
 
 \b
 A licence that nobody stated is "not stated". Personal data is found by rule
@@ -47,9 +47,18 @@ def command() -> None:
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to browse instead."
 )
+@click.option(
+    "--language", type=click.Choice(["en", "ko", "zh"]), default="en", show_default=True, help="Of the page."
+)
 @json_option
 def show(
-    run: Path, source: str | None, sample: int | None, grep: str | None, html: Path | None, as_json: bool
+    run: Path,
+    source: str | None,
+    sample: int | None,
+    grep: str | None,
+    html: Path | None,
+    language: str,
+    as_json: bool,
 ) -> None:
     """Show what went into a run: sources, licences, languages, filters.
 
@@ -63,7 +72,7 @@ def show(
     record = load_run(run)
     chosen = chosen_sources(sources_of(record), source)
     if html is not None:
-        write_data_page(record, chosen, html)
+        write_data_page(record, chosen, html, language)
         click.echo(str(html))
         return
     report = data_report(record, chosen)
@@ -105,9 +114,9 @@ def _documents(
 
 
 def _print_table(chosen: "list[SourceRecord]") -> None:
-    from clearseek.ledger.source_words import HEADINGS, table_row
+    from clearseek.ledger.source_words import headings, table_row
 
-    print_columns([list(HEADINGS), *[table_row(each) for each in chosen]], left=len(HEADINGS))
+    print_columns([headings(), *[table_row(each) for each in chosen]], left=len(headings()))
 
 
 def _print_filter(row: dict[str, Any], with_samples: bool) -> None:

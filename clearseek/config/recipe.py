@@ -222,6 +222,9 @@ class RlStage(TrainStage):
     retire_pass_rate: float | None = Field(default=None, gt=0, le=1)
     sft_weight: float = Field(ge=0, description="weight of a supervised term in the same step")
     sft_data: list[DataSource] = []
+    licence: SpdxLicence | None = Field(
+        default=None, description="SPDX id of the answers it keeps of problems that it retires"
+    )
 
     @model_validator(mode="before")
     @classmethod

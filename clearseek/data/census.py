@@ -19,8 +19,8 @@ _SAMPLE_CHARACTERS = 200
 
 def census(texts: Sequence[str], evaluations: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Rows, bytes, words, languages, repeats, personal data by rule, and what there is of each evaluation's items."""
-    words = words_of(texts)
-    exact = exact_repeats(texts)
+    words, exact = words_of(texts), exact_repeats(texts)
+    asked = _asked_once(evaluations)
     return {
         "rows": len(texts),
         "bytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
@@ -28,8 +28,18 @@ def census(texts: Sequence[str], evaluations: Mapping[str, Sequence[str]]) -> di
         "languages": language_counts(language_words(texts)),
         "duplicates": {"exact": int(exact.sum()), "near": int((near_repeats(words) & ~exact).sum())},
         "personal_data": dict(sorted(Counter(one.rule for one in find_personal_data(texts)).items())),
-        "contamination": {name: _overlap(items, words) for name, items in evaluations.items()},
+        "contamination": {name: _overlap(items, words) for name, items in asked.items()},
     }
+
+
+def _asked_once(evaluations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Every item under the first evaluation that asks it, so that counts can be added up."""
+    seen: set[str] = set()
+    asked = {}
+    for name, items in evaluations.items():
+        asked[name] = list(dict.fromkeys(item for item in items if item not in seen))
+        seen.update(asked[name])
+    return asked
 
 
 def _overlap(items: Sequence[str], words: Words) -> dict[str, Any]:

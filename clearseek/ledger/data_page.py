@@ -4,15 +4,15 @@ Both read the same view; everything that others wrote is escaped by the template
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.ledger import source_words
-from clearseek.ledger.record import Record, RunRecord, table, table_list
+from clearseek.ledger.data_words import HTML_LANGUAGES, say
+from clearseek.ledger.record import Record, RunRecord, table
 from clearseek.ledger.sources import NOT_STATED, SourceRecord, dropped_samples, language_shares, sources_of
-
-_DATA_LANGUAGES = {"zh": "zh-Hans", "ko": "ko"}
 
 
 def data_section(record: RunRecord) -> str:
@@ -25,63 +25,66 @@ def data_section(record: RunRecord) -> str:
 
 
 def data_page(
-    record: RunRecord, chosen: Sequence[SourceRecord], documents: Mapping[str, Sequence[Mapping[str, Any]]]
+    record: RunRecord,
+    chosen: Sequence[SourceRecord],
+    documents: Mapping[str, Sequence[Mapping[str, Any]]],
+    language: str = "en",
 ) -> str:
-    """The whole page; `documents` are some of each source's by its id: row, place and text."""
-    view = _view(chosen, record)
+    """The whole page in en, ko or zh; `documents` are some of each source's by its id: row, place and text."""
+    view = _view(chosen, record, language)
     for each, source in zip(view["sources"], chosen, strict=True):
         each["documents"] = documents.get(source.id, ())
         each["dropped"] = _by_rule(dropped_samples(record, source))
-    return _render("page", view=view, style=_part("page.css") + _part("data.css"), record=record)
+    style = _part("page.css") + _part("data.css")
+    return _render("page", language, view=view, style=style, record=record, lang=HTML_LANGUAGES[language])
 
 
-def _view(chosen: Sequence[SourceRecord], record: RunRecord) -> dict[str, Any]:
+def _view(chosen: Sequence[SourceRecord], record: RunRecord, language: str = "en") -> dict[str, Any]:
     rows = {each.id: int(each.source.get("rows") or 0) for each in chosen}
     unstated = sum(rows[each.id] for each in chosen if each.licence == NOT_STATED)
     licences = sorted({each.licence for each in chosen} - {NOT_STATED})
+    teachers = [teacher for stage in record.stages for teacher in stage.teachers]
     return {
-        "headings": source_words.HEADINGS,
-        "sources": [_source(each) for each in chosen],
-        "teachers": [source_words.teacher_words(t) for stage in record.stages for t in stage.teachers],
-        "total": f"{sum(rows.values()):,}",
-        "licences": ", ".join(licences) or "none",
-        "unstated": f"; {unstated:,} of them have none stated" if unstated else "",
+        "headings": source_words.headings(language),
+        "sources": [_source(each, language) for each in chosen],
+        "teachers": [source_words.teacher_words(teacher, language) for teacher in teachers],
+        "headline": say(
+            "headline",
+            language,
+            total=f"{sum(rows.values()):,}",
+            sources=len(chosen),
+            licences=", ".join(licences) or say("none", language),
+            unstated=say("unstated", language, rows=f"{unstated:,}") if unstated else "",
+        ),
     }
 
 
-def _source(each: SourceRecord) -> dict[str, Any]:
+def _source(each: SourceRecord, language: str) -> dict[str, Any]:
     record = each.source
     return {
         "id": each.id,
         "anchor": each.id.replace("/", "-"),
-        "row": source_words.table_row(each),
-        "findings": source_words.findings(each),
+        "row": source_words.table_row(each, language),
+        "findings": source_words.findings(each, language),
         "languages": language_shares(record),
-        "facts": _facts(each),
+        "facts": _facts(each, language),
         "filter": each.filter,
         "overlaps": [(name, table(found)) for name, found in table(record.get("contamination")).items()],
     }
 
 
-def _facts(each: SourceRecord) -> list[tuple[str, str]]:
+def _facts(each: SourceRecord, language: str) -> list[tuple[str, str]]:
     """What is stated and known of a source, name by name."""
-    record = each.source
-    names = (("Name", "name"), ("Origin", "origin"), ("Collected", "collected"), ("Opt-out", "opt_out"))
-    facts = [(title, str(record.get(key) or "not stated")) for title, key in names]
-    facts.insert(1, ("Licence", each.licence))
-    if record.get("fingerprint"):
-        facts.append(("SHA-256", str(record["fingerprint"])))
+    unknown = say("not_stated", language)
+    facts = [
+        (say(f"fact.{key}", language), str(each.source.get(key) or unknown))
+        for key in ("name", "licence", "origin", "collected", "opt_out")
+    ]
+    if each.source.get("fingerprint"):
+        facts.append(("SHA-256", str(each.source["fingerprint"])))
     if each.kept:
-        facts.append(("Kept", _KEPT.get(each.kept, each.kept)))
+        facts.append((say("fact.kept", language), say(f"kept.{each.kept}", language)))
     return facts
-
-
-_KEPT = {
-    "shard": "document by document in the run",
-    "stage": "in the run, as an earlier stage left it",
-    "generated": "as recipe and seed, which make it again",
-    "reference": "not in the run, for its size; read again where it came from",
-}
 
 
 def _by_rule(samples: Sequence[Record]) -> list[tuple[str, list[Record]]]:
@@ -91,13 +94,13 @@ def _by_rule(samples: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     return list(grouped.items())
 
 
-def _render(block: str, **values: Any) -> str:
+def _render(block: str, language: str = "en", **values: Any) -> str:
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["tables"] = table_list
+    environment.globals["say"] = partial(say, language=language)
     template = environment.from_string(_part("data.html.jinja"))
     macro = getattr(template.make_module(), block)
     return str(macro(**values))

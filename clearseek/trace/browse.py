@@ -65,14 +65,16 @@ def matches(documents: Sequence[Document | Example], wanted: str, most: int) -> 
     return count, shown
 
 
-def write_data_page(record: RunRecord, chosen: Sequence[SourceRecord], path: Path) -> None:
-    """Write the page of some sources, with documents of each to read. RunError where it can't be written."""
+def write_data_page(
+    record: RunRecord, chosen: Sequence[SourceRecord], path: Path, language: str = "en"
+) -> None:
+    """Write the page of some sources in en, ko or zh, with documents of each. RunError where it can't be written."""
     documents = {}
     for each in chosen:
         if each.has_documents:
             found = spread(documents_of(record, each), _ON_PAGE, masked=True)
             documents[each.id] = [asdict(one) for one in found]
-    page = data_page(record, chosen, documents)
+    page = data_page(record, chosen, documents, language)
     replace_file(path, page.encode(errors="xmlcharrefreplace"))
 
 

@@ -5,11 +5,13 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
 from clearseek.cli.main import main
 from clearseek.ledger.append import LineFile
+from clearseek.ledger.data_words import phrases
 from clearseek.ledger.lines import encode_line
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.record import load_run
@@ -44,7 +46,7 @@ def test_the_table_names_every_source_with_its_licence_and_what_to_look_at(run, 
         "pretrain/3",
         "rl/problems",
     } <= rows.keys()
-    assert re.search(r"pretrain/0 +files +CC-BY-4.0 +22 of 30 .*en 95%, ko 5%", out)
+    assert re.search(r"pretrain/0 +files +CC-BY-4.0 +22 of 30 .*en\s95%, ko\s5%", out)
     assert "pretrain/1: the licence is not stated" in out
     assert "dropped: min_chars 1, max_chars 1, languages 1, duplicates 1" in out
     assert "1 of 4 items of evaluation stand in it" in out
@@ -123,6 +125,23 @@ def test_the_page_needs_nothing_from_outside_and_masks_personal_data(run, tmp_pa
     assert RESIDENT not in html
 
 
+def test_the_page_speaks_three_languages_with_the_same_places(run, tmp_path, capsys) -> None:
+    english = {key: fields(text) for key, text in phrases()["en"].items()}
+    for language, words in (("ko", "밝혀지지 않음"), ("zh", "未声明")):
+        assert {key: fields(text) for key, text in phrases()[language].items()} == english
+        told(capsys, str(run), "--html", str(tmp_path / "data.html"), "--language", language)
+        page = Page((tmp_path / "data.html").read_text(encoding="utf-8"))
+        assert page.tags[0] == ("html", {"lang": {"ko": "ko", "zh": "zh-Hans"}[language]})
+        assert words in page.words
+        assert "not stated" not in page.words
+        assert "Dropped by" not in page.words
+
+
+def fields(text: str) -> set[str | None]:
+    """The places of a phrase that are filled."""
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
 def test_what_a_document_or_a_recipe_says_is_escaped(run, tmp_path, capsys) -> None:
     copy = rewritten(
         run, tmp_path / "run", lambda r: r | {"name": EVIL, "licence": EVIL} if r["kind"] == "source" else r
@@ -155,7 +174,7 @@ def test_the_report_has_a_section_on_the_data(run) -> None:
     write_report(run)
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "What it was trained on" in html
-    assert "10 of them have none stated" in html
+    assert "of 10 documents not stated" in html
     assert "None of these problems was in its training" not in html  # the tokenizer read one of them
     assert load_run(run).items_read == 1
 
