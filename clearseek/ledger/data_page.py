@@ -10,9 +10,16 @@ from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.ledger import source_words
-from clearseek.ledger.data_words import HTML_LANGUAGES, say
+from clearseek.ledger.data_words import HTML_LANGUAGES, say, say_word
 from clearseek.ledger.record import Record, RunRecord, table
-from clearseek.ledger.sources import NOT_STATED, SourceRecord, dropped_samples, language_shares, sources_of
+from clearseek.ledger.sources import (
+    NOT_STATED,
+    SourceRecord,
+    count,
+    dropped_samples,
+    language_shares,
+    sources_of,
+)
 
 
 def data_section(record: RunRecord) -> str:
@@ -40,7 +47,7 @@ def data_page(
 
 
 def _view(chosen: Sequence[SourceRecord], record: RunRecord, language: str = "en") -> dict[str, Any]:
-    rows = {each.id: int(each.source.get("rows") or 0) for each in chosen}
+    rows = {each.id: count(each.source.get("rows")) for each in chosen}
     unstated = sum(rows[each.id] for each in chosen if each.licence == NOT_STATED)
     licences = sorted({each.licence for each in chosen} - {NOT_STATED})
     teachers = [teacher for stage in record.stages for teacher in stage.teachers]
@@ -83,7 +90,7 @@ def _facts(each: SourceRecord, language: str) -> list[tuple[str, str]]:
     if each.source.get("fingerprint"):
         facts.append(("SHA-256", str(each.source["fingerprint"])))
     if each.kept:
-        facts.append((say("fact.kept", language), say(f"kept.{each.kept}", language)))
+        facts.append((say("fact.kept", language), say_word("kept", each.kept, language)))
     return facts
 
 

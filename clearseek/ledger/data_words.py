@@ -16,3 +16,8 @@ def phrases() -> dict[str, dict[str, str]]:
 def say(key: str, language: str = "en", **values: object) -> str:
     """A phrase in a language, its places filled; KeyError for a key that there is none of."""
     return phrases()[language][key].format(**values)
+
+
+def say_word(group: str, word: str, language: str = "en") -> str:
+    """A phrase of a group by a word of a record; the word itself where a newer version wrote it."""
+    return phrases()[language].get(f"{group}.{word}", word)

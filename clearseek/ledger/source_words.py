@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from clearseek.ledger.data_words import say
+from clearseek.ledger.data_words import say, say_word
+from clearseek.ledger.lines import number
 from clearseek.ledger.record import table, table_list
-from clearseek.ledger.sources import NOT_STATED, SourceRecord, language_shares, worst_overlap
+from clearseek.ledger.sources import NOT_STATED, SourceRecord, count, language_shares, worst_overlap
 
 _NBSP = "\u00a0"
 
@@ -17,13 +18,14 @@ def headings(language: str = "en") -> list[str]:
 def table_row(source: SourceRecord, language: str = "en") -> list[str]:
     """One source under the headings; a dash for what cannot be counted."""
     record = source.source
-    first = [source.id, say(f"what.{record.get('what')}", language), licence_words(source, language)]
+    what = say_word("what", str(record.get("what")), language)
+    first = [source.id, what, licence_words(source, language)]
     if record.get("rows") is None:
         return [*first, *["–"] * 6]
     return [
         *first,
         rows_words(source, language),
-        size(record.get("bytes") or 0),
+        size(count(record.get("bytes"))),
         languages_words(record),
         repeats_words(record, language),
         personal_words(record, language),
@@ -38,11 +40,9 @@ def licence_words(source: SourceRecord, language: str = "en") -> str:
 
 def rows_words(source: SourceRecord, language: str = "en") -> str:
     """How many documents, and of how many where filters dropped some."""
-    rows = f"{source.source.get('rows') or 0:,}"
-    before = (source.filter or {}).get("rows_in")
-    if before in (None, source.source.get("rows")):
-        return rows
-    return say("rows", language, rows=rows, before=f"{before:,}")
+    rows = count(source.source.get("rows"))
+    before = count((source.filter or {}).get("rows_in"))
+    return say("rows", language, rows=f"{rows:,}", before=f"{before:,}") if before > rows else f"{rows:,}"
 
 
 def size(num_bytes: int) -> str:
@@ -62,14 +62,16 @@ def languages_words(record: dict[str, Any]) -> str:
 def repeats_words(record: dict[str, Any], language: str = "en") -> str:
     """Exact repeats, and near ones besides."""
     repeats = table(record.get("duplicates"))
-    exact, near = (f"{repeats.get(name) or 0:,}" for name in ("exact", "near"))
+    exact, near = (f"{count(repeats.get(name)):,}" for name in ("exact", "near"))
     return say("repeats", language, exact=exact, near=near)
 
 
 def personal_words(record: dict[str, Any], language: str = "en") -> str:
     """What was found by rule."""
     found = table(record.get("personal_data"))
-    return ", ".join(f"{rule} {count:,}" for rule, count in found.items()) or say("none_found", language)
+    return ", ".join(f"{rule} {count(times):,}" for rule, times in found.items()) or say(
+        "none_found", language
+    )
 
 
 def overlap_words(record: dict[str, Any], language: str = "en") -> str:
@@ -88,10 +90,11 @@ def findings(source: SourceRecord, language: str = "en") -> list[str]:
         found.append(say("finding.licence", language))
     if table(record.get("personal_data")):
         found.append(say("finding.personal", language, found=personal_words(record, language)))
-    for name, each in table(record.get("contamination")).items():
-        if each.get("whole"):
-            texts = [str(one["item"]) for one in table_list(each.get("samples"))[:3] if one.get("whole")]
-            numbers = {"whole": f"{each['whole']:,}", "items": f"{each['items']:,}"}
+    for name, value in table(record.get("contamination")).items():
+        each = table(value)
+        if count(each.get("whole")):
+            texts = [str(one.get("item")) for one in table_list(each.get("samples"))[:3] if one.get("whole")]
+            numbers = {key: f"{count(each.get(key)):,}" for key in ("whole", "items")}
             found.append(say("finding.items", language, name=name, texts=" / ".join(texts), **numbers))
     return found
 
@@ -102,12 +105,12 @@ def teacher_words(teacher: dict[str, Any], language: str = "en") -> str:
     return say(
         "teacher",
         language,
-        examples=teacher["examples"],
-        rows=f"{teacher['rows']:,}",
+        examples=teacher.get("examples"),
+        rows=f"{count(teacher.get('rows')):,}",
         model=model.get("stage") or model.get("path"),
         sha=str(model.get("sha256"))[:12],
         moving=say("teacher.moving", language) if teacher.get("while_training") else "",
-        temperature=f"{sampling.get('temperature'):g}",
+        temperature=f"{number(sampling.get('temperature')) or 0:g}",
         samples=sampling.get("samples"),
         licence=teacher.get("licence") or say("not_stated", language),
     )

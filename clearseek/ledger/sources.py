@@ -1,12 +1,12 @@
 """A run's data as its records tell it: sources with their rights and contents, what filters dropped, who wrote what."""
 
 import json
+import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clearseek.config.errors import InputError, RunError
-from clearseek.ledger.lines import file_sha256, plain
+from clearseek.ledger.lines import file_sha256, number, plain
 from clearseek.ledger.record import Record, RunRecord, StageRecord, table, table_list
 
 NOT_STATED = "not stated"
@@ -122,27 +122,26 @@ def _facts(record: Record) -> Record:
     }
 
 
+def count(value: Any) -> int:
+    """A number of a record as a whole one; 0 for anything else, so that a damaged record can still be looked at."""
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) else 0
+
+
 def language_shares(source: Record) -> list[tuple[str, float]]:
     """(language, share of the documents), the largest first."""
-    counts = {
-        name: table(pair).get("documents") or 0 for name, pair in table(source.get("languages")).items()
-    }
-    whole = sum(counts.values())
-    return sorted(
-        ((name, count / whole) for name, count in counts.items() if count), key=lambda pair: -pair[1]
-    )
+    counts = [
+        (name, count(table(pair).get("documents"))) for name, pair in table(source.get("languages")).items()
+    ]
+    whole = sum(documents for _, documents in counts)
+    shares = ((name, documents / whole) for name, documents in counts if documents)
+    return sorted(shares, key=lambda pair: -pair[1])
 
 
 def worst_overlap(source: Record) -> tuple[int, int, int]:
     """Items of evaluations in a source: (whole, sharing 13 words in a row, looked for), over the sets together."""
     tables = [table(each) for each in table(source.get("contamination")).values()]
     whole, overlapping, items = (
-        sum(int(each.get(key) or 0) for each in tables) for key in ("whole", "overlapping", "items")
+        sum(count(each.get(key)) for each in tables) for key in ("whole", "overlapping", "items")
     )
     return whole, overlapping, items
-
-
-def where_dropped(run: Path, source: SourceRecord) -> str:
-    """The path, in words, of the samples that filters dropped."""
-    outputs = table_list((source.filter or {}).get("outputs"))
-    return str(run / str(outputs[0].get("path"))) if outputs else ""

@@ -153,6 +153,18 @@ def test_what_a_document_or_a_recipe_says_is_escaped(run, tmp_path, capsys) -> N
         assert "&lt;script&gt;alert" in html
 
 
+def test_a_damaged_record_does_not_keep_the_report_from_being_written(run, tmp_path) -> None:
+    def damaged(record):
+        if record["kind"] not in ("source", "filter", "teacher"):
+            return record
+        kept = ("line", "prev", "kind", "stage", "data")
+        return {key: value if key in kept else EVIL for key, value in record.items()}
+
+    copy = rewritten(run, tmp_path / "run", damaged)
+    write_report(copy)
+    assert "<script>alert" not in (copy / "report.html").read_text(encoding="utf-8")
+
+
 def rewritten(run: Path, target: Path, change) -> Path:
     """A copy of a run with every record changed (None: left out) and the chain mended."""
     shutil.copytree(run, target)
