@@ -36,12 +36,16 @@ def build_rows(
     Writes one `data` record per source, and one `mix` record with what the rows can be made from again. Raises
     InputError when a source gives no documents.
     """
-    whole = join([encode_source(context, source, i, tokenizer) for i, source in enumerate(sources)])
+    parts = [encode_source(context, source, i, tokenizer) for i, source in enumerate(sources)]
+    whole = join(parts)
     order_key = context.key("shuffle")
     rows = shuffled_rows(whole, order_key, length, policy, tokenizer.pad_id)
     context.record(
         "mix",
         documents=len(whole),
+        weights=[
+            {"data": i, "documents": len(part), "tokens": len(part.ids)} for i, part in enumerate(parts)
+        ],
         rows=len(rows),
         sequence_length=length,
         packing=policy,

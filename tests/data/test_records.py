@@ -92,6 +92,15 @@ def test_a_source_s_record_states_rights_and_counts_what_is_in_it(run: Path) -> 
     assert tokenizer["duplicates"] == {"exact": 1, "near": 1}
 
 
+def test_the_mix_says_what_share_each_source_has(run: Path) -> None:
+    (mix,) = records(run, "mix")
+    data = records(run, "data")
+    assert [(one["documents"], one["tokens"]) for one in mix["weights"]] == [
+        (one["documents"], one["tokens"]) for one in data
+    ]
+    assert sum(one["documents"] for one in mix["weights"]) == mix["documents"]
+
+
 def test_steps_can_still_be_told_and_the_run_verifies(run: Path) -> None:
     readings = run_readings(run)
     stage = readings.stage("pretrain")
