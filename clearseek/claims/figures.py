@@ -97,7 +97,8 @@ def blocks_of(document: str) -> Iterator[Block]:
     """The blocks of a Markdown document; a comment belongs to the block that it stands in or directly behind."""
     waiting: Block | None = None
     for line, kind, text in _raw_blocks(document):
-        sources = [(found[1], " ".join(found[2].split())) for found in _COMMENT.finditer(text)]
+        said = "" if kind == "fence" else _CODE.sub("", text)  # what is typed between backticks says nothing
+        sources = [(found[1], " ".join(found[2].split())) for found in _COMMENT.finditer(said)]
         source = sources[-1] if sources else None
         if waiting is not None and kind == "text" and source and not _ANY_COMMENT.sub("", text).strip():
             yield Block(waiting.line, waiting.kind, waiting.text, source)

@@ -86,6 +86,7 @@ RIGHT = [
     "```text\nstage  pass@1\nsft    93.2 %\n```\n<!-- shown: run printed -->",
     "It took 1.63 s.\n<!-- logged: 2026-11-29: one -->",
     "At most 30 s.\n<!-- not measured: a limit of the server -->",
+    "Write `<!-- claim: RECORD PATH -->` behind it.",
     "```sh\nsleep 5 # 5 s\n```\nNothing is said here.",
 ]
 
