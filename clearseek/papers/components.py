@@ -35,7 +35,7 @@ def components_of(facts: RunFacts, papers: dict[str, str], data: Record, code: R
         ),
         "Model metadata": Component(
             "Model metadata",
-            _named(facts, ("recipe.toml", f"{facts.model_dir}/config.json")),
+            _named(facts, ("recipe.toml", f"{facts.model_dir}/config.json", *_states(facts))),
             (facts.publisher.weights,),
             path="recipe.toml",
         ),
@@ -46,6 +46,11 @@ def components_of(facts: RunFacts, papers: dict[str, str], data: Record, code: R
 def _named(facts: RunFacts, paths: tuple[str, ...]) -> dict[str, str]:
     """Those of the run's files that the ledger names; the verifier has found each as named."""
     return {path: facts.hashes[path] for path in paths if path in facts.hashes}
+
+
+def _states(facts: RunFacts) -> list[str]:
+    """States of the optimiser that the run keeps."""
+    return [path for path in facts.hashes if path.startswith("states/")]
 
 
 def _code(code: Record) -> dict[str, Component]:
@@ -59,7 +64,11 @@ def _code(code: Record) -> dict[str, Component]:
 
 
 def _weights(facts: RunFacts) -> dict[str, Component]:
-    weights = {path: digest for path, digest in facts.hashes.items() if path.endswith(".safetensors")}
+    weights = {
+        path: digest
+        for path, digest in facts.hashes.items()
+        if path.startswith("checkpoints/") and path.endswith(".safetensors")
+    }
     final = {path: digest for path, digest in weights.items() if path.startswith(f"{facts.model_dir}/")}
     between = {path: digest for path, digest in weights.items() if path not in final}
     licence = (facts.publisher.weights,)
