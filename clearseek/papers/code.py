@@ -38,6 +38,17 @@ def code_manifest(facts: RunFacts) -> dict[str, Any]:
     return {"package": "clearseek", "version": made, "licence": CODE_LICENCE, "parts": parts}
 
 
+def installed_sha256(path: str) -> str | None:
+    """The hash of a source file of the package that is installed here, by its path in a manifest; None without it."""
+    inside = Path(path).relative_to("clearseek") if Path(path).is_relative_to("clearseek") else None
+    if inside is None or ".." in inside.parts:
+        return None
+    try:
+        return hashlib.sha256((Path(str(resources.files("clearseek"))) / inside).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def _files(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
     paths = [
         path for folder in folders for path in sorted((root / folder).rglob("*")) if path.suffix in _SOURCE

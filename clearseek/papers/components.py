@@ -3,7 +3,7 @@
 from typing import Any
 
 from clearseek.ledger.record import Record, table, table_list
-from clearseek.papers.code import PARTS
+from clearseek.papers.code import PARTS, installed_sha256
 from clearseek.papers.facts import CODE_LICENCE, RunFacts
 from clearseek.papers.openness import COMPONENTS, Component
 
@@ -57,10 +57,22 @@ def _code(code: Record) -> dict[str, Component]:
     found = {}
     for name, folders in PARTS.items():
         files = {str(path): str(digest) for path, digest in table(table(code.get("parts")).get(name)).items()}
-        missing = () if files else ("code.json names no file of it; `clearseek papers RUN` writes it",)
+        missing = _code_problems(files)
         path = ", ".join(f"clearseek/{folder}" for folder in folders)
         found[name] = Component(name, files, (CODE_LICENCE,), missing, path)
     return found
+
+
+def _code_problems(files: dict[str, str]) -> tuple[str, ...]:
+    """Why code is not there: nobody names it, or the code that is installed here is another."""
+    if not files:
+        return ("code.json names no file of it; `clearseek papers RUN` writes it",)
+    others = [path for path, digest in files.items() if installed_sha256(path) != digest]
+    return (
+        (f"{len(others)} of its files are not here as code.json names them, such as {others[0]}",)
+        if others
+        else ()
+    )
 
 
 def _weights(facts: RunFacts) -> dict[str, Component]:

@@ -13,10 +13,13 @@ import pytest
 from clearseek.claims.check import check_documents
 from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
+from clearseek.ledger.cost import cost_of
 from clearseek.ledger.log import read
+from clearseek.papers.code import installed_sha256
 from clearseek.papers.documents import DOCUMENTS
 from clearseek.papers.facts import Publisher, read_facts
 from clearseek.papers.release import hashes_below, openness_of, read_release, write_papers
+from clearseek.recipe.run import run_recipe
 from clearseek.trace.kept import documents_sha256
 from tests.ledger.sealed_run import sealed_run
 
@@ -279,6 +282,29 @@ def test_another_version_of_the_code_is_not_named(
     monkeypatch.setattr("clearseek.papers.code.installed_version", lambda: "9.9")
     with pytest.raises(InputError, match=r"was made by clearseek 0.1.0, this is 9.9"):
         write_papers(read_facts(copied / "run"), tmp_path / "papers")
+
+
+def test_code_that_is_not_here_is_not_claimed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = installed_sha256
+    monkeypatch.setattr(
+        "clearseek.papers.components.installed_sha256",
+        lambda path: None if path == "clearseek/train/rl.py" else known(path),
+    )
+    found = openness_of(read_facts(copied / "run"), copied / "run-papers")["mof"]
+    assert found["name"] == "Class III - Open Model"
+    (why,) = found["missing_for_next"]["Training code"]
+    assert "1 of its files are not here as code.json names them, such as clearseek/train/rl.py" in why
+    assert known("clearseek/../../etc/passwd") is None
+    assert known("elsewhere/a.py") is None
+
+
+def test_a_finished_run_has_signed_its_cost_once(copied: Path) -> None:
+    run = copied / "run"
+    assert cost_of(run)["signed"]
+    before = (run / "cost.note").read_bytes()
+    run_recipe(str(copied / "tiny.toml"), out=run, device="cpu")
+    assert (run / "cost.note").read_bytes() == before
+    assert cost_of(run)["sessions"] == 2
 
 
 def test_the_commands_print_it(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
