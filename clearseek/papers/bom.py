@@ -36,7 +36,8 @@ def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
         "dependencies": [
             {
                 "ref": "model",
-                "dependsOn": [f"data/{file.title}" for file in files if file.source] + ["software/clearseek"],
+                "dependsOn": [f"data/{file.title}" for file in files if not file.is_evaluation]
+                + ["software/clearseek"],
             }
         ],
     }
@@ -90,7 +91,7 @@ def _parameters(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
         "task": "text generation",
         "architectureFamily": "transformer decoder",
         "modelArchitecture": str((facts.config.get("architectures") or ["unknown"])[0]),
-        "datasets": [{"ref": f"data/{file.title}"} for file in files if file.source],
+        "datasets": [{"ref": f"data/{file.title}"} for file in files if not file.is_evaluation],
         "inputs": [{"format": "text"}],
         "outputs": [{"format": "text"}],
     }

@@ -96,8 +96,8 @@ def _weights(facts: RunFacts) -> dict[str, Component]:
 
 def _data(facts: RunFacts, papers: dict[str, str], data: Record) -> dict[str, Component]:
     files = table_list(data.get("files"))
-    training = [file for file in files if file.get("is_training")]
-    evaluation = [file for file in files if not file.get("is_training")]
+    training = [file for file in files if not file.get("is_evaluation")]
+    evaluation = [file for file in files if file.get("is_evaluation")]
     unwritten = () if data else ("`clearseek papers RUN` writes it",)
     asked = [source.licence for source in facts.sources if source.what == "asked"]
     return {

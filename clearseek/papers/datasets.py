@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class DataFile:
     fields: Mapping[str, str]
     licence: str | None
     about: str
-    source: Source | None  # None for evaluations
+    source: Source | None = None  # None where no stage read it
+    is_evaluation: bool = False
 
 
 def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[str]]:
@@ -178,7 +179,7 @@ def _evaluations(facts: RunFacts, out: Path) -> Iterator[DataFile]:
         ]
         licence = None if source.is_finite else EVALUATION_LICENCE
         about = "Held-out problems that no stage trains on, chosen by the hash of their content."
-        yield _write(out, title, rows, _PROBLEM, licence, about, None)
+        yield replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
 
 
 def _write(

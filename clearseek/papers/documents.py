@@ -1,5 +1,6 @@
 """The documents for people: cards, reports and the EU's summary, by templates that only read records."""
 
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,7 +37,8 @@ def documents(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dic
         keep_trailing_newline=True,
     )
     environment.globals |= _words(facts, files, missing)
-    return {name: environment.get_template(template).render() for name, template in DOCUMENTS.items()}
+    texts = {name: environment.get_template(template).render() for name, template in DOCUMENTS.items()}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
 
 
 def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[s
         "facts": _Absent(facts),
         "files": files,
         "missing": missing,
-        "paths": {file.title: f"[{file.path}]({file.path})" for file in files},
+        "paths": _paths(facts, files),
         "evaluation": {
             "result": {"by_language": {}, "samples": None, "n": None, "pass_at_1": None}
             | evaluation["result"]
@@ -64,6 +66,13 @@ def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[s
         "licence_id": chosen(weights, "code").lower() if weights else None,
         **_training_content(facts),
     }
+
+
+def _paths(facts: RunFacts, files: list[DataFile]) -> dict[str, str]:
+    """A link to each source's file; answers that another stage kept lie in that stage's."""
+    links = {file.title: f"[{file.path}]({file.path})" for file in files}
+    kept = {s.title: links[s.teacher] for s in facts.sources if s.teacher in links}
+    return kept | links
 
 
 def _training_content(facts: RunFacts) -> dict[str, Any]:

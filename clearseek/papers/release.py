@@ -120,8 +120,7 @@ def openness_record(facts: RunFacts, components: list[Component]) -> Record:
 
 def data_record(files: list[DataFile], missing: list[str]) -> Record:
     """data.json: every data set's file, and why another isn't there."""
-    told = [asdict(file) | {"is_training": not file.title.startswith("evaluation")} for file in files]
-    return {"files": told, "missing": missing}
+    return {"files": [asdict(file) for file in files], "missing": missing}
 
 
 def _sign(facts: RunFacts, out: Path, found: Record) -> None:
