@@ -17,6 +17,9 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed-$(call fingerprint,constraints-vllm.txt)
 SERVE := .venv-serve
 SERVE_STAMP := $(SERVE)/.installed-$(call fingerprint,constraints-serve.txt)
+STANDARDS := .venv-standards
+STANDARDS_STAMP := $(STANDARDS)/.installed-$(call fingerprint,constraints-standards.txt)
+VALIDATORS := 'cyclonedx-python-lib[json-validation]' mlcroissant model-signing pyopenssl
 GPT_OSS := https://github.com/openai/gpt-oss
 LLAMA_CPP := llama_cpp_python-0.3.36
 PEERS_LLAMA := .peers-llama
@@ -26,7 +29,7 @@ ASK_LLAMA = $(if $(wildcard $(PEERS_LLAMA)/site),PYTHONPATH=$(CURDIR)/$(PEERS_LL
     LLAMA_CPP_CONVERTER=$(CURDIR)/$(PEERS_LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-serve peers-llama published bench clean
+.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-serve peers-standards peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -67,6 +70,8 @@ format: setup  ## put the source in its form
 peers: $(PEERS_STAMP)  ## make .venv-peers: clearseek beside transformers and TRL, for comparisons
 
 peers-vllm: $(VLLM_STAMP)  ## make .venv-vllm: vLLM's CPU build, for make bench-engine and the test that it reads what we save
+
+peers-standards: $(STANDARDS_STAMP)  ## make .venv-standards: the reference validators of what clearseek papers writes
 
 peers-serve: $(SERVE_STAMP)  ## make .venv-serve: litellm, and OpenAI's gpt-oss test where GitHub and npm can be reached
 	@test -d $(SERVE)/gpt-oss || git clone --quiet --depth 1 $(GPT_OSS) $(SERVE)/gpt-oss || \
@@ -122,7 +127,7 @@ bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
 clean:  ## remove environments, caches and builds; runs/ stays
-	rm -rf web/node_modules clearseek/serve/static $(VENV) $(PEERS) $(VLLM) $(SERVE) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf web/node_modules clearseek/serve/static $(VENV) $(PEERS) $(VLLM) $(SERVE) $(STANDARDS) $(PEERS_LLAMA) .published build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find clearseek tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1) environment, $(2) what pip installs, $(3) stamp, $(4) what comes with that and has to go again
@@ -148,6 +153,9 @@ $(PEERS_STAMP):
 
 $(SERVE_STAMP):
 	$(call install,$(SERVE),-c constraints-serve.txt litellm,$@)
+
+$(STANDARDS_STAMP):
+	$(call install,$(STANDARDS),-c constraints-standards.txt $(VALIDATORS),$@)
 
 # It imports without these three only: they come built for CUDA.
 $(VLLM_STAMP):

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("setup", "train", "test", "test-slow", "check", "peers", "bench", "bench-rl", "clean", "help")
-PEERS = ("peers-vllm", "peers-serve", "peers-llama", "bench-engine")
+PEERS = ("peers-vllm", "peers-serve", "peers-standards", "peers-llama", "bench-engine")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -22,6 +22,7 @@ def checkout(tmp_path):
         "constraints-peers.txt",
         "constraints-vllm.txt",
         "constraints-serve.txt",
+        "constraints-standards.txt",
     ):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path

@@ -78,17 +78,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class Block:
-    """A paragraph, an item, a table or a fenced block, from `line` on; `source` is what its comment says, or None."""
+    """A paragraph, an item, a table or code, from `line` on; `source` is what its comment says, or None."""
 
     line: int
-    kind: str  # "text", "table" or "fence"
+    kind: str  # "text", "table", "fence" or "code", which is indented
     text: str
     source: tuple[str, str] | None
 
     @property
     def figures(self) -> list[Figure]:
-        """Its measured numbers in reading order; none of a fenced block, which counts as a whole."""
-        if self.kind == "fence":
+        """Its measured numbers in reading order; none of code; a fenced block counts as a whole."""
+        if self.kind in ("fence", "code"):
             return []
         return _of_table(self.text) if self.kind == "table" else _of_text(self.text)
 
@@ -97,7 +97,10 @@ def blocks_of(document: str) -> Iterator[Block]:
     """The blocks of a Markdown document; a comment belongs to the block that it stands in or directly behind."""
     waiting: Block | None = None
     for line, kind, text in _raw_blocks(document):
-        sources = [(found[1], " ".join(found[2].split())) for found in _COMMENT.finditer(text)]
+        said = (
+            "" if kind in ("fence", "code") else _CODE.sub("", text)
+        )  # what is typed between backticks says nothing
+        sources = [(found[1], " ".join(found[2].split())) for found in _COMMENT.finditer(said)]
         source = sources[-1] if sources else None
         if waiting is not None and kind == "text" and source and not _ANY_COMMENT.sub("", text).strip():
             yield Block(waiting.line, waiting.kind, waiting.text, source)
@@ -112,7 +115,7 @@ def blocks_of(document: str) -> Iterator[Block]:
 
 def _raw_blocks(document: str) -> Iterator[tuple[int, str, str]]:
     lines: list[str] = []
-    start, kind, fence = 1, "text", ""
+    start, kind, fence, in_item = 1, "text", "", False
     for number, line in enumerate([*_without_front_matter(document), ""], 1):
         mark = re.match(r"\s*(`{3,}|~{3,})(.*)", line)
         if fence:
@@ -122,9 +125,18 @@ def _raw_blocks(document: str) -> Iterator[tuple[int, str, str]]:
                 lines, fence = [], ""
             continue
         in_comment = "\n".join(lines).count("<!--") > "\n".join(lines).count("-->")
-        here = "table" if line.lstrip().startswith("|") else "text"
         new_item = bool(re.match(r"\s*([-*+]|\d+\.)\s", line)) and not in_comment
-        if lines and not in_comment and (not line.strip() or mark or here != kind or new_item):
+        here = "table" if line.lstrip().startswith("|") else "text"
+        if lines and kind == "code" and line.strip():
+            here = "code" if line.startswith("    ") else here
+        elif not lines and line.startswith("    ") and not in_item:
+            here = "code"
+        in_item = new_item or (in_item and (not line.strip() or line.startswith("  ")))
+        if (
+            lines
+            and not in_comment
+            and (not line.strip() or mark or here != kind or (new_item and kind != "code"))
+        ):
             yield start, kind, "\n".join(lines)
             lines = []
         if mark:

@@ -29,6 +29,11 @@ COMMANDS = {
     "report": ("clearseek.cli.report", "Write a run's report again from its records."),
     "cost": ("clearseek.cli.cost", "Say what a run has cost, by stage and by point of accuracy."),
     "data": ("clearseek.cli.data", "Show what went into a run: sources, licences, languages, filters."),
+    "papers": (
+        "clearseek.cli.papers",
+        "Write every paper of a finished run: cards, bills of materials, checklists.",
+    ),
+    "openness": ("clearseek.cli.openness", "Say how open a run is, and what is missing for the next class."),
     "ledger": ("clearseek.cli.ledger", "Check what a run recorded, and compute it again."),
     "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),

@@ -25,6 +25,7 @@ from clearseek.config.recipe import (
     Recording,
     Schedule,
 )
+from clearseek.config.release import Release
 
 _NESTED: dict[str, type[BaseModel]] = {
     "optimizer": Optimizer,
@@ -38,6 +39,7 @@ _NESTED: dict[str, type[BaseModel]] = {
     "data": DataSource,
     "sft_data": DataSource,
     "published": Published,
+    "release": Release,
 }
 _NAMED = {"models": "model", "stages": "stage"}  # tables whose keys are names that the recipe gives
 _TYPES = {

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from clearseek.config.engine import EngineChoice
 from clearseek.config.lora import Lora
 from clearseek.config.model import NewModel, Table
+from clearseek.config.release import Release
 from clearseek.config.sources import LANGUAGES as LANGUAGES  # part of the recipe, in a file of their own
 from clearseek.config.sources import DataSource as DataSource
 from clearseek.config.sources import Filters as Filters
@@ -326,6 +327,10 @@ class Recipe(Table):
     stages: dict[str, Stage] = Field(min_length=1)
     published: dict[str, Published] = Field(
         default={}, description="figures to compare a plan with, by stage or by stages joined with +"
+    )
+
+    release: Release | None = Field(
+        default=None, description="what is stated of the model, for the papers of a run"
     )
 
     @model_validator(mode="after")

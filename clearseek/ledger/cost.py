@@ -32,8 +32,6 @@ class StageCost:
     flops: float
     cpu_joules: float | None
     gpu_joules: float | None
-    accuracy: float | None  # pass@1 of its last evaluation, 0 to 1
-    gained: float | None  # over the model that it began with; None without an evaluation
 
 
 def costs_of(record: RunRecord) -> list[StageCost]:
@@ -48,7 +46,6 @@ def costs_of(record: RunRecord) -> list[StageCost]:
 
 
 def _stage_cost(record: RunRecord, stage: StageRecord) -> StageCost:
-    accuracy = _accuracy(stage)
     return StageCost(
         name=stage.name,
         kind=stage.kind,
@@ -60,8 +57,6 @@ def _stage_cost(record: RunRecord, stage: StageRecord) -> StageCost:
         flops=stage.flops,
         cpu_joules=_joules(stage.clock, "cpu_joules"),
         gpu_joules=_joules(stage.clock, "gpu_joules", _gpus(record.run)),
-        accuracy=accuracy,
-        gained=None if accuracy is None else accuracy - _accuracy_before(record, stage),
     )
 
 
@@ -71,6 +66,14 @@ def _gpus(run: Record) -> int:
 
 def _joules(clock: list[Record], name: str, times: int = 1) -> float | None:
     return total(clock, name) * times if any(name in record for record in clock) else None
+
+
+def _gain(record: RunRecord, stage: StageRecord) -> Record:
+    """pass@1 of a stage's last evaluation, 0 to 1, and what it gained over the model that it began with."""
+    accuracy = _accuracy(stage)
+    if accuracy is None or stage.kind == "eval":  # nothing was asked, or nothing was taught
+        return {"accuracy": accuracy, "gained": None}
+    return {"accuracy": accuracy, "gained": accuracy - _accuracy_before(record, stage)}
 
 
 def _accuracy(stage: StageRecord) -> float | None:
@@ -118,7 +121,12 @@ def cost_of(run: Path, tariff: Tariff | None = None, key: str | None = None) -> 
     """
     record, tariff = load_run(run), tariff or Tariff()
     signed = signed_costs(run, key)
-    stages = signed if signed is not None and not record.timings else costs_of(record)
+    is_told_by_note = signed is not None and not record.timings
+    stages = signed if is_told_by_note and signed else costs_of(record)
+    if [stage.name for stage in stages] != [stage.name for stage in record.stages]:
+        raise RunError(
+            f"{run / NOTE} was signed for other stages than the ledger has: it belongs to another run"
+        )
     if not stages:
         raise InputError(f"{run} has no stage yet whose cost could be told; let `clearseek run` begin one")
     if signed is not None and signed != stages:
@@ -126,7 +134,8 @@ def cost_of(run: Path, tariff: Tariff | None = None, key: str | None = None) -> 
             f"{run}: timings.jsonl doesn't say what {NOTE} was signed for (stage {_first_other(signed, stages)}): "
             "one of the two was changed"
         )
-    priced = [tariff.priced(asdict(stage)) for stage in stages]
+    gains = {stage.name: _gain(record, stage) for stage in record.stages}
+    priced = [tariff.priced(asdict(stage)) | gains[stage.name] for stage in stages]
     summed = tariff.priced(_total(stages))
     return {
         "run": record.name,

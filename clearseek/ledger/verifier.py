@@ -9,7 +9,7 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
     ledger.pub     the key of that signature (c2sp.org/signed-note): NAME+ID+KEY. Whether it is the key of whom you
                    trust only you can say: give it with --key.
     the rest       every file below checkpoints/, data/, states/ and rollouts/, recipe.toml and samples.jsonl, each
-                   named by a record with its SHA-256. timings.jsonl and report.* are no part of what is vouched for.
+                   named by a record with its SHA-256. Not vouched for: timings.jsonl, report.*; cost.note signs itself.
 
 What is checked, in this order; the first thing that is wrong is named:
     1 every line: canonical JSON, its number, the hash of the line before, a known kind

@@ -43,6 +43,8 @@ def figures(document: str) -> list[str]:
         ("| a | b |\n|---|---|\n| 4 | 93.3 % of 5 |", ["93.3"]),
         ("---\nfit: 90 %\n---\nIt is 80 %.", ["80"]),
         ("- one 1 %\n- two 2 %", ["1", "2"]),
+        ("Two keys:\n\n    a = 5  # 5 %\n    - b  # 6 %\n\nand 7 %.", ["7"]),
+        ("- an item\n\n    goes on with 5 %\n\n  and 6 %", ["5", "6"]),
         ("down by −0.5 % and -3 ms", ["−0.5", "-3"]),
     ],
 )
@@ -86,6 +88,7 @@ RIGHT = [
     "```text\nstage  pass@1\nsft    93.2 %\n```\n<!-- shown: run printed -->",
     "It took 1.63 s.\n<!-- logged: 2026-11-29: one -->",
     "At most 30 s.\n<!-- not measured: a limit of the server -->",
+    "Write `<!-- claim: RECORD PATH -->` behind it.",
     "```sh\nsleep 5 # 5 s\n```\nNothing is said here.",
 ]
 

@@ -55,6 +55,8 @@ def test_a_point_costs_the_stage_divided_by_what_it_gained(run: Path) -> None:
         stages["cold-start"]["cpu_seconds"] / ((after - before) * 100)
     )
     assert stages["tokenizer"]["per_point"] is None
+    assert stages["final"]["accuracy"]
+    assert stages["final"]["gained"] is None  # it examines a model that another stage taught
 
 
 def test_the_result_carries_what_led_to_it_and_no_more(run: Path) -> None:
@@ -148,6 +150,15 @@ def test_a_signed_cost_is_told_without_the_clock(run: Path) -> None:
     after = cost_of(run)
     assert after["stages"] == before["stages"]
     assert after["result"] == before["result"]
+
+
+def test_a_note_of_a_longer_run_is_not_believed(run: Path) -> None:
+    (run / "timings.jsonl").unlink()
+    lines = (run / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if b'"stage":"final"' in line)
+    (run / "ledger.jsonl").write_bytes(b"".join(lines[:cut]))
+    with pytest.raises(RunError, match="was signed for other stages than the ledger has"):
+        cost_of(run)
 
 
 def test_a_clock_that_was_set_back_afterwards_is_found(run: Path) -> None:

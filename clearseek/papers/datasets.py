@@ -1,0 +1,199 @@
+"""A run's data sets as files: what stages trained on, what they kept, and the problems of its evaluations."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clearseek.config.errors import RunError
+from clearseek.config.recipe import DataSource, Evaluation
+from clearseek.engine.problem_source import ProblemSource
+from clearseek.ledger.record import Record, table, table_list
+from clearseek.papers.facts import RunFacts, Source
+from clearseek.tasks.corpus import Example
+from clearseek.text.documents import Conversation, Document, TextDocument
+from clearseek.trace.kept import documents_sha256, generate_examples, read_shard, shard_path, text_of
+
+EVALUATION_LICENCE = "CC0-1.0"  # of problems that clearseek generates; of others as their file's owner says
+_TEXT = {"text": "the whole document"}
+_EXAMPLE = {
+    "prompt": "what is asked; of a longer conversation its messages as JSON",
+    "thought": "the thinking before the answer",
+    "answer": "the answer",
+}
+_PROBLEM = {
+    "id": "16 hex digits of a hash over content and verifier",
+    "task": "the family of problems",
+    "language": "en, ko or zh",
+    "prompt": "what is asked",
+    "answer": "the answer that counts as right",
+    "verifier": "the program that compares answers",
+}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data set's file below the papers' directory; `fields` are those of its rows, with what they hold."""
+
+    title: str
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+    fields: Mapping[str, str]
+    licence: str | None
+    about: str
+    source: Source | None = None  # None where no stage read it
+    is_evaluation: bool = False
+
+
+def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[str]]:
+    """Write every data set that can be given into `out`/data, and say of each other one why it is not there.
+
+    What is written is held to the hash in the ledger. Raises RunError where it is not what was trained on.
+    """
+    (out / "data").mkdir(parents=True, exist_ok=True)
+    files, missing = [], []
+    for source in facts.sources:
+        if source.what == "asked" or source.kept == "stage":
+            continue  # drawn by code and seed as the stage goes, and what came of them is kept below
+        try:
+            documents = _documents(facts, source)
+        except _NotHere as error:
+            missing.append(f"{source.title}: {error}")
+            continue
+        files.append(_write_documents(out, source, documents))
+    files += [*_kept_answers(facts, out), *_evaluations(facts, out)]
+    there = {file.title for file in files}
+    read = [source for source in facts.sources if source.kept == "stage"]
+    missing += [
+        f"{source.title}: stage {source.teacher} left no file"
+        for source in read
+        if source.teacher not in there
+    ]
+    return files, missing
+
+
+class _NotHere(Exception):
+    """Why a data set can't be given."""
+
+
+def _documents(facts: RunFacts, source: Source) -> list[Document | Example]:
+    stage = facts.record.stage(source.stage)
+    assert stage is not None
+    assert source.index is not None
+    if source.kept is None:
+        raise _NotHere("an older clearseek made the run and kept no documents")
+    if source.kept == "generated":
+        stated = (table_list(stage.config.get("data")) or table_list(stage.config.get("sft_data")))[
+            source.index
+        ]
+        found: list[Document | Example] = list(
+            generate_examples(
+                _table(DataSource, stated), int(facts.record.run["seed"]), source.stage, source.index
+            )
+        )
+    elif source.kept == "shard":
+        found = list(read_shard(shard_path(facts.run, source.stage, source.index)))
+    else:
+        raise _NotHere("too large to be kept in the run; it is named by hash only")
+    if documents_sha256(map(text_of, found)) != source.documents_sha256:
+        raise RunError(
+            f"{facts.run}: source {source.index} of stage {source.stage} is not what was trained on: another "
+            "version of clearseek generates otherwise; use the one that made the run"
+        )
+    return found
+
+
+def _table(kind: Any, stated: Record) -> Any:
+    try:
+        return kind.model_validate(stated)
+    except ValidationError as error:
+        raise RunError(f"the run's recipe is of a newer clearseek ({error.errors()[0]['msg']})") from None
+
+
+def _write_documents(out: Path, source: Source, documents: list[Document | Example]) -> DataFile:
+    rows = [_row(document) for document in documents]
+    fields = {
+        name: _TEXT.get(name) or _EXAMPLE[name] for name in dict.fromkeys(key for row in rows for key in row)
+    }
+    about = f"What stage {source.stage} trained on ({source.what})."
+    return _write(out, source.title, rows, fields, source.licence, about, source)
+
+
+def _row(document: Document | Example) -> dict[str, str]:
+    if isinstance(document, TextDocument):
+        return {"text": document.text}
+    if isinstance(document, Conversation):
+        history = list(document.history)
+        alone = len(history) == 1 and history[0].get("role") == "user"
+        prompt = history[0]["content"] if alone else json.dumps(history, ensure_ascii=False)
+        return {"prompt": prompt, "thought": document.thought, "answer": document.answer}
+    return dict(document._asdict())
+
+
+def _kept_answers(facts: RunFacts, out: Path) -> Iterator[DataFile]:
+    """Answers that a stage's model gave and that were kept, as they lie in the run."""
+    for path in sorted(name for name in facts.hashes if name.startswith("data/") and name.count("/") == 1):
+        if not path.endswith(".jsonl"):
+            continue
+        rows = [json.loads(line) for line in (facts.run / path).read_text(encoding="utf-8").splitlines()]
+        if not rows or any(set(row) != set(_EXAMPLE) for row in rows):
+            continue
+        stage = Path(path).stem
+        readers = [source for source in facts.sources if source.teacher == stage]
+        about = f"What the model of stage {stage} answered, checked by program and kept."
+        licence = readers[0].licence if readers else _licence_of_answers(facts, stage)
+        yield _write(out, stage, rows, _EXAMPLE, licence, about, readers[0] if readers else None)
+
+
+def _licence_of_answers(facts: RunFacts, stage: str) -> str | None:
+    """As the stage's table states it, else that of the problems which were answered."""
+    record = facts.record.stage(stage)
+    stated = record.config.get("licence") if record else None
+    return stated or next((source.licence for source in facts.sources if source.title == stage), None)
+
+
+def _evaluations(facts: RunFacts, out: Path) -> Iterator[DataFile]:
+    tables = {"evaluation": table(facts.recipe.get("evaluation"))}
+    for name, stage in table(facts.recipe.get("stages")).items():
+        if table(stage).get("evaluation"):
+            tables[f"evaluation-{name}"] = table(stage["evaluation"])
+    for title, stated in tables.items():
+        evaluation: Evaluation = _table(Evaluation, stated)
+        source = ProblemSource(evaluation.problems, int(facts.record.run["seed"]), "evaluation")
+        rows = [
+            {
+                "id": problem.id,
+                "task": problem.family,
+                "language": problem.language,
+                "prompt": problem.prompt,
+                "answer": problem.answer,
+                "verifier": problem.verifier,
+            }
+            for problem in source.held_out(evaluation.count)
+        ]
+        licence = None if source.is_finite else EVALUATION_LICENCE
+        about = "Held-out problems that no stage trains on, chosen by the hash of their content."
+        yield replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
+
+
+def _write(
+    out: Path,
+    title: str,
+    rows: Iterable[Mapping[str, str]],
+    fields: Mapping[str, str],
+    licence: str | None,
+    about: str,
+    source: Source | None,
+) -> DataFile:
+    path = f"data/{title}.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    content = "".join(lines).encode("utf-8", "backslashreplace")
+    (out / path).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return DataFile(title, path, digest, len(content), len(lines), fields, licence, about, source)

@@ -1,0 +1,145 @@
+"""The documents for people: cards, reports and the EU's summary, by templates that only read records."""
+
+import re
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clearseek.ledger.record import Record, table, values
+from clearseek.papers.datasets import DataFile
+from clearseek.papers.facts import RunFacts, Source
+from clearseek.papers.figures import Figures
+from clearseek.papers.licences import chosen
+
+# the name of each document and its template
+DOCUMENTS = {
+    "README.md": "model_card.md.jinja",
+    "data-card.md": "data_card.md.jinja",
+    "report.md": "report.md.jinja",
+    "paper.md": "paper.md.jinja",
+    "eu-summary.md": "eu_summary.md.jinja",
+}
+
+
+def evaluation_record(facts: RunFacts) -> Record:
+    """Every stage's examination, and the published model's, as evaluation.json holds them."""
+    stages = [{"name": stage.name, "kind": stage.kind, "eval": stage.eval} for stage in facts.record.stages]
+    final = facts.final_eval
+    return {"model": facts.result.name, "examined_in": final.name, "result": final.eval, "stages": stages}
+
+
+def documents(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[str, str]:
+    """Every document by its name."""
+    environment = Environment(
+        loader=PackageLoader("clearseek.papers"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= _words(facts, files, missing)
+    texts = {name: environment.get_template(template).render() for name, template in DOCUMENTS.items()}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
+
+
+def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[str, Any]:
+    evaluation = evaluation_record(facts)
+    figures = Figures({"evaluation.json": evaluation, "cost.json": facts.cost})
+    tasks = table(evaluation["result"].get("by_task"))
+    steps = [step for stage in facts.record.stages for step in stage.steps]
+    weights = facts.publisher.weights
+    return {
+        "facts": _Absent(facts),
+        "files": files,
+        "missing": missing,
+        "paths": _paths(facts, files),
+        "evaluation": {
+            "result": {"by_language": {}, "samples": None, "n": None, "pass_at_1": None}
+            | evaluation["result"]
+        },
+        "cost": facts.cost,
+        "figure": figures.figure,
+        "claim": figures.claim,
+        "tasks": sorted(tasks),
+        "worst": min(tasks, key=lambda name: tasks[name], default=None),
+        "probe": next((str(sample.get("prompt")) for sample in facts.record.samples), "17+25?"),
+        "mismatch": max(values(steps, "mismatch"), default=None),
+        "licence_id": chosen(weights, "code").lower() if weights else None,
+        **_training_content(facts),
+    }
+
+
+def _paths(facts: RunFacts, files: list[DataFile]) -> dict[str, str]:
+    """A link to each source's file; answers that another stage kept lie in that stage's."""
+    links = {file.title: f"[{file.path}]({file.path})" for file in files}
+    kept = {s.title: links[s.teacher] for s in facts.sources if s.teacher in links}
+    return kept | links
+
+
+def _training_content(facts: RunFacts) -> dict[str, Any]:
+    """What the EU's template asks about sources."""
+
+    def of(*kinds: str) -> list[Source]:
+        return [source for source in facts.sources if source.what in kinds]
+
+    tokens = sum(source.tokens or 0 for source in facts.sources if source.index is not None)
+    elsewhere = of("files", "dataset")
+    personal: dict[str, int] = {}
+    for source in facts.sources:
+        for kind, count in (source.personal_data or {}).items():
+            personal[kind] = personal.get(kind, 0) + count
+    counted = any(source.personal_data is not None for source in facts.sources)
+    found = ", ".join(f"{kind} {count}" for kind, count in personal.items()) or "none"
+    return {
+        "total_tokens": tokens,
+        "band": "less than 1 billion tokens" if tokens < 1e9 else "1 billion to 10 trillion tokens"
+        if tokens <= 1e13 else "more than 10 trillion tokens",
+        "kinds": sorted({_KINDS[source.what] for source in facts.sources}),
+        "latest": max((source.collected or "" for source in elsewhere), default="") or facts.day,
+        "public": of("dataset"),
+        "private": of("files"),
+        "synthetic": of("generated", "written", "asked"),
+        "optouts": [f"{source.title}: {source.opt_out or 'not stated'}" for source in elsewhere],
+        "personal": found if counted else "not counted",
+        "others": _other_models(facts),
+    }  # fmt: skip
+
+
+_KINDS = {
+    "generated": "problems with worked solutions, made by program",
+    "written": "answers of the run's own models",
+    "asked": "problems made by program",
+    "files": "texts that the provider named",
+    "dataset": "public data sets",
+}
+
+
+def _other_models(facts: RunFacts) -> list[str]:
+    """Models from outside that a stage began with."""
+    parents = [parent for stage in facts.record.stages for parent in stage.started.get("parents") or []]
+    return sorted(
+        {str(parent.get("path") or parent.get("name")) for parent in parents if not parent.get("stage")}
+    )
+
+
+class _Absent:
+    """Facts whose absent fields are None in a template: records of other kinds of stages lack many."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __getattr__(self, name: str) -> Any:
+        return _soft(getattr(self._thing, name))
+
+
+def _soft(value: Any) -> Any:
+    """Tables that answer None for a key that they lack; what is no table or object of ours stays as it is."""
+    if isinstance(value, dict):
+        return _Soft({key: _soft(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return [_soft(item) for item in value]
+    return _Absent(value) if type(value).__module__.startswith("clearseek.") else value
+
+
+class _Soft(dict[str, Any]):
+    def __missing__(self, key: str) -> None:
+        return None

@@ -1,0 +1,329 @@
+"""The papers of a real tiny run: that they say what the records say, and that nothing wrong is signed or believed."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clearseek.claims.check import check_documents
+from clearseek.cli.main import main
+from clearseek.config.errors import InputError, RunError
+from clearseek.ledger.cost import cost_of
+from clearseek.ledger.log import read
+from clearseek.papers.code import installed_sha256
+from clearseek.papers.documents import DOCUMENTS
+from clearseek.papers.facts import Publisher, read_facts
+from clearseek.papers.release import hashes_below, openness_of, read_release, write_papers
+from clearseek.recipe.run import run_recipe
+from clearseek.trace.kept import documents_sha256
+from tests.ledger.sealed_run import sealed_run
+
+
+def loaded(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_run_reaches_class_one_by_files_that_are_there(made: Path) -> None:
+    found = openness_of(read_facts(made / "run"), made / "run-papers")
+    assert found["mof"]["name"] == "Class I - Open Science"
+    assert found["mof"]["not_type_appropriate"] == []
+    assert all(one["included"] and one["files"] for one in found["mof"]["components"])
+    assert found["osaid"]["is_open_source_ai"]
+    assert found == loaded(made / "run-papers/openness.json")
+
+
+def test_without_papers_what_is_missing_is_named(made: Path, tmp_path: Path) -> None:
+    found = openness_of(read_facts(made / "run"), tmp_path / "none")["mof"]
+    assert found["class"] == 0
+    assert (
+        found["missing_for_next"]["Model card"][0]
+        == "there is no README.md; `clearseek papers RUN` writes it"
+    )
+    assert "its licence is not stated" in found["missing_for_next"]["Model parameters (Final)"]
+
+
+def test_every_figure_of_every_document_has_its_record(made: Path) -> None:
+    found = check_documents([made / "run-papers" / name for name in DOCUMENTS])
+    assert [str(fault) for fault in found.faults] == []
+    assert found.figures > 25
+
+
+def test_an_altered_figure_of_a_card_is_found(copied: Path) -> None:
+    card = copied / "run-papers/report.md"
+    text = card.read_text()
+    card.write_text(text.replace("| 0.0 % |", "| 90.0 % |", 1))
+    assert card.read_text() != text
+    assert "90.0 disagrees" in str(check_documents([card]).faults[0])
+
+
+def test_written_data_are_what_was_trained_on(made: Path) -> None:
+    records = read(made / "run/ledger.jsonl")
+    (kept,) = [r for r in records if r["kind"] == "data" and r["stage"] == "pretrain"]
+    lines = (made / "run-papers/data/pretrain-0.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = ["\n".join(json.loads(line)[key] for key in ("prompt", "thought", "answer")) for line in lines]
+    assert documents_sha256(texts) == kept["documents_sha256"]
+    held_out = (made / "run-papers/data/evaluation.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(held_out) == 4
+    probes = {sample["problem_id"] for sample in read(made / "run/samples.jsonl")}
+    assert probes <= {json.loads(line)["id"] for line in held_out}
+
+
+def test_a_description_of_data_says_rows_hash_fields_and_licence(made: Path) -> None:
+    described = loaded(made / "run-papers/data/pretrain-0.croissant.json")
+    (file,) = described["distribution"]
+    content = (made / "run-papers/data" / file["contentUrl"]).read_bytes()
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    assert described["conformsTo"][0] == "http://mlcommons.org/croissant/1.1"
+    assert described["license"] == "https://spdx.org/licenses/CC0-1.0.html"
+    assert [field["name"] for field in described["recordSet"][0]["field"]] == ["prompt", "thought", "answer"]
+
+
+def test_the_bill_of_materials_counts_model_data_and_software(made: Path) -> None:
+    bom = loaded(made / "run-papers/bom.cdx.json")
+    model = bom["metadata"]["component"]
+    weights = made / "run/checkpoints/pretrain/model.safetensors"
+    assert model["hashes"][0]["content"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    names = {part["name"] for part in bom["components"]}
+    assert {"tiny-pretrain-0", "tiny-evaluation", "torch", "python", "clearseek"} <= names
+    energy = model["modelCard"]["considerations"]["environmentalConsiderations"]["energyConsumptions"]
+    assert [one["activity"] for one in energy] == ["data-preparation", "training", "fine-tuning"]
+
+
+def test_provenance_names_what_went_in_and_what_came_out(made: Path) -> None:
+    signed = loaded(made / "run-papers/provenance.intoto.jsonl")
+    statement = json.loads(base64.b64decode(signed["payload"]))
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    for subject in statement["subject"]:
+        content = (made / "run" / subject["name"]).read_bytes()
+        assert subject["digest"]["sha256"] == hashlib.sha256(content).hexdigest()
+    inputs = {one["name"] for one in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert inputs == {
+        "recipe.toml",
+        *(f"data/{name}.jsonl" for name in ("tokenizer-0", "pretrain-0", "rl-0")),
+    }
+
+
+def test_the_frameworks_file_has_its_fields(made: Path) -> None:
+    """The rules of MOT's schema/mof_schema.json of May 2026, written out."""
+    yaml = pytest.importorskip("yaml")
+    mof = yaml.safe_load((made / "run-papers/mof.yml").read_text(encoding="utf-8"))
+    assert mof["framework"] == {"name": "Model Openness Framework", "version": "1.0", "date": "2024-12-15"}
+    release = mof["release"]
+    assert {"name", "license", "producer", "components"} <= release.keys()
+    assert isinstance(release["license"], dict)
+    assert (release["type"], release["architecture"]) == ("language", "transformer decoder")
+    assert release["treatment"] in ("pre-trained", "instruct fine-tuned", "chat fine-tuned")
+    assert len(release["components"]) == 17
+    for component in release["components"]:
+        assert all(
+            isinstance(component[key], str) for key in ("name", "description", "license", "component_path")
+        )
+
+
+def test_the_unions_summary_answers_every_section(made: Path) -> None:
+    text = (made / "run-papers/eu-summary.md").read_text(encoding="utf-8")
+    for section in ("1.1", "1.2", "1.3", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "3.1", "3.2", "3.3"):
+        assert f"### {section} " in text
+    assert "A. Lab, lab@example.org" in text
+    assert "less than 1 billion tokens" in text
+
+
+def test_the_same_run_gives_the_same_papers(copied: Path, tmp_path: Path) -> None:
+    stated = Publisher("Apache-2.0 OR CDLA-Permissive-2.0", "Apache-2.0", "A. Lab", "lab@example.org")
+    write_papers(read_facts(copied / "run", stated), tmp_path / "again")
+    signed = ("model.sig", "provenance.intoto.jsonl")  # by ECDSA, which draws a number each time
+    first, second = (hashes_below(folder) for folder in (copied / "run-papers", tmp_path / "again"))
+    assert {k: v for k, v in first.items() if k not in signed} == {
+        k: v for k, v in second.items() if k not in signed
+    }
+
+
+def test_what_is_not_stated_is_said_so_and_not_claimed(copied: Path, tmp_path: Path) -> None:
+    found = write_papers(read_facts(copied / "run"), tmp_path / "papers")
+    assert found["mof"]["class"] == 0
+    card = (tmp_path / "papers/README.md").read_text(encoding="utf-8")
+    assert "| licence of the weights | not stated |" in card
+    assert "license:" not in card
+    assert "Model card" not in (tmp_path / "papers/mof.yml").read_text(encoding="utf-8")
+
+
+def change(folder: Path, name: str, how: str) -> None:
+    path = folder / name
+    if how == "lost":
+        path.unlink()
+    elif how == "changed":
+        path.write_bytes(path.read_bytes() + b" ")
+    else:
+        path.write_text("more")
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "words"),
+    [
+        ("README.md", "changed", "README.md is not the file that release.note names: it was changed"),
+        ("data/pretrain-0.jsonl", "changed", "is not the file that release.note names"),
+        ("data-card.md", "lost", "data-card.md is missing: the papers were half copied"),
+        ("extra.md", "added", "extra.md is not named by release.note: it came afterwards"),
+        ("release.pub", "lost", "has no release.pub: it holds no papers, or was half copied"),
+        ("release.note", "lost", "release.note: cannot be read"),
+        ("release.note", "added", "release.note"),
+    ],
+)
+def test_changed_papers_are_named(
+    copied: Path, name: str, how: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(copied / "run-papers", name, how)
+    assert main(["openness", str(copied / "run")]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_papers_of_another_run_or_key_are_not_believed(copied: Path, tmp_path: Path) -> None:
+    facts = read_facts(copied / "run")
+    other = shutil.copytree(copied / "run-papers", tmp_path / "other")
+    note = (other / "release.note").read_text()
+    (other / "release.note").write_text(note.replace(facts.verified.root, "0" * 64))
+    with pytest.raises(RunError, match=r"the signature of .* is wrong"):
+        openness_of(facts, other)
+    with pytest.raises(RunError, match="is not signed by"):
+        read_release(copied / "run-papers", _foreign_key(copied, tmp_path))
+
+
+def _foreign_key(copied: Path, tmp_path: Path) -> str:
+    from clearseek.ledger.note import signed_statement
+
+    name = (copied / "run/ledger.pub").read_text().partition("+")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "foreign.key"))
+        return signed_statement(name, "release", {})[1]
+
+
+def test_a_damaged_run_has_no_papers(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied / "run"
+    (run / "checkpoints/pretrain/model.safetensors").unlink()
+    assert main(["papers", str(run), "--out", str(tmp_path / "papers")]) == 1
+    assert "lost or half copied" in capsys.readouterr().err
+    shutil.rmtree(run)
+    shutil.copytree(copied / "run-papers", run)
+    assert main(["papers", str(run)]) == 2
+    assert "has no ledger.jsonl" in capsys.readouterr().err
+
+
+def test_an_unsealed_or_unfinished_run_has_no_papers(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "run/checkpoint").unlink()
+    assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "papers")]) == 1
+    assert "the run is not sealed, or was half copied" in capsys.readouterr().err
+    lines = (copied / "run/ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (copied / "run/ledger.jsonl").write_bytes(b"".join(lines[:-1]))
+    assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "papers")]) == 2
+    assert "papers are for finished runs" in capsys.readouterr().err
+
+
+def test_a_run_without_its_clock_or_evaluation_is_one_line(copied: Path, tmp_path: Path) -> None:
+    (copied / "run/cost.note").unlink()
+    (copied / "run/timings.jsonl").unlink()
+    with pytest.raises(InputError, match=r"has no time in timings\.jsonl"):
+        read_facts(copied / "run")
+    run = sealed_run(tmp_path / "other")
+    with pytest.raises(InputError, match="time in timings"):
+        read_facts(run)
+
+
+def test_another_key_must_not_have_sealed_it(copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="another key sealed it"):
+        read_facts(copied / "run", key=_foreign_key(copied, tmp_path).strip())
+    with pytest.raises(RunError, match="is no key; one is"):
+        read_facts(copied / "run", key="nonsense")
+
+
+def test_papers_go_beside_the_run_and_over_nothing(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = hashes_below(copied / "run")
+    assert main(["papers", str(copied / "run"), "--out", str(copied / "run/papers")]) == 2
+    assert "lies in the run, which is sealed" in capsys.readouterr().err
+    assert main(["papers", str(copied / "run")]) == 2
+    assert "run-papers holds something already" in capsys.readouterr().err
+    assert main(["papers", str(copied / "run"), "--out", str(copied / "model.key")]) == 2
+    assert hashes_below(copied / "run") == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_may_not_be_written_is_one_line(copied: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shut"
+    place.mkdir(mode=0o500)
+    with pytest.raises(RunError, match="can't be written there"):
+        write_papers(read_facts(copied / "run"), place / "papers")
+
+
+def test_a_disk_that_refuses_leaves_nothing(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clearseek.papers.release.shutil.copyfile", refuse)
+    with pytest.raises(RunError, match=r"No space left on device.*nothing was left"):
+        write_papers(read_facts(copied / "run"), tmp_path / "papers")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_another_version_of_the_code_is_not_named(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("clearseek.papers.code.installed_version", lambda: "9.9")
+    with pytest.raises(InputError, match=r"was made by clearseek 0.1.0, this is 9.9"):
+        write_papers(read_facts(copied / "run"), tmp_path / "papers")
+
+
+def test_code_that_is_not_here_is_not_claimed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = installed_sha256
+    monkeypatch.setattr(
+        "clearseek.papers.components.installed_sha256",
+        lambda path: None if path == "clearseek/train/rl.py" else known(path),
+    )
+    found = openness_of(read_facts(copied / "run"), copied / "run-papers")["mof"]
+    assert found["name"] == "Class III - Open Model"
+    (why,) = found["missing_for_next"]["Training code"]
+    assert "1 of its files are not here as code.json names them, such as clearseek/train/rl.py" in why
+    assert known("clearseek/../../etc/passwd") is None
+    assert known("elsewhere/a.py") is None
+
+
+def test_a_finished_run_has_signed_its_cost_once(copied: Path) -> None:
+    run = copied / "run"
+    assert cost_of(run)["signed"]
+    before = (run / "cost.note").read_bytes()
+    run_recipe(str(copied / "tiny.toml"), out=run, device="cpu")
+    assert (run / "cost.note").read_bytes() == before
+    assert cost_of(run)["sessions"] == 2
+
+
+def test_the_commands_print_it(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copied / "run-papers")
+    stated = ["--weights", "CC0-1.0", "--documents", "CC-BY-4.0", "--json"]
+    assert main(["papers", str(copied / "run"), *stated]) == 0
+    assert json.loads(capsys.readouterr().out)["mof"]["class"] == 1
+    assert main(["openness", str(copied / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "Model Openness Framework: Class I - Open Science" in out
+    assert "Open Source AI Definition 1.0: not met" in out  # CC-BY is open, and not approved by OSI
+    assert "CC-BY-4.0 is not OSI-approved" in out
+
+
+def test_a_place_that_cannot_be_is_one_line(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "file/papers")]) == 1
+    error = capsys.readouterr().err
+    assert "the papers can't be written there" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,111 @@
+"""What we emit before the reference validators, with no network: mlcroissant, CycloneDX's strict one, model-signing.
+
+They live in an environment of their own (`make peers-standards`), or in the one that CLEARSEEK_STANDARDS names.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDARDS = Path(os.environ.get("CLEARSEEK_STANDARDS", ROOT / ".venv-standards"))
+pytestmark = pytest.mark.skipif(
+    not (STANDARDS / "bin/python").exists(), reason="no validators here: make peers-standards installs them"
+)
+CROISSANT = """
+import json, sys
+import mlcroissant
+for path in sys.argv[1:]:
+    dataset = mlcroissant.Dataset(jsonld=path)
+    assert not dataset.metadata.issues.errors, dataset.metadata.issues.report()
+    assert not dataset.metadata.issues.warnings, dataset.metadata.issues.report()
+    rows = list(dataset.records("documents"))
+    first = {key.partition("/")[2]: value.decode() for key, value in rows[0].items()}
+    print(json.dumps({"rows": len(rows), "first": first}))
+"""
+CYCLONEDX = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+error = JsonStrictValidator(SchemaVersion.V1_7).validate_str(open(sys.argv[1], encoding="utf-8").read())
+print("accepted" if error is None else f"refused: {error}"[:300])
+"""
+
+
+def offline(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run in a network namespace of its own, where the system lets us make one."""
+    apart = ["unshare", "-rn"] if _can_unshare() else []
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    program = str(STANDARDS / "bin" / command[0])
+    return subprocess.run(
+        [*apart, program, *command[1:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def _can_unshare() -> bool:
+    tool = shutil.which("unshare")
+    return (
+        tool is not None
+        and subprocess.run([tool, "-rn", "true"], capture_output=True, timeout=20).returncode == 0
+    )
+
+
+def test_mlcroissant_accepts_and_reads_every_description(made: Path) -> None:
+    papers = made / "run-papers"
+    described = sorted(papers.glob("data/*.croissant.json"))
+    done = offline("python", "-c", CROISSANT, *map(str, described))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(described) == 4
+    for path, dataset in zip(described, found, strict=True):
+        rows = (path.parent / path.name.replace(".croissant.json", ".jsonl")).read_text("utf-8").splitlines()
+        assert dataset == {"rows": len(rows), "first": json.loads(rows[0])}
+
+
+def test_mlcroissant_refuses_rows_that_were_changed(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "run-papers/data", tmp_path / "data")
+    (tmp_path / "data/rl-0.jsonl").write_text("{}\n")
+    done = offline("python", "-c", CROISSANT, str(tmp_path / "data/rl-0.croissant.json"))
+    assert done.returncode != 0
+
+
+def test_the_strict_validator_of_cyclonedx_accepts_ours_and_no_other(made: Path, tmp_path: Path) -> None:
+    assert offline("python", "-c", CYCLONEDX, str(made / "run-papers/bom.cdx.json")).stdout == "accepted\n"
+    bom = json.loads((made / "run-papers/bom.cdx.json").read_text("utf-8"))
+    bom["metadata"]["component"]["modelCard"]["mood"] = "good"
+    (tmp_path / "bom.json").write_text(json.dumps(bom))
+    assert offline("python", "-c", CYCLONEDX, str(tmp_path / "bom.json")).stdout.startswith("refused")
+
+
+def test_model_signing_verifies_our_signature_and_finds_what_was_changed(made: Path, tmp_path: Path) -> None:
+    papers = made / "run-papers"
+    keys = ("--signature", str(papers / "model.sig"), "--public_key", str(papers / "model.pub"))
+    model = shutil.copytree(made / "run/checkpoints/pretrain", tmp_path / "model")
+    assert offline("model_signing", "verify", "key", *keys, str(model)).returncode == 0
+    (model / "config.json").write_text("{}")
+    assert offline("model_signing", "verify", "key", *keys, str(model)).returncode != 0
+    (tmp_path / "other.pub").write_text(_another_key())
+    other = (*keys[:3], str(tmp_path / "other.pub"))
+    assert (
+        offline("model_signing", "verify", "key", *other, str(made / "run/checkpoints/pretrain")).returncode
+        != 0
+    )
+
+
+def _another_key() -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from clearseek.papers.signing import public_pem
+
+    return public_pem(ec.generate_private_key(ec.SECP256R1())).decode()
