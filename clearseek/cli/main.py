@@ -37,6 +37,10 @@ COMMANDS = {
     "ledger": ("clearseek.cli.ledger", "Check what a run recorded, and compute it again."),
     "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),
+    "privacy-test": (
+        "clearseek.cli.privacy_test",
+        "Show that nothing leaves this machine or stays of what was typed.",
+    ),
     "doctor": ("clearseek.cli.doctor", "Describe this machine, or say what ails a run."),
     "completion": ("clearseek.cli.completion", "Print the completion script for a shell."),
 }

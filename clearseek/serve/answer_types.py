@@ -239,8 +239,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def streamed(shape: type[BaseModel], chunk: str) -> dict[int | str, dict[str, Any]]:
-    """The description of an answer that comes whole, or as events."""
-    events = {
-        "text/event-stream": {"schema": {"type": "string", "description": f"{chunk} as server-sent events"}}
-    }
+    """The description of an answer that comes whole, or as events, each with `chunk` as JSON in its data."""
+    text = {"type": "string"}
+    one = {"type": "object", "properties": {"data": text, "event": text}, "required": ["data"]}
+    events = {"text/event-stream": {"schema": {**one, "description": f"{chunk}, a server-sent event each"}}}
     return {200: {"model": shape, "content": events}}

@@ -11,6 +11,7 @@ from clearseek.serve.openai_chat_types import ChatRequest, Message, ToolCall
 from clearseek.serve.pieces import Pieces
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.tools import Tools
+from clearseek.text.tool_calls.history import fit_calls
 
 # DeepSeek's three efforts and the names that it takes for them
 _EFFORTS = {
@@ -72,7 +73,7 @@ async def _encode(
 ) -> list[int]:
     is_continued = bool(body.messages[-1].prefix)
     return await model.encode(
-        _messages(body),
+        fit_calls(_messages(body), model.tokenizer.chat.source),
         thinking,
         add_generation_prompt=not is_continued,
         continue_final_message=is_continued,

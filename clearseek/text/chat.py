@@ -14,6 +14,7 @@ from clearseek.config.load import nearest
 from clearseek.text.meter import CURRENT_METER, Meter, TemplateLimit
 from clearseek.text.template_data import cut_continued, mark_continued, plain_messages, plain_value
 from clearseek.text.thoughts import ThoughtParser
+from clearseek.text.tool_calls.history import calls_without_content
 from clearseek.text.tool_calls.recognise import ReplyForm, reply_form
 
 if TYPE_CHECKING:
@@ -130,14 +131,14 @@ class ChatTemplate:
         self._require_read([*variables, *["tools"] * bool(tools), *["documents"] * bool(documents)])
         switches = {} if thinking is None else {"thinking": thinking, "enable_thinking": thinking}
         given = {"tools": tools, "documents": documents, **switches, **variables}
+        source = self.named.get("tool_use", self.source) if tools is not None else self.source
         try:
-            seen = plain_messages(messages)
+            seen = plain_messages(messages, has_nulls=calls_without_content(source))
             context = {name: plain_value(value, name) for name, value in given.items()}
         except RecursionError:
             raise InputError("the conversation nests values too deep for a chat template") from None
         continued = mark_continued(seen) if continue_final_message else ""
         context |= {"messages": seen, "add_generation_prompt": add_generation_prompt}
-        source = self.named.get("tool_use", self.source) if tools is not None else self.source
         rendered = self._render(source, context)
         return cut_continued(rendered, continued) if continue_final_message else rendered
 

@@ -13,13 +13,17 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _CONTINUED = "CONTINUE_FINAL_MESSAGE_TAG "
 
 
-def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as templates see them. Raises InputError where one is not a mapping or holds no JSON."""
+def plain_messages(messages: Sequence[Mapping[str, Any]], has_nulls: bool = False) -> list[dict[str, Any]]:
+    """The messages as templates see them. Raises InputError where one is not a mapping or holds no JSON.
+
+    `has_nulls`: the template tells calls by a content that is null, which then is not left out.
+    """
     seen = []
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise InputError(f"messages[{index}] must be a table of role and content, not {message!r:.60}")
-        given = {key: value for key, value in message.items() if value is not None}
+        kept = ("content",) if has_nulls and message.get("tool_calls") else ()
+        given = {key: value for key, value in message.items() if value is not None or key in kept}
         seen.append(_with_thought(plain_value(given, f"messages[{index}]")))
     return seen
 

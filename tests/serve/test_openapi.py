@@ -13,7 +13,7 @@ def run_schemathesis(address, folder, examples, seconds, *more):
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "--checks", CHECKS,
         "--max-examples", str(examples), "--seed", "7", "--phases", "examples,coverage,fuzzing",
-        "--no-color", *more,
+        "--no-color", "--request-timeout", "60", *more,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=folder, check=False)
     return done.returncode, done.stdout[-6000:] + done.stderr[-2000:]

@@ -65,7 +65,6 @@ def test_markdown_is_drawn_and_nothing_is_fetched(browser, model):
         expect(prose.locator("td").first).to_have_text("a")
         prose.get_by_role("button", name="Copy").first.click()
         assert visit.copied() == "def add(a, b):  # 더하기\n    return a + b\n"
-        visit.complaints = [one for one in visit.complaints if "style" not in one]  # mermaid's own, refused
 
 
 @needs_browser
@@ -156,7 +155,6 @@ def test_the_end_stays_in_sight_though_diagrams_are_drawn_late(browser, model):
         assert visit.page.evaluate(LEFT) > 200
         visit.button("Jump to latest").click()
         visit.page.wait_for_function(f"() => {LEFT} < 40")
-        visit.complaints = [one for one in visit.complaints if "style" not in one]  # mermaid's own, refused
 
 
 @needs_browser

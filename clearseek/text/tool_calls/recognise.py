@@ -17,6 +17,8 @@ _HUNYUAN_SUFFIX = re.compile(r"HYTK\s*=\s*'([^']*)'")
 _PANGU_TURN = ("[unused9]", "[unused10]")
 _ANSWER_TAGS = (Tags("<answer>", "</answer>"), Tags("<response>", "</response>"))  # Hunyuan's and ERNIE's
 
+_HUNYUAN_CALLS = JsonCalls(Tags("<tool_calls>", "</tool_calls>"), is_list=True)
+
 
 @dataclass(frozen=True)
 class ReplyForm:
@@ -39,8 +41,11 @@ def reply_form(template: str) -> ReplyForm:
     """The way that a chat template's source shows."""
     if harmony.CHANNEL in template and harmony.MESSAGE in template:
         return ReplyForm(is_harmony=True)
+    calls = _calls(template)
     answer = next((tags for tags in _ANSWER_TAGS if tags.start in template and tags.end in template), None)
-    return ReplyForm(_thought_tags(template), _calls(template), answer)
+    if calls == _HUNYUAN_CALLS:
+        answer = _ANSWER_TAGS[0]  # its models write them whether a template shows them or not
+    return ReplyForm(_thought_tags(template), calls, answer)
 
 
 def _thought_tags(template: str) -> Tags:
@@ -73,7 +78,7 @@ def _tagged(template: str) -> CallForm | None:
     if "<tool_call>" in template and "<function=" in template:
         return QwenXmlCalls()
     if "<tool_calls>" in template and "</tool_calls>" in template:
-        return JsonCalls(Tags("<tool_calls>", "</tool_calls>"), is_list=True)
+        return _HUNYUAN_CALLS
     if (
         "<tool_call>" in template
         and "</tool_call>" in template

@@ -36,14 +36,14 @@ async function drawFormula(formula: HTMLElement): Promise<void> {
   (await katex).render(tex, formula, { displayMode, output: 'mathml', ...bounds });
 }
 
-/** The diagram with the frame that it needs: its own was measured where the page's policy kept its styles away. */
-function fitted(svg: string): string {
+/** A diagram with its styles and the frame that it needs: its own was measured where the styles were not. */
+function fitted(svg: string, styles: string): string {
   const host = document.body.appendChild(document.createElement('div'));
   host.className = 'hidden';
   const root = host.attachShadow({ mode: 'open' });
   const drawing = new DOMParser().parseFromString(svg, 'image/svg+xml').documentElement as unknown as SVGSVGElement;
   const sheet = new CSSStyleSheet();
-  sheet.replaceSync([...drawing.querySelectorAll('style')].map((style) => style.textContent).join('\n'));
+  sheet.replaceSync(styles);
   root.adoptedStyleSheets = [sheet];
   root.append(drawing);
   const { x, y, width, height } = drawing.getBBox();
@@ -53,7 +53,27 @@ function fitted(svg: string): string {
   drawing.setAttribute('width', String(width + 2 * EDGE));
   drawing.setAttribute('height', String(height + 2 * EDGE));
   drawing.style.maxWidth = '';
-  return new XMLSerializer().serializeToString(drawing);
+  const escaped = styles.replace(/[&<]/g, (sign) => (sign === '&' ? '&amp;' : '&lt;'));
+  return new XMLSerializer().serializeToString(drawing).replace('>', `><style>${escaped}</style>`);
+}
+
+/**
+ * What mermaid draws, and its styles apart. It puts style elements into the page while it draws, which the page's policy
+ * refuses with a complaint each; so it is given others to write into, and the styles come back in the picture.
+ */
+async function drawn(draw: () => Promise<{ svg: string }>): Promise<[svg: string, styles: string]> {
+  const create = document.createElement;
+  let styles = '';
+  document.createElement = function (this: Document, name: string, options?: ElementCreationOptions): HTMLElement {
+    if (name.toLowerCase() !== 'style') return create.call(this, name, options);
+    const stand = document.createElementNS(null, 'defs') as HTMLElement;
+    return Object.defineProperty(stand, 'innerHTML', { set: (text: string) => (styles += text) });
+  };
+  try {
+    return [(await draw()).svg, styles];
+  } finally {
+    document.createElement = create;
+  }
 }
 
 /** As a picture, whose styles stay its own. What is no diagram stays code. Never fails. */
@@ -71,9 +91,9 @@ async function drawDiagram(figure: HTMLElement): Promise<void> {
       fontFamily: 'system-ui, sans-serif',
     });
     const source = figure.querySelector('code')?.textContent ?? '';
-    const { svg } = await drawer.render(`diagram-${++diagrams}`, source);
+    const [svg, styles] = await drawn(() => drawer.render(`diagram-${++diagrams}`, source));
     const picture = document.createElement('img');
-    picture.src = URL.createObjectURL(new Blob([fitted(svg)], { type: 'image/svg+xml' }));
+    picture.src = URL.createObjectURL(new Blob([fitted(svg, styles)], { type: 'image/svg+xml' }));
     picture.alt = source;
     figure.classList.add('drawn');
     figure.prepend(picture);
