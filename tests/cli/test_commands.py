@@ -55,6 +55,7 @@ def test_run_hands_over_every_option(runs, recipe, capsys):
         "out": Path("runs/x"),
         "fork": True,
         "device": "cpu",
+        "lane": None,
     }
 
 
