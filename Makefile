@@ -115,6 +115,9 @@ bench-engine: setup  ## the engine beside transformers, vLLM and llama.cpp, thos
 bench-serve: setup  ## the server under load beside the bare engine
 	@$(VENV)/bin/python -m benchmarks.serve $(ARGS)
 
+bench-ledger: setup  ## what the ledger costs in training, in bytes and to verify; steps computed again
+	@$(VENV)/bin/python -m benchmarks.ledger $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 
