@@ -182,14 +182,6 @@ def test_a_run_goes_on_elsewhere_between_stages(recipe, tmp_path):
     assert threads == [1, 2]
 
 
-def test_two_processes_do_not_write_one_run(recipe, run_dir):
-    from clearseek.ledger.log import Ledger
-
-    busy = pytest.raises(RunError, match="another process is writing this run")
-    with Ledger(run_dir / "ledger.jsonl"), busy:
-        run_recipe(recipe, out=run_dir, device="cpu")
-
-
 def test_a_directory_of_something_else_is_left_alone(recipe, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files but no run; give another --out"):
