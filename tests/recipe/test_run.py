@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearseek.config.errors import InputError, RunError
+from clearseek.config.errors import InputError
 from clearseek.config.load import load_recipe
 from clearseek.config.progress import SilentProgress
 from clearseek.ledger.log import read, verify
