@@ -123,6 +123,9 @@ bench-serve: setup  ## the server under load beside the bare engine
 bench-data: setup  ## what finding languages, repeats, personal data and evaluation items in documents costs
 	@$(VENV)/bin/python -m benchmarks.data $(ARGS)
 
+bench-ledger: setup  ## what the ledger costs in training, in bytes and to verify; steps computed again
+	@$(VENV)/bin/python -m benchmarks.ledger $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 

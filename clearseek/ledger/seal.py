@@ -40,6 +40,16 @@ def log_name(first_line: bytes) -> str:
     return f"clearseek/{leaf_hash(first_line).hex()[:16]}"
 
 
+def is_complete(run: Path) -> bool:
+    """Whether a run has ended and its seal covers its last line: from then on nothing may be written into it."""
+    try:
+        size, _ = parse_checkpoint((run / SEAL).read_text(encoding="utf-8").partition("\n\n")[0])
+        lines = (run / LEDGER).read_bytes().split(b"\n")[:-1]
+    except (OSError, UnicodeDecodeError, Wrong):
+        return False
+    return 0 < size == len(lines) and b'"kind":"run_finished"' in lines[-1]
+
+
 def check_not_cut(run: Path, num_lines: int) -> None:
     """RunError where a run has fewer lines than its seal counts: nothing may be written behind a cut."""
     try:

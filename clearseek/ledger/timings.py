@@ -24,6 +24,10 @@ class Timings(LineFile):
 
     def __init__(self, path: str | os.PathLike[str], gpu: int | None = None) -> None:
         super().__init__(path)
+        last = max((float(record.get("time") or 0) for record in read_timings(path)), default=0.0)
+        self.went_back_seconds = max(
+            0.0, last - time.time()
+        )  # since an earlier session: the clock was changed
         self._energy = EnergyMeter(gpu)
         self.session = sum(b'"kind":"session"' in line for line in self.lines) + 1
         self._mark = self._stage_mark = (time.monotonic() - age_seconds(), 0.0)

@@ -178,7 +178,7 @@ class StageReplay:
         ledger.first_wrong, ledger.until = None, step
         with contextlib.suppress(Reached):
             ledger.append("step", **fields)
-        return self._outcome(step, step, ledger.first_wrong)
+        return self._outcome(step, None, ledger.first_wrong)
 
 
 def session_choice(run: RecordedRun, recorded: RecordedStage) -> DeviceChoice:

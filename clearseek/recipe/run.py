@@ -21,8 +21,9 @@ from clearseek.eval.examine import Examiner
 from clearseek.ledger.cost import write_cost
 from clearseek.ledger.lanes import NATIVE, conditions
 from clearseek.ledger.log import Ledger, read
-from clearseek.ledger.report import write_report
-from clearseek.ledger.seal import check_not_cut, seal, unnamed_files
+from clearseek.ledger.record import load_run
+from clearseek.ledger.report import report_of, write_report
+from clearseek.ledger.seal import check_not_cut, is_complete, seal, unnamed_files
 from clearseek.ledger.timings import Timings
 from clearseek.ledger.verifier import SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
@@ -70,12 +71,24 @@ def run_recipe(
     check_memory(recipe, choice.device, choice.dtype)
     with joined_world(choice.device):
         run_dir = on_first("the run directory", lambda: open_run_directory(recipe, wanted, fork))
-        run = Run(recipe, run_dir, choice, progress or SilentProgress(), lane)
+        told = progress or SilentProgress()
+        if on_first("the run's seal", lambda: is_complete(run_dir)):
+            told.note(f"{run_dir} is finished and sealed: nothing is written into it any more")
+            return RunResult(run_dir, on_first("the report", lambda: _report_of_complete(run_dir)))
+        run = Run(recipe, run_dir, choice, told, lane)
         try:
             run.all_stages()
         finally:
             run.close()
         return RunResult(run_dir, on_first("the report", lambda: write_report(run_dir)))
+
+
+def _report_of_complete(run_dir: Path) -> dict[str, Any]:
+    """The report of a run that has ended; the files that no seal covers are made where a kill left none."""
+    write_cost(run_dir)
+    if (run_dir / "report.json").is_file():
+        return report_of(load_run(run_dir))
+    return write_report(run_dir)
 
 
 def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
@@ -173,11 +186,20 @@ class Run:
 
     def _open_files(self) -> tuple[int, int]:
         self.ledger = Ledger(self.run_dir / "ledger.jsonl")
-        check_not_cut(self.run_dir, len(self.ledger))
+        try:
+            check_not_cut(self.run_dir, len(self.ledger))
+        except RunError:
+            self.ledger.close()
+            raise
         self.samples = Ledger(self.run_dir / "samples.jsonl")
         device = self.choice.device
         gpu = device.index or 0 if device.type == "cuda" else None
         self.timings = Timings(self.run_dir / "timings.jsonl", gpu)
+        if self.timings.went_back_seconds:
+            self.progress.note(
+                f"this machine's clock stands {self.timings.went_back_seconds:.0f} s before the last line of "
+                "timings.jsonl: the dates of this session are wrong; durations are not affected"
+            )
         return len(self.ledger), len(self.samples)
 
     def close(self) -> None:

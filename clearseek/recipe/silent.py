@@ -31,7 +31,7 @@ class SilentTimings(Timings):
     """Measures nothing."""
 
     def __init__(self) -> None:
-        self.session = 0
+        self.session, self.went_back_seconds = 0, 0.0
 
     def append(self, kind: str, stage: str, step: int | None = None, **fields: Any) -> dict[str, Any]:
         """Measure nothing."""

@@ -51,6 +51,7 @@ def test_every_step_of_every_stage_comes_out_the_same_and_nothing_is_written(fin
     assert {one.stage for one in found} == {"pretrain", "rl", "sft", "reject", "distill"}
     assert [one for one in found if one.difference] == []
     assert all(one.state_step >= one.step for one in found if one.stage != "reject")
+    assert [one.state_step for one in found if one.stage == "reject"] == [None]
     assert files_of(finished) == before
 
 

@@ -1,0 +1,136 @@
+"""A run that is finished is left alone; one that can't be written, or was half copied, is one line."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+
+from clearseek.cli.main import main
+from clearseek.config.errors import InputError, RunError
+from clearseek.config.progress import SilentProgress
+from clearseek.ledger.append import LineFile
+from clearseek.ledger.verifier import verify_run
+from clearseek.recipe.recorded import read_run
+from clearseek.recipe.run import run_recipe
+from tests.recipe.tiny_run import run_in_child, write_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert run_in_child(recipe, out) is None
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "tiny")
+
+
+class Notes(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def test_a_sealed_run_is_not_written_into(recipe, run):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+    notes = Notes()
+    found = run_recipe(recipe, out=run, device="cpu", progress=notes)
+    assert [stage["name"] for stage in found.report["stages"]] == ["tokenizer", "pretrain", "rl"]
+    assert notes.said == [f"{run} is finished and sealed: nothing is written into it any more"]
+    assert {
+        path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()
+    } == before
+
+
+def test_a_report_that_a_kill_left_out_is_made(recipe, run):
+    (run / "report.json").unlink()
+    run_recipe(recipe, out=run, device="cpu")
+    assert (run / "report.json").is_file()
+    verify_run(run)
+
+
+def test_a_directory_that_can_t_be_written_is_one_line(recipe, tmp_path, monkeypatch):
+    opened = os.open
+
+    def refuse(path, flags, *mode, **names):
+        if str(path).endswith(".jsonl") and flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *mode, **names)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        RunError, match=r"ledger\.jsonl: cannot be opened for writing \(Read-only file system\)"
+    ):
+        run_recipe(recipe, out=tmp_path / "run", device="cpu")
+
+
+def test_two_processes_on_one_run_are_told_apart(recipe, tmp_path):
+    out = tmp_path / "run"
+    with LineFile(out / "ledger.jsonl"):
+        shutil.copy(recipe, out / "recipe.toml")
+        with pytest.raises(
+            RunError, match="another process is writing this run; wait for it or use another --out"
+        ):
+            run_recipe(recipe, out=out, device="cpu")
+
+
+def test_half_a_run_is_not_continued(recipe, run):
+    """Copied without its first model, and without its end."""
+    shutil.rmtree(run / "checkpoints/pretrain")
+    lines = (run / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "ledger.jsonl").write_bytes(b"".join(lines[:-6]))
+    with pytest.raises(
+        RunError, match=r"has \d+ lines, its seal counts \d+: the end is missing; restore the file"
+    ):
+        run_recipe(recipe, out=run, device="cpu")
+    (run / "checkpoint").unlink()
+    with pytest.raises((RunError, InputError), match="checkpoints/pretrain"):
+        run_recipe(recipe, out=run, device="cpu")
+
+
+def test_a_ledger_of_a_newer_version_is_named(run, capsys):
+    lines = (run / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    last = json.loads(lines[-1]) | {"kind": "holograms"}
+    (run / "ledger.jsonl").write_bytes(
+        b"".join(lines[:-1]) + json.dumps(last, separators=(",", ":")).encode() + b"\n"
+    )
+    with pytest.raises(RunError, match="of the kind 'holograms', unknown here: a newer clearseek wrote it"):
+        read_run(run)
+    for command in (
+        ["verify", str(run)],
+        ["replay", str(run), "--sample", "1"],
+        ["dispute", str(run), str(run)],
+    ):
+        assert main(["ledger", *command]) == 1
+        assert "a newer clearseek wrote it" in capsys.readouterr().err
+
+
+def test_a_clock_that_went_back_is_said_and_changes_no_duration(recipe, tmp_path):
+    out = tmp_path / "run"
+    assert run_in_child(recipe, out, overrides=["rl.steps=1"]) is None
+    for name in ("checkpoint", "ledger.pub", "cost.note"):
+        (out / name).unlink()
+    lines = (out / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "ledger.jsonl").write_bytes(b"".join(lines[:-2]))  # killed before its end
+    timings = out / "timings.jsonl"
+    ahead = [json.loads(line) for line in timings.read_text().splitlines()]
+    timings.write_text("".join(json.dumps(r | {"time": r["time"] + 86400}) + "\n" for r in ahead))
+    notes = Notes()
+    found = run_recipe(recipe, overrides=["rl.steps=1"], out=out, device="cpu", progress=notes)
+    (told,) = [text for text in notes.said if "clock" in text]
+    assert told.startswith("this machine's clock stands 86")
+    assert all(stage["wall_seconds"] >= 0 for stage in found.report["stages"])
+    verify_run(out)
