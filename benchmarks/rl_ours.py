@@ -16,7 +16,6 @@ import torch
 
 from clearseek.config.progress import SilentProgress
 from clearseek.config.recipe import Evaluation, Problems, Recipe, RlStage
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.log import Ledger
 from clearseek.ledger.timings import Timings
@@ -24,6 +23,7 @@ from clearseek.model.checkpoint import load_model
 from clearseek.tasks.user import load_problems
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.problem_source import ProblemSource
 from clearseek.train.context import StageContext
 from clearseek.train.rl import PolicyTrainer
 

@@ -34,6 +34,7 @@ COMMANDS = {
         "Write every paper of a finished run: cards, bills of materials, checklists.",
     ),
     "openness": ("clearseek.cli.openness", "Say how open a run is, and what is missing for the next class."),
+    "trace": ("clearseek.cli.trace", "Find an answer's longest spans in what a run trained on."),
     "ledger": ("clearseek.cli.ledger", "Check what a run recorded, and compute it again."),
     "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),

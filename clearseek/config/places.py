@@ -12,3 +12,12 @@ def data_directory() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "clearseek"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "clearseek"
+
+
+def cache_directory() -> Path:
+    """For what can be made again at any time; it need not exist yet."""
+    if sys.platform == "win32":
+        return data_directory() / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "clearseek"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clearseek"

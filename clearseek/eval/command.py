@@ -13,7 +13,6 @@ from clearseek.config.load import load_recipe
 from clearseek.config.progress import Progress, SilentProgress
 from clearseek.config.recipe import Evaluation, Problems, Recipe
 from clearseek.engine.engine import Engine
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, encode_problem, roll_out
 from clearseek.engine.streams import stream_key
@@ -23,6 +22,7 @@ from clearseek.model.source import load_source, resolve_source, tokenizer_direct
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.problem_source import ProblemSource
 
 _COMPLETIONS_AT_A_TIME = 512  # between two reports of progress; enough to keep the engine's slots full
 _MOST_TOKENS = 1024  # of a completion where no recipe says: room to reason for models of unknown habits

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearseek.config.recipe import Evaluation
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, roll_out
 from clearseek.engine.sampler import Sampler
@@ -16,6 +15,7 @@ from clearseek.tasks.problem import Problem
 from clearseek.tasks.verify import Verdict
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.problem_source import ProblemSource
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 `kept` in a `data` record says how:
     shard      `data/STAGE/INDEX.jsonl` in the run: a document a line, in the order they were read, with its hash and
-               where it came from; the fields are those of any data file (`text`, or `prompt`, `thought`, `answer`)
+               where it came from; the fields are those of any data file (`text`, or `prompt`, `thought`, `answer`);
+               beside it INDEX.held_out.jsonl with those that were held out, if any
     stage      `data/STAGE.jsonl`, which an earlier stage of the run left
     generated  nothing: the recipe's table and the seed make the same documents again
     reference  nothing: too large to copy, so they are read again where they came from
@@ -30,6 +31,11 @@ def shard_path(run_dir: Path, stage: str, index: int) -> Path:
     return run_dir / "data" / stage / f"{index}.jsonl"
 
 
+def held_out_path(shard: Path) -> Path:
+    """Where what was held out of a shard's source lies: it was not trained on, and bits per byte are told on it."""
+    return shard.with_name(f"{shard.stem}.held_out.jsonl")
+
+
 def text_of(document: Document | Example) -> str:
     """All words of a document: its messages, its thought and its answer, each on lines of its own."""
     if isinstance(document, TextDocument):
@@ -38,6 +44,11 @@ def text_of(document: Document | Example) -> str:
         history = (message["content"] for message in document.history)
         return "\n".join([*history, document.thought, document.answer])
     return "\n".join(document)
+
+
+def document_sha256(text: str) -> str:
+    """The name of a document wherever it stands: sha256 (hex) over `text_of` it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def documents_sha256(texts: Iterable[str]) -> str:
@@ -106,7 +117,7 @@ def read_shard(path: Path) -> Iterator[Document]:
 
 def _row(document: Document, source_name: str) -> Mapping[str, Any]:
     place = document.place.removeprefix(source_name).lstrip("/ ") or document.place
-    about = {"sha256": document.content_hash, "place": place}
+    about = {"sha256": document_sha256(text_of(document)), "place": place}
     if isinstance(document, TextDocument):
         return about | {"text": document.text}
     history: list[Mapping[str, str]] = list(document.history)

@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 @dataclass
 class StageReading:
-    """What the ledger says of a stage that read documents: its table of the recipe, sources and steps."""
+    """What the ledger says of a stage: its table of the recipe, its records by kind, `origins` by source."""
 
     name: str
     kind: str
@@ -29,6 +29,8 @@ class StageReading:
     data: list[Record] = field(default_factory=list)
     mix: Record | None = None
     steps: list[Record] = field(default_factory=list)
+    origins: dict[int, Record] = field(default_factory=dict)
+    teacher: Record | None = None
 
     @property
     def sources(self) -> list[DataSource]:
@@ -44,12 +46,12 @@ class StageReading:
 
 @dataclass(frozen=True)
 class RunReadings:
-    """Every stage of a run that read documents, and the seed that its order comes from."""
+    """Every stage of a run, and the seed that its orders come from; `stages` are those that read documents."""
 
     run_dir: Path
     seed: int
     stages: list[StageReading]
-    records: list[Record]
+    others: list[StageReading]
 
     def stage(self, name: str) -> StageReading:
         """The stage of that name; InputError lists those that read documents."""
@@ -59,25 +61,44 @@ class RunReadings:
         known = ", ".join(stage.name for stage in self.stages) or "none"
         raise InputError(f"{self.run_dir}: no stage {name!r} read documents; those that did: {known}")
 
+    def teacher_of(self, stage: str | None) -> Record | None:
+        """The stage whose model wrote another's examples, with what the ledger says of it; None for people's words."""
+        for reading in (*self.stages, *self.others):
+            if reading.name == stage and reading.teacher is not None:
+                model = reading.teacher.get("model") or {}
+                return {"stage": reading.name, "model": model.get("stage"), "sha256": model.get("sha256")}
+        return None
+
 
 def run_readings(run_dir: Path) -> RunReadings:
     """The stages of a run that read documents. InputError where there is no run."""
     if not (run_dir / "ledger.jsonl").is_file():
         raise InputError(f"{run_dir} has no ledger.jsonl: give the directory of a run, such as runs/r1-mini")
-    records, stages, seed = read(run_dir / "ledger.jsonl"), dict[str, StageReading](), 0
-    for record in records:
-        name, kind = str(record.get("stage")), record.get("kind")
-        if kind == "run":
+    stages, seed = dict[str, StageReading](), 0
+    for record in read(run_dir / "ledger.jsonl"):
+        name = str(record.get("stage"))
+        if record["kind"] == "run":
             seed = int(record["seed"])
-        elif kind == "stage_started":
+        elif record["kind"] == "stage_started":
             stages[name] = StageReading(name, str(record.get("kind_of_stage")), record.get("config") or {})
-        elif name in stages and kind == "data":
-            stages[name].data.append(record)
-        elif name in stages and kind == "mix":
-            stages[name].mix = record
-        elif name in stages and kind == "step":
-            stages[name].steps.append(record)
-    return RunReadings(run_dir, seed, [stage for stage in stages.values() if stage.mix], records)
+        elif name in stages:
+            _file(stages[name], record)
+    read_documents = [stage for stage in stages.values() if stage.mix]
+    return RunReadings(run_dir, seed, read_documents, [stage for stage in stages.values() if not stage.mix])
+
+
+def _file(stage: StageReading, record: Record) -> None:
+    kind = record["kind"]
+    if kind == "data":
+        stage.data.append(record)
+    elif kind == "mix":
+        stage.mix = record
+    elif kind == "teacher":
+        stage.teacher = record
+    elif kind == "step":
+        stage.steps.append(record)
+    elif kind == "source" and isinstance(record.get("data"), int):
+        stage.origins[record["data"]] = record
 
 
 def source_documents(readings: RunReadings, stage: StageReading, index: int) -> list[Document | Example]:

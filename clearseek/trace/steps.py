@@ -5,6 +5,7 @@ every step what it read. Its `rows_sha256` proves that the rows are those of the
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +21,33 @@ from clearseek.trace.kept import is_regenerated
 from clearseek.trace.sources import Record, RunReadings, StageReading
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of a stage's documents in the order of its rows: int64 [pieces] the row that each lies in, and the
+    document that it is of."""
+
+    rows: np.ndarray
+    documents: np.ndarray
+    num_rows: int
+    num_documents: int
+
+
 class DocumentSteps:
     """The steps of one stage by document, and its documents by step; steps count from 1 as in the ledger.
 
     Documents are numbered over all sources of the stage, in the order they were read.
     """
 
-    def __init__(
-        self, row_of_piece: np.ndarray, document_of_piece: np.ndarray, num_documents: int, num_rows: int,
-        readings: RunReadings, stage: StageReading,
-    ) -> None:  # fmt: skip
-        """Pieces int64 [pieces] in row order: the row that each lies in, and the document that it is of."""
-        order = np.argsort(document_of_piece, kind="stable")
-        self._rows, self._documents = row_of_piece[order], document_of_piece
-        self._starts = np.searchsorted(document_of_piece[order], np.arange(num_documents + 1))
-        self._row_starts = np.searchsorted(row_of_piece, np.arange(num_rows + 1))
+    def __init__(self, pieces: Pieces, readings: RunReadings, stage: StageReading) -> None:
+        order = np.argsort(pieces.documents, kind="stable")
+        self._rows, self._documents = pieces.rows[order], pieces.documents
+        self._starts = np.searchsorted(pieces.documents[order], np.arange(pieces.num_documents + 1))
+        self._row_starts = np.searchsorted(pieces.rows, np.arange(pieces.num_rows + 1))
         self._batch_rows, self._address = batch_of(readings, stage)
         learnt = [int(record["step"]) for record in stage.steps if record.get("tokens")]
         self._is_step = np.zeros(max(learnt, default=0) + 1, bool)
         self._is_step[learnt] = True
-        self._steps_of_row = self._all_steps_of_rows(num_rows)
+        self._steps_of_row = self._all_steps_of_rows(pieces.num_rows)
 
     def of(self, document: int) -> list[int]:
         """The steps that read a document, in order; a step that read it in two pieces is named once."""
@@ -77,6 +85,13 @@ def batch_of(readings: RunReadings, stage: StageReading) -> tuple[int, tuple[int
 def document_steps(
     readings: RunReadings, stage: StageReading, sources: Sequence[Sequence[Document | Example]]
 ) -> DocumentSteps:
+    """The steps of a stage's documents, given all of its sources; RunError as `find_pieces`."""
+    return DocumentSteps(find_pieces(readings, stage, sources), readings, stage)
+
+
+def find_pieces(
+    readings: RunReadings, stage: StageReading, sources: Sequence[Sequence[Document | Example]]
+) -> Pieces:
     """Encode and pack a stage's sources again. RunError where the rows are not those of the training."""
     assert stage.mix is not None
     tokenizer = _tokenizer(readings.run_dir, stage)
@@ -102,7 +117,7 @@ def document_steps(
     begins[:, 1:] &= held[:, 1:] != held[:, :-1]
     row_of_piece, column = np.nonzero(begins)
     documents_of = np.concatenate(numbers)[held[row_of_piece, column]]
-    return DocumentSteps(row_of_piece, documents_of, first, len(rows), readings, stage)
+    return Pieces(row_of_piece, documents_of, len(rows), first)
 
 
 def _pack(whole: EncodedDocuments, mix: Record, pad_id: int) -> Rows:

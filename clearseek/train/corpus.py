@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clearseek.trace.kept import (
     LARGEST_SHARD_BYTES,
     documents_sha256,
     generate_examples,
+    held_out_path,
     is_regenerated,
     shard_path,
     text_of,
@@ -123,17 +125,19 @@ def _generated(context: StageContext, source: DataSource, index: int) -> Given:
 
 def _read(context: StageContext, source: DataSource, index: int) -> Given:
     opened = open_documents(context, source)
-    held_out_hashes: set[str] = set()
+    held_out: list[Document] = []
     if source.hold_out_every:
-        opened, held_out = opened.split(source.hold_out_every)
-        held_out_hashes = {document.content_hash for document in held_out}
+        opened, rest = opened.split(source.hold_out_every)
+        held_out = list(rest)
+    held_out_hashes = {document.content_hash for document in held_out}
     chosen = list(opened)
     if source.filters is not None:
         chosen, _ = apply_filters(context, source, index, chosen)
     chosen = chosen[: source.count or None]
     overlap = sum(document.content_hash in held_out_hashes for document in chosen)
     name = _short(opened.name, context.run_dir)
-    return Given(name, opened.fingerprint, chosen, overlap, keep_documents(context, source, index, chosen))
+    kept = keep_documents(context, source, index, chosen, held_out)
+    return Given(name, opened.fingerprint, chosen, overlap, kept)
 
 
 def _encode_stored(
@@ -146,7 +150,11 @@ def _encode_stored(
 
 
 def keep_documents(
-    context: StageContext, source: DataSource, index: int, chosen: Sequence[Document]
+    context: StageContext,
+    source: DataSource,
+    index: int,
+    chosen: Sequence[Document],
+    held_out: Sequence[Document] = (),
 ) -> dict[str, Any]:
     """Leave what a source gave in the run, unless it is there already or too large; fields of its record."""
     texts = [text_of(document) for document in chosen]
@@ -158,8 +166,14 @@ def keep_documents(
         return {"kept": "reference"} | fields
     path = shard_path(context.run_dir, context.stage, index)
     where = str(Path(source.path)) if source.path is not None else source.dataset or ""
-    digest = on_first("the documents of a source", lambda: write_shard(path, chosen, where))
-    outputs = [{"path": path.relative_to(context.run_dir).as_posix(), "sha256": digest}]
+    shards = {path: chosen} | ({held_out_path(path): held_out} if held_out else {})
+    outputs = [
+        {
+            "path": path.relative_to(context.run_dir).as_posix(),
+            "sha256": on_first("the documents of a source", partial(write_shard, path, part, where)),
+        }
+        for path, part in shards.items()
+    ]
     return {"kept": "shard"} | fields | {"outputs": outputs}
 
 

@@ -11,11 +11,11 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource, Filters, Problems
 from clearseek.data.census import census
 from clearseek.data.filters import Outcome, code_sha256, filter_texts, mask_texts
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.ledger.lines import file_sha256
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Conversation, Document, TextDocument
 from clearseek.trace.kept import text_of
+from clearseek.trace.problem_source import ProblemSource
 from clearseek.train.context import StageContext
 from clearseek.train.parallel import on_first
 

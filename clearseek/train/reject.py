@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RejectStage
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, Judged, describe
 from clearseek.model.decoder import Decoder
@@ -13,6 +12,7 @@ from clearseek.tasks.verify import Verdict
 from clearseek.text.documents import Conversation
 from clearseek.text.sources import open_source
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.problem_source import ProblemSource
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path
 from clearseek.train.flops import forward_flops

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import RlStage
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, describe, rewards
 from clearseek.model.decoder import Decoder
 from clearseek.tasks.problem import Problem
 from clearseek.text.packing import Rows
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.problem_source import ProblemSource
 from clearseek.train.advantages import ADVANTAGES, has_signal
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path

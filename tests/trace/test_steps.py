@@ -112,6 +112,9 @@ def test_a_shard_says_where_each_document_came_from(run):
     rows = [json.loads(line) for line in (run_dir / "data" / "sft" / "1.jsonl").open(encoding="utf-8")]
     assert rows[1]["place"] == "line 2"
     assert rows[1]["thought"] == "1 twice"
+    assert rows[1]["sha256"] == hashlib.sha256(b"What is 1 + 1?\n1 twice\n2").hexdigest()
+    held_out = (run_dir / "data" / "pretrain" / "0.held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["place"] for line in held_out[:2]] == ["en/04.md", "en/09.md"]
 
 
 def test_generated_examples_are_not_copied(run):

@@ -1,6 +1,7 @@
 """A small run on documents of every kind of source, with what its steps really took written down beside it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +108,13 @@ def write_documents(folder: Path) -> None:
     (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
 
 
-def traced_run(folder: Path, packing: str = "best_fit") -> tuple[Path, list[Taken]]:
+def traced_run(
+    folder: Path, packing: str = "best_fit", prepare: Callable[[Path], None] | None = None
+) -> tuple[Path, list[Taken]]:
     """Run the recipe; the run's directory and what every step took, in order."""
     write_documents(folder)
+    if prepare is not None:
+        prepare(folder)
     recipe = folder / "traced.toml"
     recipe.write_text(RECIPE.replace("FOLDER", folder.as_posix()).replace("PACKING", packing))
     taken: list[Taken] = []

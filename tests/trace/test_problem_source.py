@@ -6,8 +6,8 @@ import pytest
 
 from clearseek.config.errors import InputError
 from clearseek.config.recipe import Problems
-from clearseek.engine.problem_source import ProblemSource
 from clearseek.tasks.registry import FAMILIES
+from clearseek.trace.problem_source import ProblemSource
 
 
 @pytest.fixture
