@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import DataSource, Evaluation
-from clearseek.engine.problem_source import ProblemSource
+from clearseek.trace.problem_source import ProblemSource
 from clearseek.ledger.record import Record, table, table_list
 from clearseek.papers.facts import RunFacts, Source
 from clearseek.tasks.corpus import Example
