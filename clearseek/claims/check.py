@@ -76,28 +76,32 @@ def _read(path: Path) -> str:
 def _check_block(block: Block, folder: Path, root: Path) -> tuple[int, int]:
     """How many figures and how many shown outputs hold."""
     kind, words = block.source or ("", "")
-    figures = block.figures
     if kind == "not measured":
         if len(words) < 8:
             raise _Wrong(f"`not measured: {words}` has to say why")
         return 0, 0
     if block.kind == "fence":
-        if kind == "shown":
-            _check_shown(block, words, folder, root)
-            return 0, 1
-        if _shows_figures(block.text):
-            raise _Wrong("a command's output with figures has no <!-- shown: RECORD PATH --> behind it")
-        return 0, 0
-    if not figures and kind != "claim":
-        return 0, 0
+        return 0, _check_fence(block, kind, words, folder, root)
+    figures = block.figures
+    if kind == "claim":
+        return _check_figures(figures, words, folder, root), 0
     if kind == "logged":
         return _check_logged(figures, words, root), 0
-    if kind != "claim":
+    if figures:
         named = ", ".join(figure.text for figure in figures[:5])
         raise _Wrong(
             f"no <!-- claim: RECORD PATH ... --> says where {named} come{'s' * (len(figures) == 1)} from"
         )
-    return _check_figures(figures, words, folder, root), 0
+    return 0, 0
+
+
+def _check_fence(block: Block, kind: str, words: str, folder: Path, root: Path) -> int:
+    if kind == "shown":
+        _check_shown(block, words, folder, root)
+        return 1
+    if _shows_figures(block.text):
+        raise _Wrong("a command's output with figures has no <!-- shown: RECORD PATH --> behind it")
+    return 0
 
 
 def _shows_figures(fence: str) -> bool:

@@ -114,37 +114,60 @@ def blocks_of(document: str) -> Iterator[Block]:
 
 
 def _raw_blocks(document: str) -> Iterator[tuple[int, str, str]]:
-    lines: list[str] = []
-    start, kind, fence, in_item = 1, "text", "", False
+    """First line, kind and text of every block."""
+    splitter = _Splitter()
     for number, line in enumerate([*_without_front_matter(document), ""], 1):
+        yield from splitter.add(number, line)
+
+
+class _Splitter:
+    """Gathers lines into blocks; a fence and a comment run on over empty lines."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._start, self._kind = 1, "text"
+        self._fence = ""  # the mark that an open fenced block ends with
+        self._in_item = False  # indented lines go on with a list's item, else they are code
+
+    def add(self, number: int, line: str) -> Iterator[tuple[int, str, str]]:
+        """Take one line; the block that ended with it or before it, if one did."""
         mark = re.match(r"\s*(`{3,}|~{3,})(.*)", line)
-        if fence:
-            lines.append(line)
-            if mark and mark[1].startswith(fence) and not mark[2].strip():
-                yield start, "fence", "\n".join(lines)
-                lines, fence = [], ""
-            continue
-        in_comment = "\n".join(lines).count("<!--") > "\n".join(lines).count("-->")
-        new_item = bool(re.match(r"\s*([-*+]|\d+\.)\s", line)) and not in_comment
-        here = "table" if line.lstrip().startswith("|") else "text"
-        if lines and kind == "code" and line.strip():
-            here = "code" if line.startswith("    ") else here
-        elif not lines and line.startswith("    ") and not in_item:
-            here = "code"
-        in_item = new_item or (in_item and (not line.strip() or line.startswith("  ")))
-        if (
-            lines
-            and not in_comment
-            and (not line.strip() or mark or here != kind or (new_item and kind != "code"))
-        ):
-            yield start, kind, "\n".join(lines)
-            lines = []
-        if mark:
-            fence, lines, start = mark[1], [line], number
-        elif line.strip() or in_comment:
-            if not lines:
-                start, kind = number, here
-            lines.append(line)
+        if self._fence:
+            self._lines.append(line)
+            if mark and mark[1].startswith(self._fence) and not mark[2].strip():
+                self._fence = ""
+                yield self._taken()
+            return
+        if self._in_comment:
+            self._lines.append(line)
+            return
+        is_item = bool(re.match(r"\s*([-*+]|\d+\.)\s", line))
+        kind = self._kind_of(line)
+        ends = not line.strip() or mark or kind != self._kind or (is_item and kind != "code")
+        if self._lines and ends:
+            yield self._taken()
+        self._in_item = is_item or (self._in_item and (not line.strip() or line.startswith("  ")))
+        if mark or line.strip():
+            if not self._lines:
+                self._start, self._kind = number, "fence" if mark else kind
+            self._fence = mark[1] if mark else ""
+            self._lines.append(line)
+
+    @property
+    def _in_comment(self) -> bool:
+        text = "\n".join(self._lines)
+        return text.count("<!--") > text.count("-->")
+
+    def _kind_of(self, line: str) -> str:
+        is_code = self._kind == "code" if self._lines else not self._in_item
+        if line.startswith("    ") and is_code:
+            return "code"
+        return "table" if line.lstrip().startswith("|") else "text"
+
+    def _taken(self) -> tuple[int, str, str]:
+        block = self._start, self._kind, "\n".join(self._lines)
+        self._lines = []
+        return block
 
 
 def _without_front_matter(document: str) -> list[str]:
