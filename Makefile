@@ -126,6 +126,9 @@ bench-data: setup  ## what finding languages, repeats, personal data and evaluat
 bench-ledger: setup  ## what the ledger costs in training, in bytes and to verify; steps computed again
 	@$(VENV)/bin/python -m benchmarks.ledger $(ARGS)
 
+bench-trace: setup  ## index and search of documents (ARGS="--documents FOLDER")
+	@$(VENV)/bin/python -m benchmarks.trace $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 

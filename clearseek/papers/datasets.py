@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from clearseek.config.errors import RunError
 from clearseek.config.recipe import DataSource, Evaluation
-from clearseek.trace.problem_source import ProblemSource
 from clearseek.ledger.record import Record, table, table_list
 from clearseek.papers.facts import RunFacts, Source
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Conversation, Document, TextDocument
 from clearseek.trace.kept import documents_sha256, generate_examples, read_shard, shard_path, text_of
+from clearseek.trace.problem_source import ProblemSource
 
 EVALUATION_LICENCE = "CC0-1.0"  # of problems that clearseek generates; of others as their file's owner says
 _TEXT = {"text": "the whole document"}

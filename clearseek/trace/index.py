@@ -153,4 +153,6 @@ def _mapped(path: Path, kind: Any) -> np.ndarray:
     """A file as an array in place; an empty file can't be mapped."""
     if path.stat().st_size == 0:
         return np.empty(0, kind)
-    return np.memmap(path, kind, "r")
+    return np.asarray(
+        np.memmap(path, kind, "r")
+    )  # as a plain array: every slice of the other kind costs its checks

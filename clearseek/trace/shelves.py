@@ -16,7 +16,7 @@ from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Document
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.index import Index, build_index, index_directory, open_index
-from clearseek.trace.kept import text_of
+from clearseek.trace.kept import is_regenerated, text_of
 from clearseek.trace.rollouts import StoredRollouts, open_rollouts
 from clearseek.trace.sources import Record, RunReadings, StageReading, source_documents
 from clearseek.trace.steps import DocumentSteps, Pieces, find_pieces
@@ -52,11 +52,16 @@ class SourceShelf:
         use = self.uses[0]
         origin = use.stage.origins.get(use.source, {})
         return {
-            "place": str(getattr(self.documents[document], "place", "")) or f"problem {document + 1}",
+            "place": self._place(document),
             "source": str(origin.get("name") or use.stage.data[use.source].get("source")),
             "licence": str(origin.get("licence") or "not stated"),
             "teacher": self.readings.teacher_of(use.stage.sources[use.source].stage),
         }
+
+    def _place(self, document: int) -> str:
+        if is_regenerated(self.uses[0].stage.sources[self.uses[0].source]):
+            return f"problem {document + 1}"  # to make them all again for this would take seconds
+        return self.documents[document].place  # type: ignore[union-attr]
 
     def seen(self, document: int) -> list[Record]:
         """By whom a document was read: stage, its name there, and the steps with their learning rates."""
@@ -95,13 +100,12 @@ Shelf = SourceShelf | RolloutShelf
 
 
 def _seen(stage: StageReading, number: str, steps: Sequence[int]) -> Record:
-    rates = {int(record["step"]): record.get("learning_rate") for record in stage.steps}
     return {
         "document": f"{stage.name}/{number}",
         "stage": stage.name,
         "kind": stage.kind,
         "steps": list(steps),
-        "learning_rates": [rates[step] for step in steps],
+        "learning_rates": [stage.learning_rates[step] for step in steps],
     }
 
 

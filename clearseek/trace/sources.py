@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class StageReading:
     steps: list[Record] = field(default_factory=list)
     origins: dict[int, Record] = field(default_factory=dict)
     teacher: Record | None = None
+
+    @cached_property
+    def learning_rates(self) -> dict[int, Any]:
+        """The learning rate of every step."""
+        return {int(record["step"]): record.get("learning_rate") for record in self.steps}
 
     @property
     def sources(self) -> list[DataSource]:

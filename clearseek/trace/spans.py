@@ -62,24 +62,22 @@ def _match_ends(words: Words, query: np.ndarray, array: SuffixArray, min_words: 
     if len(unsure):
         lengths = shared[unsure] - words.starts[unsure]
         first, past = array.interval(query, words.starts[unsure], lengths)
-        goes_on = [
-            not _ends_somewhere(array, a, b, size)
-            for a, b, size in zip(first.tolist(), past.tolist(), lengths.tolist(), strict=True)
-        ]
-        last[unsure[np.asarray(goes_on, bool)]] -= 1
+        last[unsure[~_ends_somewhere(array, first, past, lengths)]] -= 1
     enough = last - np.arange(count) + 1 >= max(min_words, 1)
     return np.where(enough, words.ends[np.maximum(last, 0)], 0) if count else np.zeros(0, np.int64)
 
 
-def _ends_somewhere(array: SuffixArray, first: int, past: int, length: int) -> bool:
-    """Whether a word ends after `length` bytes at any of these suffixes; looks at few first, as one is enough."""
-    window = 64
-    while first < past:
-        places = array.suffixes[first : min(first + window, past)].astype(np.int64) + length
-        if array.ends_word(places).any():
-            return True
-        first, window = first + window, window * 8
-    return False
+def _ends_somewhere(
+    array: SuffixArray, first: np.ndarray, past: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Whether a word ends after `lengths` bytes at any suffix of each interval; a few of each are looked at first."""
+    some = np.minimum(first[:, None] + np.arange(8), past[:, None] - 1)
+    ends = array.ends_word(array.suffixes[some].astype(np.int64) + lengths[:, None])
+    found = np.asarray(ends.any(axis=1))
+    for i in np.flatnonzero(~found & (past - first > 8)).tolist():
+        places = array.suffixes[first[i] + 8 : past[i]].astype(np.int64) + lengths[i]
+        found[i] = array.ends_word(places).any()
+    return found
 
 
 def _places(
