@@ -10,6 +10,7 @@ EPILOG = """\b
 Examples:
   clearseek papers runs/r1-mini
   clearseek papers runs/r1-mini --out release --provider "A. Lab" --contact a@lab.example
+  clearseek papers --check downloaded/r1-mini-papers --key "clearseek/1f…+c0ffee00+AR…"
   clearseek papers runs/mine --weights Apache-2.0 --documents CC-BY-4.0
 
 \b
@@ -36,7 +37,8 @@ Exit codes: 0 written, 1 the run doesn't verify, 2 the input is wrong."""
 @click.option("--provider", help="Who publishes the model.")
 @click.option("--contact", help="Where to write to them.")
 @click.option("--tariff", envvar="CLEARSEEK_TARIFF", help="Prices, as in `clearseek cost`.")
-@click.option("--key", help="The key that must have sealed the run: NAME+ID+KEY.")
+@click.option("--key", help="The key that must have sealed the run, or signed the papers: NAME+ID+KEY.")
+@click.option("--check", is_flag=True, help="Check papers that lie in RUN, instead of writing any.")
 @json_option
 def command(
     run: Path,
@@ -47,12 +49,16 @@ def command(
     contact: str | None,
     tariff: str | None,
     key: str | None,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Write every paper of a finished run: cards, bills of materials, checklists.
 
     RUN is a run directory. It is verified first.
     """
+    if check:
+        _check(run, key, as_json)
+        return
     from clearseek.ledger.tariff import Tariff
     from clearseek.papers.facts import Publisher, read_facts
     from clearseek.papers.release import papers_beside, write_papers
@@ -66,3 +72,14 @@ def command(
         return
     click.echo(f"{place}: {found['mof']['name']}")
     click.echo(f"check  clearseek openness {run} --papers {place}")
+
+
+def _check(papers: Path, key: str | None, as_json: bool) -> None:
+    from clearseek.papers.release import NOTE, read_release
+
+    release = read_release(papers, key)
+    if as_json:
+        print_json(release)
+        return
+    click.echo(f"{len(release['files'])} files, each as {NOTE} names it, and no others")
+    click.echo(f"papers of {release['name']}, ledger root {release['ledger']['root']}")

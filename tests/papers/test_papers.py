@@ -184,6 +184,24 @@ def test_changed_papers_are_named(
     assert error.count("\n") == 1
 
 
+def test_papers_can_be_checked_by_whoever_has_nothing_else(
+    copied: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    papers = copied / "run-papers"
+    shutil.rmtree(copied / "run")
+    assert main(["papers", "--check", str(papers), "--json"]) == 0
+    release = json.loads(capsys.readouterr().out)
+    assert release["files"] == hashes_below(papers)
+    assert main(["papers", "--check", str(papers), "--key", (papers / "release.pub").read_text()]) == 0
+    assert "files, each as release.note names it, and no others" in capsys.readouterr().out
+    assert (
+        main(["papers", "--check", str(papers), "--key", _foreign_key(copied / "run-papers", tmp_path)]) == 1
+    )
+    assert "is not signed by" in capsys.readouterr().err
+    change(papers, "mof.yml", "changed")
+    assert main(["papers", "--check", str(papers)]) == 1
+
+
 def test_papers_of_another_run_or_key_are_not_believed(copied: Path, tmp_path: Path) -> None:
     facts = read_facts(copied / "run")
     other = shutil.copytree(copied / "run-papers", tmp_path / "other")
@@ -198,7 +216,8 @@ def test_papers_of_another_run_or_key_are_not_believed(copied: Path, tmp_path: P
 def _foreign_key(copied: Path, tmp_path: Path) -> str:
     from clearseek.ledger.note import signed_statement
 
-    name = (copied / "run/ledger.pub").read_text().partition("+")[0]
+    pub = next(copied.rglob("ledger.pub"))
+    name = pub.read_text().partition("+")[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "foreign.key"))
         return signed_statement(name, "release", {})[1]
