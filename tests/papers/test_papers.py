@@ -323,7 +323,6 @@ def test_a_finished_run_has_signed_its_cost_once(copied: Path) -> None:
     before = (run / "cost.note").read_bytes()
     run_recipe(str(copied / "tiny.toml"), out=run, device="cpu")
     assert (run / "cost.note").read_bytes() == before
-    assert cost_of(run)["sessions"] == 2
 
 
 def test_the_commands_print_it(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
