@@ -98,6 +98,9 @@ def _data(facts: RunFacts, papers: dict[str, str], data: Record) -> dict[str, Co
     files = table_list(data.get("files"))
     training = [file for file in files if not file.get("is_evaluation")]
     evaluation = [file for file in files if file.get("is_evaluation")]
+    told = [str(line) for line in data.get("missing") or []]
+    of_evaluations = tuple(line for line in told if line.startswith("evaluation"))
+    of_training = tuple(line for line in told if line not in of_evaluations)
     unwritten = () if data else ("`clearseek papers RUN` writes it",)
     asked = [source.licence for source in facts.sources if source.what == "asked"]
     return {
@@ -105,14 +108,14 @@ def _data(facts: RunFacts, papers: dict[str, str], data: Record) -> dict[str, Co
             "Datasets",
             _there(training, papers),
             (*(file.get("licence") for file in training), *asked),
-            (*unwritten, *map(str, data.get("missing") or [])),
+            (*unwritten, *of_training),
             "data",
         ),
         "Evaluation data": Component(
             "Evaluation data",
             _there(evaluation, papers),
             tuple(file.get("licence") for file in evaluation),
-            unwritten,
+            (*unwritten, *of_evaluations),
             "data",
         ),
     }

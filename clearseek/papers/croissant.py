@@ -3,6 +3,7 @@
 Format: docs.mlcommons.org/croissant (1.1), with its RAI vocabulary, and PROV-O for what it was derived from.
 """
 
+import json
 from typing import Any
 
 from clearseek.papers.datasets import DataFile
@@ -128,7 +129,9 @@ def _responsible(file: DataFile) -> dict[str, Any]:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in source.personal_data.items())
         found["rai:personalSensitiveInformation"] = f"found by rule: {kinds or 'none'}"
     if source.filters:
-        found["rai:dataPreprocessingProtocol"] = [str(record.get("rules")) for record in source.filters]
+        found["rai:dataPreprocessingProtocol"] = [
+            json.dumps(record.get("rules")) for record in source.filters
+        ]
     return found
 
 

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from clearseek.config.errors import RunError
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource, Evaluation
 from clearseek.ledger.record import Record, table, table_list
 from clearseek.papers.facts import RunFacts, Source
+from clearseek.papers.licences import is_open
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Conversation, Document, TextDocument
 from clearseek.trace.kept import documents_sha256, generate_examples, read_shard, shard_path, text_of
@@ -52,30 +54,35 @@ class DataFile:
 
 
 def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[str]]:
-    """Write every data set that can be given into `out`/data, and say of each other one why it is not there.
+    """Write every data set that may be given away into `out`/data, and say of each other one why it is not there.
 
-    What is written is held to the hash in the ledger. Raises RunError where it is not what was trained on.
+    Only what is under an open licence is copied. What is written is held to the hash in the ledger; RunError where it
+    is not what was trained on.
     """
     (out / "data").mkdir(parents=True, exist_ok=True)
-    files, missing = [], []
-    for source in facts.sources:
-        if source.what == "asked" or source.kept == "stage":
-            continue  # drawn by code and seed as the stage goes, and what came of them is kept below
-        try:
-            documents = _documents(facts, source)
-        except _NotHere as error:
-            missing.append(f"{source.title}: {error}")
+    files: list[DataFile] = []
+    missing: list[str] = []
+    for title, licence, make in _wanted(facts, out):
+        if not is_open(licence):
+            missing.append(f"{title}: not copied, since its licence is {licence or 'not stated'}")
             continue
-        files.append(_write_documents(out, source, documents))
-    files += [*_kept_answers(facts, out), *_evaluations(facts, out)]
-    there = {file.title for file in files}
-    read = [source for source in facts.sources if source.kept == "stage"]
-    missing += [
-        f"{source.title}: stage {source.teacher} left no file"
-        for source in read
-        if source.teacher not in there
-    ]
+        try:
+            files.append(make())
+        except (_NotHere, InputError) as error:
+            missing.append(f"{title}: {error}")
     return files, missing
+
+
+Wanted = tuple[str, str | None, Callable[[], DataFile]]  # title, licence and what writes the file
+
+
+def _wanted(facts: RunFacts, out: Path) -> Iterator[Wanted]:
+    for source in facts.sources:
+        # what is asked is drawn by code and seed as the stage goes; what came of it is kept
+        if source.what != "asked" and source.kept != "stage":
+            yield source.title, source.licence, partial(_write_documents, facts, out, source)
+    yield from _kept_answers(facts, out)
+    yield from _evaluations(facts, out)
 
 
 class _NotHere(Exception):
@@ -116,8 +123,8 @@ def _table(kind: Any, stated: Record) -> Any:
         raise RunError(f"the run's recipe is of a newer clearseek ({error.errors()[0]['msg']})") from None
 
 
-def _write_documents(out: Path, source: Source, documents: list[Document | Example]) -> DataFile:
-    rows = [_row(document) for document in documents]
+def _write_documents(facts: RunFacts, out: Path, source: Source) -> DataFile:
+    rows = [_row(document) for document in _documents(facts, source)]
     fields = {
         name: _TEXT.get(name) or _EXAMPLE[name] for name in dict.fromkeys(key for row in rows for key in row)
     }
@@ -136,19 +143,27 @@ def _row(document: Document | Example) -> dict[str, str]:
     return dict(document._asdict())
 
 
-def _kept_answers(facts: RunFacts, out: Path) -> Iterator[DataFile]:
+def _kept_answers(facts: RunFacts, out: Path) -> Iterator[Wanted]:
     """Answers that a stage's model gave and that were kept, as they lie in the run."""
-    for path in sorted(name for name in facts.hashes if name.startswith("data/") and name.count("/") == 1):
-        if not path.endswith(".jsonl"):
-            continue
-        rows = [json.loads(line) for line in (facts.run / path).read_text(encoding="utf-8").splitlines()]
-        if not rows or any(set(row) != set(_EXAMPLE) for row in rows):
-            continue
-        stage = Path(path).stem
-        readers = [source for source in facts.sources if source.teacher == stage]
-        about = f"What the model of stage {stage} answered, checked by program and kept."
-        licence = readers[0].licence if readers else _licence_of_answers(facts, stage)
-        yield _write(out, stage, rows, _EXAMPLE, licence, about, readers[0] if readers else None)
+    read = {source.teacher: source for source in reversed(facts.sources) if source.kept == "stage"}
+    for stage in facts.record.stages:
+        path = f"data/{stage.name}.jsonl"
+        has_rows = path in facts.hashes and (facts.run / path).stat().st_size > 0
+        if has_rows or stage.name in read:
+            source = read.get(stage.name)
+            licence = source.licence if source else _licence_of_answers(facts, stage.name)
+            yield stage.name, licence, partial(_write_answers, facts, out, stage.name, licence, source)
+
+
+def _write_answers(
+    facts: RunFacts, out: Path, stage: str, licence: str | None, source: Source | None
+) -> DataFile:
+    path = f"data/{stage}.jsonl"
+    if path not in facts.hashes:
+        raise _NotHere(f"stage {stage} left no file")
+    rows = [json.loads(line) for line in (facts.run / path).read_text(encoding="utf-8").splitlines()]
+    about = f"What the model of stage {stage} answered, checked by program and kept."
+    return _write(out, stage, rows, _EXAMPLE, licence, about, source)
 
 
 def _licence_of_answers(facts: RunFacts, stage: str) -> str | None:
@@ -158,28 +173,36 @@ def _licence_of_answers(facts: RunFacts, stage: str) -> str | None:
     return stated or next((source.licence for source in facts.sources if source.title == stage), None)
 
 
-def _evaluations(facts: RunFacts, out: Path) -> Iterator[DataFile]:
+def _evaluations(facts: RunFacts, out: Path) -> Iterator[Wanted]:
     tables = {"evaluation": table(facts.recipe.get("evaluation"))}
     for name, stage in table(facts.recipe.get("stages")).items():
         if table(stage).get("evaluation"):
             tables[f"evaluation-{name}"] = table(stage["evaluation"])
     for title, stated in tables.items():
         evaluation: Evaluation = _table(Evaluation, stated)
-        source = ProblemSource(evaluation.problems, int(facts.record.run["seed"]), "evaluation")
-        rows = [
-            {
-                "id": problem.id,
-                "task": problem.family,
-                "language": problem.language,
-                "prompt": problem.prompt,
-                "answer": problem.answer,
-                "verifier": problem.verifier,
-            }
-            for problem in source.held_out(evaluation.count)
-        ]
-        licence = None if source.is_finite else EVALUATION_LICENCE
-        about = "Held-out problems that no stage trains on, chosen by the hash of their content."
-        yield replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
+        chosen = evaluation.problems
+        is_generated = chosen.path is None and chosen.gym is None
+        licence = chosen.licence or (EVALUATION_LICENCE if is_generated else None)
+        yield title, licence, partial(_write_evaluation, facts, out, title, evaluation, licence)
+
+
+def _write_evaluation(
+    facts: RunFacts, out: Path, title: str, evaluation: Evaluation, licence: str | None
+) -> DataFile:
+    source = ProblemSource(evaluation.problems, int(facts.record.run["seed"]), "evaluation")
+    rows = [
+        {
+            "id": problem.id,
+            "task": problem.family,
+            "language": problem.language,
+            "prompt": problem.prompt,
+            "answer": problem.answer,
+            "verifier": problem.verifier.rpartition("/")[2],  # whose folder it lies in is nobody's matter
+        }
+        for problem in source.held_out(evaluation.count)
+    ]
+    about = "Held-out problems that no stage trains on, chosen by the hash of their content."
+    return replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
 
 
 def _write(

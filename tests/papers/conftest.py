@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from clearseek.papers.facts import Publisher, read_facts
+from clearseek.papers.facts import read_facts
 from clearseek.papers.release import write_papers
 from clearseek.recipe.run import run_recipe
+from tests.papers.stated import STATED
 from tests.recipe.tiny_run import RECIPE, write_recipe
-
-STATED = Publisher("Apache-2.0 OR CDLA-Permissive-2.0", "Apache-2.0", "A. Lab", "lab@example.org")
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,13 @@ from clearseek.ledger.cost import cost_of
 from clearseek.ledger.log import read
 from clearseek.papers.code import installed_sha256
 from clearseek.papers.documents import DOCUMENTS
-from clearseek.papers.facts import Publisher, read_facts
+from clearseek.papers.facts import read_facts
 from clearseek.papers.release import hashes_below, openness_of, read_release, write_papers
 from clearseek.recipe.run import run_recipe
 from clearseek.trace.kept import documents_sha256
 from tests.ledger.sealed_run import sealed_run
+from tests.papers.stated import STATED
+from tests.recipe.tiny_run import RECIPE, write_recipe
 
 
 def loaded(path: Path) -> Any:
@@ -134,8 +136,7 @@ def test_the_unions_summary_answers_every_section(made: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_papers(copied: Path, tmp_path: Path) -> None:
-    stated = Publisher("Apache-2.0 OR CDLA-Permissive-2.0", "Apache-2.0", "A. Lab", "lab@example.org")
-    write_papers(read_facts(copied / "run", stated), tmp_path / "again")
+    write_papers(read_facts(copied / "run", STATED), tmp_path / "again")
     signed = ("model.sig", "provenance.intoto.jsonl")  # by ECDSA, which draws a number each time
     first, second = (hashes_below(folder) for folder in (copied / "run-papers", tmp_path / "again"))
     assert {k: v for k, v in first.items() if k not in signed} == {
@@ -150,6 +151,32 @@ def test_what_is_not_stated_is_said_so_and_not_claimed(copied: Path, tmp_path: P
     assert "| licence of the weights | not stated |" in card
     assert "license:" not in card
     assert "Model card" not in (tmp_path / "papers/mof.yml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("licence", [None, "CC-BY-NC-4.0", "CC-BY-4.0"])
+def test_texts_of_others_are_given_away_only_under_an_open_licence(
+    copied: Path, tmp_path: Path, licence: str | None
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(
+        "".join(json.dumps({"text": f"The {i % 9}th text of somebody else."}) + "\n" for i in range(12))
+    )
+    stated = f', licence = "{licence}"' if licence else ""
+    source = f'{{ path = "{texts}", filters = {{ duplicates = true }}{stated} }}'
+    recipe = write_recipe(tmp_path, RECIPE.replace("count = 40 }]", f"count = 40 }}, {source}]"))
+    run_recipe(recipe, out=tmp_path / "run", device="cpu")
+    found = write_papers(read_facts(tmp_path / "run", STATED), tmp_path / "papers")["mof"]
+    card = (tmp_path / "papers/data-card.md").read_text(encoding="utf-8")
+    assert "dropped by filters: duplicates 3" in card
+    if licence == "CC-BY-4.0":
+        assert found["class"] == 1
+        assert "Datasets" in found["not_type_appropriate"]
+        assert len((tmp_path / "papers/data/pretrain-1.jsonl").read_text().splitlines()) == 9
+    else:
+        why = f"pretrain-1: not copied, since its licence is {licence or 'not stated'}"
+        assert found["missing_for_next"]["Datasets"][0] == why
+        assert f"- {why}" in card
+        assert not list((tmp_path / "papers/data").glob("pretrain-1*"))
 
 
 def change(folder: Path, name: str, how: str) -> None:
