@@ -160,3 +160,52 @@ def _print_documents(shown: dict[str, Any]) -> None:
 def _line(text: str) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= 100 else f"{flat[:100]} …"
+
+
+REMOVE_EPILOG = """\b
+Example:
+  clearseek data remove runs/r1-mini 3f1c09ab
+
+\b
+The new run lies beside the old one, which stays as it is. Its ledger is the
+certificate: a `filter` record that names the document by its hash, the seal,
+and the hashes of models that were trained without it. Check it with
+`clearseek ledger verify` and `clearseek ledger replay`.
+
+Exit codes: 0 done, 1 it can't be trained again, 2 no such run or document."""
+
+
+@command.command("remove", epilog=REMOVE_EPILOG)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("document")
+@json_option
+def remove(run: Path, document: str, as_json: bool) -> None:
+    """Train again without a document, with a certificate.
+
+    RUN is a finished run, DOCUMENT the hash of a document (its first 8 digits do).
+    """
+    from clearseek.recipe.recorded import enter_lane_of, read_run
+
+    recorded = read_run(run)
+    if reason := enter_lane_of(recorded, list(recorded.stages)[:1]):
+        click.echo(f"note: {reason}", err=True)
+    from dataclasses import asdict
+
+    from clearseek.cli.progress import open_progress
+    from clearseek.recipe.remove import remove_document
+
+    progress = open_progress()
+    try:
+        found = remove_document(run, document, progress)
+    finally:
+        progress.end()
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(f"document {found.document}, read by {', '.join(found.places)}")
+    click.echo(f"trained again without it: {found.run_dir}, certified in line {found.line} of its ledger")
+    for stage, (before, after) in found.models.items():
+        changed = (
+            "the same, from before its first use" if before == after else f"{before[:16]} is now {after[:16]}"
+        )
+        click.echo(f"  {stage}: {changed}")

@@ -65,6 +65,10 @@ class Stated(Table):
 class Filters(Table):
     """What is left out of a source, in this order; each rule looks at what those before it left."""
 
+    removed: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default=[],
+        description="documents by the SHA-256 of their words, as `clearseek data remove` says; no sample is kept",
+    )
     min_chars: int = Field(default=0, ge=0)
     max_chars: int = Field(default=0, ge=0, description="0: no bound")
     languages: list[Literal["en", "ko", "zh", "other", "none"]] | None = Field(

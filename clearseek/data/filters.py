@@ -16,6 +16,7 @@ from clearseek.data.languages import language_words, main_languages
 from clearseek.data.personal import find_personal_data, mask
 from clearseek.data.words import words_of
 
+REMOVED = "removed"  # the rule whose documents leave nothing in the run
 Rule = Callable[[Sequence[str]], np.ndarray]  # texts → bool [texts]: which to leave out
 
 
@@ -39,6 +40,8 @@ def filter_texts(texts: Sequence[str], filters: Filters, items: Sequence[str]) -
 
 
 def _rules(filters: Filters, items: Sequence[str]) -> Iterator[tuple[str, Rule]]:
+    if filters.removed:
+        yield REMOVED, lambda texts: np.isin([_sha256(text) for text in texts], filters.removed)
     if filters.min_chars:
         yield "min_chars", lambda texts: _lengths(texts) < filters.min_chars
     if filters.max_chars:
@@ -53,6 +56,10 @@ def _rules(filters: Filters, items: Sequence[str]) -> Iterator[tuple[str, Rule]]
         yield "contamination", lambda texts: contamination(items, words_of(texts)).touched
     if filters.personal_data == "drop":
         yield "personal_data", _with_personal_data
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _lengths(texts: Sequence[str]) -> np.ndarray:

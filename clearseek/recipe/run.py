@@ -96,8 +96,8 @@ def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
     stored = run_dir / "recipe.toml"
     if stored.exists():
         # read as a recipe, so that a key that came with a newer version stands at its default
-        old = _without_none(resolved(load_recipe(stored)))
-        changes = difference(old, _without_none(resolved(recipe)))
+        old = without_none(resolved(load_recipe(stored)))
+        changes = difference(old, without_none(resolved(recipe)))
         if not changes:
             return run_dir
         if not fork:
@@ -114,7 +114,7 @@ def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
 
 def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
     """A new directory with the stages before the first changed one, and the ledger up to there."""
-    new = _without_none(resolved(recipe))
+    new = without_none(resolved(recipe))
     target = next(p for n in range(2, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}-{n}")).exists())
     kept = []
     if not any(line for line in difference(old, new) if not line.startswith("stages.")):
@@ -152,17 +152,17 @@ def _write_recipe(recipe: Recipe, run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         partial = run_dir / ".recipe.toml.partial"
-        partial.write_text(to_toml(_without_none(resolved(recipe))), encoding="utf-8")
+        partial.write_text(to_toml(without_none(resolved(recipe))), encoding="utf-8")
         partial.replace(run_dir / "recipe.toml")
     except OSError as error:
         raise RunError(f"cannot write {run_dir}: {error.strerror}") from None
 
 
-def _without_none(values: Any) -> Any:
+def without_none(values: Any) -> Any:
     """TOML has no null: a key that is None is left out."""
     if isinstance(values, dict):
-        return {key: _without_none(value) for key, value in values.items() if value is not None}
-    return [_without_none(value) for value in values] if isinstance(values, list) else values
+        return {key: without_none(value) for key, value in values.items() if value is not None}
+    return [without_none(value) for value in values] if isinstance(values, list) else values
 
 
 class Run:

@@ -55,6 +55,24 @@ def shuffled_rows(whole: EncodedDocuments, order_key: int, length: int, policy: 
     return pack_arrays(whole.ids[place], offsets, prompts, length + 1, policy, pad_id=pad_id)
 
 
+def blank_rows(
+    rows: Rows, whole: EncodedDocuments, left_out: np.ndarray, order_key: int, policy: Policy, pad_id: int
+) -> Rows:
+    """Rows as `shuffled_rows` made them, with the places of the documents in `left_out` (bool) as empty as padding.
+
+    Every other token stays where it is, and so does every row: no step reads anything else than it did.
+    """
+    owners = np.repeat(np.arange(len(whole), dtype=np.int32), np.diff(whole.offsets))
+    numbered = EncodedDocuments(owners, whole.offsets, whole.num_prompt_tokens)
+    held = shuffled_rows(numbered, order_key, rows.tokens.shape[1] - 1, policy, -1).tokens
+    blank = (held >= 0) & left_out[held]
+    return Rows(
+        np.where(blank, pad_id, rows.tokens).astype(rows.tokens.dtype),
+        np.where(blank, 0, rows.segments).astype(rows.segments.dtype),
+        np.where(blank, 0, rows.weights).astype(rows.weights.dtype),
+    )
+
+
 def document_order(count: int, order_key: int) -> np.ndarray:
     """The order that documents are packed in, int64 [count]."""
     return np.random.Generator(np.random.Philox(order_key)).permutation(count)

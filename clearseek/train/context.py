@@ -25,6 +25,8 @@ from clearseek.model.lora import Adapter
 from clearseek.tasks.corpus import Example
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.documents import Document
+from clearseek.text.examples import EncodedDocuments
+from clearseek.text.packing import Policy, Rows
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.flops import training_flops
 from clearseek.train.leaves import LeavesFile
@@ -82,6 +84,10 @@ class StageContext:
     def stored_documents(self, index: int) -> Sequence[Document | Example] | None:
         """The documents of a source as the run keeps them, to train on again; None: they are read where they are."""
         return None
+
+    def learnt_rows(self, rows: Rows, whole: EncodedDocuments, policy: Policy, pad_id: int) -> Rows:
+        """Of the rows that the documents `whole` were packed into, what is learnt: all of it."""
+        return rows
 
     def stored_rollout(self, step: int) -> Rollout | None:
         """What a step (from 0) had sampled when it was first computed; None: it has to sample."""

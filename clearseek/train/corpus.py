@@ -55,7 +55,7 @@ def build_rows(
         tokenizer_sha256=tokenizer.fingerprint,
         rows_sha256=rows.fingerprint,
     )
-    return rows
+    return context.learnt_rows(rows, whole, policy, tokenizer.pad_id)
 
 
 @dataclass(frozen=True)

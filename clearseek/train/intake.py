@@ -10,7 +10,7 @@ from clearseek import __version__
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource, Filters, Problems
 from clearseek.data.census import census
-from clearseek.data.filters import Outcome, code_sha256, filter_texts, mask_texts
+from clearseek.data.filters import REMOVED, Outcome, code_sha256, filter_texts, mask_texts
 from clearseek.ledger.lines import file_sha256
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Conversation, Document, TextDocument
@@ -79,6 +79,8 @@ def _samples(documents: Sequence[Document], outcome: Outcome, folder: str) -> li
     """Up to 20 documents that each rule dropped, evenly apart, with personal data masked: they go into the run."""
     rows = []
     for rule, numbers in outcome.dropped.items():
+        if rule == REMOVED:
+            continue  # who asked for it to go does not want it shown
         step = max(-(-len(numbers) // _MOST_SAMPLES), 1)
         for number in numbers[::step]:
             (text,), _ = mask_texts([text_of(documents[number])])
