@@ -24,7 +24,7 @@ from clearseek.serve.errors import ApiError, as_api_error
 from clearseek.serve.invalid import invalid
 from clearseek.serve.keys import Keys
 from clearseek.serve.logs import Logged
-from clearseek.serve.page import answers, conversations, keeping, site
+from clearseek.serve.page import answers, conversations, keeping, site, tracing
 from clearseek.serve.paths import is_deepseek
 from clearseek.serve.registry import Registry
 from clearseek.serve.security import Guard
@@ -48,7 +48,7 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
         deepseek,
     ):
         app.include_router(part.router)
-    for part in (conversations, answers, keeping, site):
+    for part in (conversations, answers, keeping, tracing, site):
         app.include_router(part.router, include_in_schema=False)  # the page's own, which changes with it
     # the last one added sees a request first
     app.add_middleware(Bodies, most_bytes=settings.max_body_bytes, seconds=settings.body_seconds)

@@ -50,7 +50,12 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
         found[name] = path
         found |= {f"{name}@{stage.name}": stage for stage in _checkpoints(Path(model))}
     return [
-        Source(name, partial(open_model, name, path, settings, how), _weight_bytes(path) + _CACHE_BYTES)
+        Source(
+            name,
+            partial(open_model, name, path, settings, how),
+            _weight_bytes(path) + _CACHE_BYTES,
+            str(path),
+        )
         for name, path in found.items()
     ]
 

@@ -27,6 +27,7 @@ class Source:
     name: str
     open: Callable[[], ServedModel]
     num_bytes: int
+    root: str = ""  # the file or directory that it is read from
 
 
 class Registry:
@@ -63,6 +64,10 @@ class Registry:
     def loaded_by_name(self) -> dict[str, ServedModel]:
         """The same by name."""
         return dict(self._open)
+
+    def root_of(self, name: str) -> str:
+        """The file or directory that a model is read from, "" where it is of none."""
+        return self._open[name].root if name in self._open else self._sources[name].root
 
     def open_first(self) -> None:
         """Open the default model now, so that what is wrong with it is told before anybody asks."""

@@ -11,6 +11,7 @@ from clearseek.serve.history.answers import Answers
 from clearseek.serve.history.histories import Histories
 from clearseek.serve.registry import Registry
 from clearseek.serve.served_model import ServedModel
+from clearseek.serve.tracers import Tracers
 
 
 @dataclass
@@ -22,6 +23,7 @@ class State:
     generations: Generations = field(default_factory=Generations)
     answers: Answers = field(init=False)  # the page's
     histories: Histories = field(init=False)
+    tracers: Tracers = field(default_factory=Tracers)  # the page's, too
     is_ending: bool = False  # it takes nothing new
 
     def __post_init__(self) -> None:

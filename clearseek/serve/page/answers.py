@@ -13,6 +13,7 @@ from clearseek.serve.history.answers import Answer, ask_for, ask_to_continue, ch
 from clearseek.serve.history.records import Message
 from clearseek.serve.openai_chat_types import Effort, Thinking
 from clearseek.serve.page.access import history_of, reply, told_message
+from clearseek.serve.page.tracing import run_of
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, event
 from clearseek.serve.wire import Wire
@@ -114,6 +115,7 @@ async def models(request: Request) -> Response:
             "name": name,
             "context": loaded[name].context if name in loaded else None,
             "defaults": _numbers(loaded[name].defaults) if name in loaded else {},
+            "traced": run_of(registry.root_of(name)) is not None,
         }
         for name in registry.names
     ]

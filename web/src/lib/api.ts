@@ -1,6 +1,6 @@
 /** Asks the server. A failure is an `ApiError` with the server's own words. */
 
-import type { Conversation, DroppedFile, Event, Found, Head, Keeping, Message, Model, Settings } from './types';
+import type { Conversation, DroppedFile, Event, Found, Head, Keeping, Message, Model, Settings, Trace } from './types';
 
 export class ApiError extends Error {
   constructor(
@@ -70,6 +70,7 @@ export const api = {
     asked: { parent?: string; message?: string; model: string; settings: Settings; pair?: string },
   ) => json<Message>(`${of(id)}/answers`, 'POST', asked),
   act: (message: string, act: 'stop' | 'answer-now') => json<unknown>(`/api/answers/${message}/${act}`, 'POST'),
+  trace: (model: string, text: string) => json<Trace>('/api/trace', 'POST', { model, text }),
   readFile: (file: File) => json<DroppedFile>(`/api/files?name=${encodeURIComponent(file.name)}`, 'POST', file),
   import: (file: File) => json<Head[]>('/api/import', 'POST', file),
 

@@ -80,6 +80,36 @@ export interface Model {
   name: string;
   context: number | null;
   defaults: Record<string, number>;
+  traced: boolean; // the run that made it is here, with what it trained on
+}
+
+/** Where a span of an answer stands in the training data. */
+export interface TraceDocument {
+  sha256: string;
+  place: string;
+  source: string;
+  licence: string;
+  teacher: { stage: string; model: string | null } | null;
+  seen: { document: string; stage: string; kind: string; steps: number[]; learning_rates: number[] }[];
+  before: string;
+  after: string;
+}
+
+export interface TraceSpan {
+  text: string;
+  words: number;
+  occurrences: number;
+  num_documents: number;
+  documents: TraceDocument[];
+  evaluation: string[];
+}
+
+export interface Trace {
+  run: string;
+  min_words: number;
+  num_spans: number;
+  spans: TraceSpan[];
+  documents_searched: number;
 }
 
 export interface Keeping {
