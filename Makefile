@@ -129,6 +129,9 @@ bench-ledger: setup  ## what the ledger costs in training, in bytes and to verif
 bench-trace: setup  ## index and search of documents (ARGS="--documents FOLDER")
 	@$(VENV)/bin/python -m benchmarks.trace $(ARGS)
 
+bench-serve-vllm: setup peers-vllm  ## vLLM's client against our server and vLLM's
+	@$(VENV)/bin/python -m benchmarks.serve_vllm $(ARGS)
+
 bench-%: peers  ## benchmarks/%.py, such as bench-pretrain
 	@$(PEERS)/bin/python benchmarks/$(subst -,_,$*).py $(ARGS)
 

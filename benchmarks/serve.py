@@ -183,9 +183,9 @@ async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: i
         asyncio.create_task(client(address, number, chosen.clients, load)) for number in range(chosen.clients)
     ]
     await asyncio.sleep(chosen.seconds * WARM_SHARE)
-    memory = [resident_bytes(pid)]
+    memory = [resident_bytes(pid)]  # while it warms up each page of the cache is touched once
     while time.perf_counter() < load.ends:
-        await asyncio.sleep(min(1.0, chosen.seconds / 10))
+        await asyncio.sleep(chosen.seconds / 10)
         memory.append(resident_bytes(pid))
     await asyncio.gather(*clients)
     seconds = time.perf_counter() - started
@@ -199,7 +199,7 @@ async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: i
         "median_seconds_to_first_token": statistics.median(load.to_first),
         "median_seconds_between_tokens": statistics.median(load.between),
         "processor_seconds_per_token": (processor_seconds(pid) - before) / load.tokens,
-        "resident_bytes": [memory[0], memory[-1]],
+        "resident_bytes": memory,  # after each tenth of the time
         "memory_growth": memory[-1] / memory[0] - 1,
     }
 
