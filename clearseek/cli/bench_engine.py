@@ -74,6 +74,9 @@ def _print(result: dict[str, Any]) -> None:
                 if cell["plain"]:
                     left.setdefault(f"without kernels: {cell['plain']}", []).append(name)
     print_columns(rows)
+    for model, cells in result["models"].items():
+        if (price := cells.get("bf16", {}).get("exact_price")) is not None:
+            click.echo(f"{model}: exact, a layer learns from a row of 512 in {1 + price:.2f} times the time")
     _print_peers(result.get("peers"))
     for why, names in left.items():
         click.echo(f"{why}: {', '.join(names)}")

@@ -202,11 +202,16 @@ class RlStage(TrainStage):
     temperature: float = Field(default=1.0, gt=0)
     updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
     reference_refresh_steps: int = Field(default=400, ge=1)
+    exact: bool = Field(
+        default=True,
+        description="where kernels compute, learn with the very bits that were sampled with: latent attention in the "
+        "engine's form, which is slower where ranks are large (`clearseek bench engine` prints by how much)",
+    )
     max_mismatch: float = Field(
         default=15.0,
         gt=0,
-        description="largest |sampler − trainer| log-probability of one token: in bf16 a token at a router's edge may "
-        "take another expert, which is rare and large; in fp32 1e-3 holds",
+        description="largest |sampler − trainer| log-probability of one token: 0 where kernels compute exactly; else "
+        "in bf16 a token at a router's edge may take another expert, rare and large; in fp32 1e-3 holds",
     )
     max_mean_mismatch: float = Field(default=0.03, gt=0, description="the same on the average of a batch")
 

@@ -16,12 +16,11 @@ from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.routes import Routes
 from clearseek.model.attention import GroupedQueryAttention, LatentAttention
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
-from clearseek.model.experts import MixtureOfExperts
-from clearseek.model.kernels.library import LANES, MAX_HEAD, why_not
+from clearseek.model.experts import MixtureOfExperts, routing_of
+from clearseek.model.kernels.library import LANES, MAX_EXPERTS, MAX_HEAD, why_not
 from clearseek.model.layers import SwiGLU
 from clearseek.model.unread import Half
 
-MAX_EXPERTS = 512  # as in routing.h
 _NO_WEIGHT = (0, 0, 0, 0)
 _FLOAT32 = Format("float32")
 
@@ -82,7 +81,7 @@ class Layout:
         constants = [config.rms_norm_eps, config.latent_norm_eps, scale, config.value_scale]
         constants += [config.swiglu_limit or 0.0, config.swiglu_alpha]
         self.constants = torch.tensor(constants, dtype=torch.float32)
-        self.routing = self._routing(config)
+        self.routing = routing_of(config)
 
     def _joining(self) -> tuple[int, ...]:
         """What joins a state with the embedding that follows it, which here comes first."""
@@ -137,15 +136,6 @@ class Layout:
             rows.append([*fields, *turning, heads, window or 0, *(part.data_ptr() for part in cache), routed])
         return torch.tensor(self.numbers, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
 
-    def _routing(self, config: ModelConfig) -> Tensor:
-        numbers = torch.tensor([
-            config.num_routed_experts, config.num_experts_per_token, config.num_expert_groups,
-            config.num_limited_groups, 2 if config.group_score == "two_best" else 1,
-            config.router_scores == "sigmoid", config.normalises_gates,
-        ], dtype=torch.int64)  # fmt: skip
-        factors = torch.tensor([config.routed_scaling_factor, config.gate_floor], dtype=torch.float32)
-        return torch.cat((numbers.view(torch.uint8), factors.view(torch.uint8)))
-
     def _embedding(self) -> tuple[Tensor, Format]:
         """Plain rows, or what a file keeps in whole numbers laid out; the head itself where that is the same."""
         weight, kind = self.model.embedding.weight, self._matrices.kind(self.model.embedding.weight)
@@ -185,7 +175,12 @@ class Layout:
     ) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
         matrices = [self._weight(part.weight, form) for part in (attention.q, attention.kv, attention.out)]
         weights = [_NO_WEIGHT, *matrices[:2], _NO_WEIGHT, _NO_WEIGHT, matrices[2]]
-        return weights, [attention.q.bias, attention.kv.bias, attention.out.bias, attention.sinks]
+        biases = self._rounded(attention.q.bias, attention.kv.bias, attention.out.bias)
+        return weights, [*biases, attention.sinks]
+
+    def _rounded(self, *biases: Tensor | None) -> list[Tensor | None]:
+        """As training adds them, in the activations' dtype."""
+        return [None if bias is None else bias.to(self.dtype) for bias in biases]
 
     def _latent(
         self, attention: LatentAttention, form: Format
@@ -197,7 +192,7 @@ class Layout:
             self._weight(attention.out.weight, form),
         ]  # fmt: skip
         query_bias = attention.q_a.bias if attention.has_query_latent else None
-        return weights, [query_bias, attention.kv_a.bias, attention.out.bias, None]
+        return weights, [*self._rounded(query_bias, attention.kv_a.bias, attention.out.bias), None]
 
     def _latent_halves(self, attention: LatentAttention, form: Format) -> list[tuple[int, ...]]:
         """What moves queries into the latent [H, R, nope], and values out of it [H, value, R]."""

@@ -244,7 +244,9 @@ def _facts(record: RunRecord, report: Record) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Sampler against trainer",
-                f"log-probabilities differ by at most {mismatch} on the first batches",
+                f"log-probabilities differ by at most {mismatch}"
+                if mismatch
+                else "not a bit of a log-probability differs",
             )
         )
     return facts

@@ -2,7 +2,8 @@
 
 Latent attention has two equal forms. *Expanded* (training, prefill): the latent becomes per-head keys and
 values. *Absorbed* (decoding): the up-projections move into the query and the output, so that only the latent
-and one shared rotary key are read from the cache.
+and one shared rotary key are read from the cache. Reinforcement learning trains in the absorbed form where there are
+kernels for it: then not a bit of a log-probability differs from what was sampled with.
 
 Shapes: B rows, T tokens, S cached positions, H heads, D head size, R latent rank, P rotary size.
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from clearseek.config.model import LayerType, ModelConfig
 from clearseek.model.indexer import Indexer
 from clearseek.model.kernels import functions as kernels
+from clearseek.model.kernels import products
 from clearseek.model.kernels.library import fits
 from clearseek.model.layers import Linear, RMSNorm
 from clearseek.model.rotary import Turn, rotate, softmax_scale
@@ -254,6 +256,7 @@ class LatentAttention(nn.Module):
         self.kv_b = Linear(self.rank, self.num_heads * (self.nope_size + self.value_size))
         self.out = Linear(self.num_heads * self.value_size, config.hidden_size, config.out_bias)
         self.indexer = Indexer(config) if config.index_topk else None
+        self.absorbs = False  # also where a full pass could expand
 
     @property
     def cache_sizes(self) -> tuple[int, ...]:
@@ -282,9 +285,12 @@ class LatentAttention(nn.Module):
         return query, self.kv_norm(latent), shared_key, *index_key
 
     def forward(self, x: Tensor, turn: Turn, visible: Visible) -> tuple[Tensor, Cache]:
-        """Full causal pass in the expanded form; also returns the latent and the keys, for `cache_of`."""
+        """Full causal pass, expanded unless it `absorbs`; also returns the latent and the keys, for `cache_of`."""
         query_latent = self.query_latent(x)
         query, latent, shared_key, *index_key = parts = self.read(x, query_latent, turn)
+        sizes = self.nope_size, self.rope_size, self.value_size, self.rank
+        if self.absorbs and self.indexer is None and visible.suits(query, *sizes):
+            return self.out(self.absorbed(query, latent, shared_key, visible).flatten(-2)), parts[1:]
         key, value = (
             self.kv_b(latent)
             .unflatten(-1, (self.num_heads, -1))
@@ -301,6 +307,15 @@ class LatentAttention(nn.Module):
         key = torch.cat((key, rotary_key), dim=-1).transpose(1, 2)
         mixed = attend(query.transpose(1, 2), key, value.transpose(1, 2), mask, self.scale)
         return self.out(mixed.transpose(1, 2).flatten(-2)), parts[1:]
+
+    def absorbed(self, query: Tensor, latent: Tensor, shared_key: Tensor, visible: Visible) -> Tensor:
+        """Values [B, T, H, value] in the absorbed form, as the engine's kernels compute them."""
+        key_up, value_up = self.absorbed_weights(self.kv_b.weight.dtype)
+        in_latent = products.HeadProducts.apply(query, key_up.mT)
+        kept = latent.unsqueeze(2)
+        mixed = attend_packed(in_latent, kept, shared_key, kept, visible, self.scale)
+        values: Tensor = products.HeadProducts.apply(mixed, value_up)
+        return values
 
     def cache_of(self, parts: Cache) -> Cache:
         """What the cache keeps of the latent and the keys that `forward` gave."""

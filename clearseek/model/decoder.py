@@ -25,6 +25,7 @@ from clearseek.model.attention import (
     without_last,
 )
 from clearseek.model.experts import MixtureOfExperts, RouterLoad
+from clearseek.model.kernels.library import fits
 from clearseek.model.layers import Linear, RMSNorm, SwiGLU, add_to_stream
 from clearseek.model.log_probs import head_logits
 from clearseek.model.rotary import Turn, query_growth, rotary_table
@@ -205,7 +206,7 @@ class Decoder(nn.Module):
         (default: all modules when training, none otherwise). `parents` [B, T]: the segment before it that each
         token's own continues, its own where it continues none.
         """
-        turns = self.turns(tokens.shape[1], tokens.device, self._places(segments, parents))
+        turns = self.turns(tokens.shape[1], tokens.device, self._places(segments, parents, dtype))
         embeddings = self.embed(tokens, dtype)
         states, loads, visible = embeddings, [], Visible.of(segments, dtype, parents)
         for layer in self.layers:
@@ -227,9 +228,12 @@ class Decoder(nn.Module):
         hidden.loads = [load for load in loads if load is not None]
         return hidden
 
-    def _places(self, segments: Tensor, parents: Tensor | None) -> Tensor | None:
-        """Where tokens [B, T] stand, None where it is their place in the row: mostly distances alone count."""
-        if self.config.counts_from_the_start:
+    def _places(self, segments: Tensor, parents: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """Where tokens [B, T] stand in their documents; None: their place in the row, as mostly distances alone count.
+
+        The kernels turn by the very angles that the engine turns by: then no bit differs.
+        """
+        if self.config.counts_from_the_start or fits(dtype, segments):
             return document_positions(segments, parents)
         return None if parents is None else positions(segments, parents)
 
@@ -295,6 +299,15 @@ class Decoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Linear | SwiGLU | MixtureOfExperts):
                 module.int8 = int8
+
+    def absorb_latents(self, absorbs: bool) -> None:
+        """Whether latent attention takes the absorbed form in full passes too, where there are kernels for it.
+
+        So the engine computes: log-probabilities are then the same bits. No other layer has two forms.
+        """
+        for module in self.modules():
+            if isinstance(module, LatentAttention):
+                module.absorbs = absorbs
 
     def routers(self) -> Iterator[nn.Module]:
         """Every router, in the order of `Hidden.loads` (multi-token modules last)."""

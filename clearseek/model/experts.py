@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from clearseek.config.model import ModelConfig
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import products
-from clearseek.model.kernels.library import fits
+from clearseek.model.kernels.library import MAX_EXPERTS, fits
 from clearseek.model.layers import MANY_ROWS, Linear, SwiGLU, learns_in, swiglu
 
 MAX_RANKED_EXPERTS = 16  # up to here choosing by pairwise comparison compiles to one fused kernel
@@ -54,6 +54,18 @@ def _untraced_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     return F.grouped_mm(x, weights.mT, offs=ends)
 
 
+def routing_of(config: ModelConfig) -> Tensor:
+    """How experts are chosen, as `Routing` in kernels/routing.h: bytes."""
+    numbers = torch.tensor([
+        config.num_routed_experts, config.num_experts_per_token, config.num_expert_groups,
+        config.num_limited_groups, 2 if config.group_score == "two_best" else 1,
+        config.router_scores == "sigmoid", config.normalises_gates,
+    ], dtype=torch.int64, device="cpu")  # fmt: skip
+    factors = [config.routed_scaling_factor, config.gate_floor]
+    parts = numbers, torch.tensor(factors, dtype=torch.float32, device="cpu")
+    return torch.cat([part.view(torch.uint8) for part in parts])
+
+
 class Router(nn.Module):
     """Affinities of tokens and experts; a bias steers which experts are chosen, never how they are weighted.
 
@@ -73,22 +85,26 @@ class Router(nn.Module):
         self.group_best = 2 if config.group_score == "two_best" else 1
         self.scaling, self.floor = config.routed_scaling_factor, config.gate_floor
         self.is_sigmoid, self.normalises = config.router_scores == "sigmoid", config.normalises_gates
-        is_v3 = self.is_sigmoid and self.normalises and self.selection_bias is not None
-        self.suits_kernel = is_v3 and not self.floor and self.num_groups == 1
+        self.routing = routing_of(config)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Affinities, chosen mask and gates of tokens [..., hidden], each [..., E], in fp32."""
-        bias = None if self.bias is None else self.bias.float()
-        scores = F.linear(x.float(), self.weight.float(), bias)
-        if self.suits_kernel and scores.shape[-1] <= MAX_RANKED_EXPERTS and fits(x.dtype, x):
-            affinity, chosen, gates = kernels.Route.apply(
-                scores, self.selection_bias, self.num_chosen, self.scaling
-            )
+        scores = self.scores(x)
+        if scores.shape[-1] <= MAX_EXPERTS and fits(x.dtype, x):
+            affinity, chosen, gates = kernels.Route.apply(scores, self.selection_bias, self.routing)
             return affinity, chosen, gates
         affinity = scores.sigmoid() if self.is_sigmoid else scores.softmax(-1)
         ranked = affinity.detach()
         chosen = self.choose(ranked if self.selection_bias is None else ranked + self.selection_bias)
         return affinity, chosen, self.gates(affinity * chosen)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """What affinities are made of, [..., E] in fp32."""
+        weight, bias = self.weight.float(), None if self.bias is None else self.bias.float()
+        if not fits(x.dtype, x, x.shape[-1]):
+            return F.linear(x.float(), weight, bias)
+        scores: Tensor = products.RouterScores.apply(x, weight)
+        return scores if bias is None else scores + bias
 
     def gates(self, kept: Tensor) -> Tensor:
         """The weights of the experts from the affinities of the chosen ones, the others' zero."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from clearseek.config.errors import RunError
-from clearseek.config.recipe import SupervisedStage, TrainStage
+from clearseek.config.recipe import RlStage, SupervisedStage, TrainStage
 from clearseek.model.allocation import keep_freed_memory
 from clearseek.model.attention import without_last
 from clearseek.model.compiling import compile_layers
@@ -141,6 +141,7 @@ class Learner:
             why_not_fit(dtype, model.embedding.weight) if wants_int8 else "it was not asked for"
         )
         model.learn_in_int8(self.why_not_int8 is None)
+        model.absorb_latents(isinstance(stage, RlStage) and stage.exact)
         keep_freed_memory()
         if adapter is None:
             shard(model)

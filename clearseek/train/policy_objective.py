@@ -21,6 +21,7 @@ class Measures:
     """Sums over the counted tokens of one batch, once per update; others hold zeros."""
 
     mismatch: float = 0.0  # the largest
+    differing: int = 0  # tokens of which sampler and trainer don't say the same bits
     difference: float = 0.0
     kl: float = 0.0
     clipped: int = 0
@@ -31,15 +32,16 @@ class Measures:
         difference = (terms.old_log_probs - sampled).abs()
         self.mismatch = max(self.mismatch, float(difference.max()))
         self.difference += float(difference.sum())
+        self.differing += int(difference.count_nonzero())
         outside = (terms.ratio < 1 - terms.clip_low) | (terms.ratio > 1 + terms.clip_high)
         self.clipped += int((outside & terms.counted).sum())
 
     def over_ranks(self) -> "Measures":
         """The same of all ranks' tokens."""
         what = "the other ranks' measures"
-        sums = torch.tensor([self.difference, self.kl, float(self.clipped)], dtype=torch.float64)
-        difference, kl, clipped = all_sum(what, sums).tolist()
-        return Measures(all_max(what, self.mismatch), difference, kl, int(clipped))
+        mine = [self.differing, self.difference, self.kl, self.clipped]
+        differing, difference, kl, clipped = all_sum(what, torch.tensor(mine, dtype=torch.float64)).tolist()
+        return Measures(all_max(what, self.mismatch), int(differing), difference, kl, int(clipped))
 
     def as_numbers(self, num_tokens: int) -> dict[str, float]:
         """As the ledger names them."""
@@ -49,6 +51,7 @@ class Measures:
             "clip_fraction": self.clipped / count,
             "mismatch": self.mismatch,
             "mismatch_mean": self.difference / count,
+            "mismatch_tokens": self.differing,
         }
 
 

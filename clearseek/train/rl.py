@@ -181,7 +181,7 @@ class PolicyTrainer:
         numbers: dict[str, Any] = {
             "learning_rate": stage.optimizer.learning_rate * share,
             "loss": 0.0, "grad_norm": 0.0, "tokens": 0, "kl": 0.0, "clip_fraction": 0.0, "mismatch": 0.0,
-            "mismatch_mean": 0.0,
+            "mismatch_mean": 0.0, "mismatch_tokens": 0,
         }  # fmt: skip
         if np.isnan(values).all():
             return numbers

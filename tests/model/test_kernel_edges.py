@@ -6,9 +6,11 @@ import torch
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
 from clearseek.model import attention, layers, log_probs, rotary
+from clearseek.model.experts import routing_of
 from clearseek.model.kernels import functions as kernels
 from clearseek.model.kernels import library, products
 from tests.model.kernel_inputs import BF16, assert_same, lane_sized, packed, rms
+from tests.model.tiny import CONFIGS
 
 pytestmark = pytest.mark.skipif(library.why_not() is not None, reason=f"no kernels: {library.why_not()}")
 
@@ -57,7 +59,10 @@ def test_what_is_no_number_stays_none(random):
 def test_a_router_without_numbers_chooses_as_many(random, value):
     scores = random(9, 8).detach()
     scores[1], scores[4, 2:5] = value, value
-    _, chosen, gates = kernels.Route.apply(scores, torch.zeros(8), 3, 1.0)
+    config = CONFIGS["deepseek_v3"].model_copy(
+        update={"num_experts_per_token": 3, "num_expert_groups": 1, "num_limited_groups": 1}
+    )
+    _, chosen, gates = kernels.Route.apply(scores, torch.zeros(8), routing_of(config))
     assert chosen.sum(-1).tolist() == [3] * 9
     assert torch.equal(gates[4].isnan().any(), torch.tensor(value != value))
     assert not gates[[0, 2, 3, 5, 6, 7, 8]].isnan().any()

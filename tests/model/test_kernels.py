@@ -102,14 +102,28 @@ def test_swiglu_without_gates(random):
     )
 
 
-def test_routing_is_the_plain_router_s(random):
-    config = CONFIGS["deepseek_v3"].model_copy(update={"num_expert_groups": 1, "num_limited_groups": 1})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_expert_groups": 1, "num_limited_groups": 1},
+        {},
+        {"group_score": "best"},
+        {"router_scores": "softmax"},
+        {"normalises_gates": False},
+        {"router_scores": "softmax", "normalises_gates": False, "has_selection_bias": False},
+        {"gate_floor": 0.9},
+    ],
+    ids=str,
+)
+def test_routing_is_the_plain_router_s(random, changes):
+    config = CONFIGS["deepseek_v3"].model_copy(update=changes)
     router = Router(config)
     torch.nn.init.normal_(router.weight, generator=torch.Generator().manual_seed(2))
-    router.selection_bias.copy_(torch.linspace(-0.1, 0.1, config.num_routed_experts))
+    if router.selection_bias is not None:
+        router.selection_bias.copy_(torch.linspace(-0.1, 0.1, config.num_routed_experts))
     x = random(11, config.hidden_size)
     scores = F.linear(x, router.weight)
-    ours = kernels.Route.apply(scores, router.selection_bias, router.num_chosen, router.scaling)
+    ours = kernels.Route.apply(scores, router.selection_bias, router.routing)
     wanted = router(x)
     assert torch.equal(ours[1], wanted[1])
     weights = torch.randn(2, *scores.shape, generator=torch.Generator().manual_seed(3))
@@ -225,10 +239,13 @@ def test_exponentials_are_exact_to_fp32():
 
 
 @pytest.mark.parametrize("has_branches", [False, True])
-@pytest.mark.parametrize("name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp"])
+@pytest.mark.parametrize(
+    "name", ["qwen3", "llama", "deepseek_v3", "deepseek_v3 mtp", "deepseek_v3 mtp absorbed"]
+)
 def test_a_model_computes_the_same_with_and_without(name, has_branches, monkeypatch):
     """Whole models in bf16: as near to fp32 as the plain forms are, in log-probabilities and gradients."""
-    model = lane_sized(name)
+    model = lane_sized(name.removesuffix(" absorbed"))
+    model.absorb_latents(name.endswith("absorbed"))
     segments, parents = branched(3, 40) if has_branches else (packed(3, 40), None)
     tokens = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(1))
 

@@ -42,6 +42,27 @@ def test_linear_gives_only_the_gradients_that_are_asked_for(random):
 
 
 @pytest.mark.parametrize("rows", [1, 95, 520])
+@pytest.mark.parametrize(("inputs", "outputs", "passed"), [(32, 64, 16), (80, 16, 0), (16, 48, 32)])
+def test_heads_of_their_own(random, rows, inputs, outputs, passed):
+    """Every head its own product; what stands behind its inputs goes with it."""
+    x, weight = random(rows, 3, inputs + passed, dtype=BF16), random(3, outputs, inputs)
+
+    def form(x, weight):
+        own = torch.einsum("nhc,hdc->nhd", x[..., :inputs], weight.bfloat16().double())
+        return torch.cat((own, x[..., inputs:]), -1)
+
+    compare(products.HeadProducts.apply, form, x, weight)
+
+
+@pytest.mark.parametrize(("rows", "experts"), [(1, 4), (50, 17), (129, 70)])
+def test_scores_of_experts(random, rows, experts):
+    """In fp32 from bf16 rows: near ties are decided by them."""
+    x, weight = random(rows, 80, dtype=BF16), random(experts, 80)
+    compare(products.RouterScores.apply, lambda x, w: x @ w.t(), x, weight, tolerance=4e-3)
+    assert_same(products.RouterScores.apply(x, weight), x.double() @ weight.double().t(), 1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 95, 520])
 def test_feed_forward(random, rows):
     """One expert for all rows: the dense form."""
     x, gate_up, down = random(rows, 80, dtype=BF16), random(1, 224, 80), random(1, 80, 112)

@@ -56,7 +56,7 @@ def test_rejection_sampling_keeps_enough_to_learn_from(run_dir):
 def test_the_report_has_every_number_that_was_promised(run_dir):
     report = json.loads((run_dir / "report.json").read_text())
     assert {"recipe", "seed", "machine", "stages", "totals", "rl_mismatch_max"} <= report.keys()
-    assert report["rl_mismatch_max"] > 0
+    assert report["rl_mismatch_max"] >= 0  # nothing at all where kernels compute
     for stage in report["stages"]:
         assert {
             "name",

@@ -12,10 +12,12 @@ from clearseek.config.progress import SilentProgress
 from clearseek.config.recipe import Optimizer, Recipe
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.timings import Timings
+from clearseek.model.kernels import library
 from clearseek.train.context import StageContext
 from clearseek.train.rl import PolicyTrainer
 from clearseek.train.state import latest_resume_point
 from tests.engine.scripted import PlainVerifiers, ScriptedEngine, small_tokenizer
+from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import LATENT, tiny_model
 from tests.train.small import CPU, rl_stage
 
@@ -32,7 +34,7 @@ def trainer_of(tmp_path, tokenizer):
     """A trainer of a stage; its samples come from a random model, whose thoughts never close."""
     opened = []
 
-    def make(folder="run", verifiers=None, num_mtp_layers=0, **settings):
+    def make(folder="run", verifiers=None, num_mtp_layers=0, dtype=torch.float32, model=None, **settings):
         path = tmp_path / folder
         tasks = {"tasks": ["arithmetic"], "levels": [1], "languages": ["en"]}
         stage = rl_stage(**{"problems": tasks, "max_completion_tokens": 12, "sequence_length": 96} | settings)
@@ -40,12 +42,11 @@ def trainer_of(tmp_path, tokenizer):
         opened.extend(files)
         recipe = Recipe(name="t", stages={"rl": stage})
         context = StageContext(
-            recipe, "rl", path, *files, SilentProgress(), verifiers or PlainVerifiers(), CPU, torch.float32,
+            recipe, "rl", path, *files, SilentProgress(), verifiers or PlainVerifiers(), CPU, dtype,
             compile=False, examine=lambda *_: {},
         )  # fmt: skip
         shape = LATENT | {"vocab_size": tokenizer.vocab_size, "num_mtp_layers": num_mtp_layers}
-        model = tiny_model(ModelConfig(**shape), std=0.1)
-        return PolicyTrainer(context, stage, model, tokenizer)
+        return PolicyTrainer(context, stage, model or tiny_model(ModelConfig(**shape), std=0.1), tokenizer)
 
     yield make
     for file in opened:
@@ -94,10 +95,31 @@ def test_the_first_update_is_on_policy(trainer_of, temperature, loss):
     (record,) = records(trainer)
     assert 0 < record["mismatch"] < 1e-5
     assert 0 <= record["mismatch_mean"] <= record["mismatch"]
+    assert 0 < record["mismatch_tokens"] <= record["tokens"]
     assert record["clip_fraction"] == 0
     assert record["kl"] == pytest.approx(0, abs=1e-12)
     assert record["grad_norm"] > 0
     assert record["tokens"] == 2 * 4 * 12
+
+
+@pytest.mark.skipif(bool(library.why_not()), reason=f"no kernels here: {library.why_not()}")
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_v3 mtp"])
+def test_with_kernels_no_bit_differs(trainer_of, tokenizer, name, temperature):
+    """Sampled many at once behind shared blocks, scored packed behind a shared prompt: in every step the same bits."""
+    few = {"num_experts_per_token": 2, "num_expert_groups": 4, "num_limited_groups": 2}
+    changes = few if "deepseek" in name else {}
+    model = lane_sized(name, vocab_size=tokenizer.vocab_size, max_position_embeddings=512, **changes)
+    trainer = trainer_of(
+        dtype=torch.bfloat16, model=model, temperature=temperature, steps=2, updates_per_batch=2,
+        profile="r1", drop_zero_variance=False, max_completion_tokens=90, sequence_length=256,
+    )  # fmt: skip
+    trainer.run()
+    first, second = records(trainer)
+    assert min(first["tokens"], second["tokens"]) > 300
+    assert [record["mismatch_tokens"] for record in (first, second)] == [0, 0]
+    assert [record["mismatch"] for record in (first, second)] == [0, 0]
+    assert second["grad_norm"] > 0
 
 
 def test_samples_stop_where_the_model_was_published_to(trainer_of, tokenizer, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
+from clearseek.engine.bench.exact import exact_price
 from clearseek.engine.bench.limits import DRAM_BYTES, bytes_per_token, read_bandwidth, square_peak
 from clearseek.engine.bench.shapes import FORMATS, OUR_FORMATS, SHAPES
 from clearseek.engine.bench.workloads import WORKLOADS, Workload
@@ -36,7 +37,8 @@ def bench_engine(
     seconds: float = 55.0,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """This machine's limits and, by model and format, how fast the engine is on it; on the CPU.
+    """This machine's limits and, by model and format, how fast the engine is on it; on the CPU. In bf16 also what exact
+    mode costs a latent model in training.
 
     Without `model`, a path, the standing shapes with random weights, as many as fit into `seconds`. What time left out
     says so. InputError where there is no such model or format.
@@ -49,7 +51,8 @@ def bench_engine(
     say("memory and products")
     result: dict[str, Any] = {"machine": machine(), "models": {}}
     for name in names:
-        result["models"][name] = cells = {}
+        cells: dict[str, dict[str, Any]] = {}
+        result["models"][name] = cells
         decoder: Decoder | None = None
         for form in formats:
             if time.monotonic() >= end:
@@ -59,6 +62,8 @@ def bench_engine(
             if decoder is None:
                 decoder = load_source(source, torch.bfloat16) if source is not None else _random(name)
             cells[form] = measure_speed(decoder, form)
+            if form == "bf16" and (price := exact_price(decoder)) is not None:
+                cells[form] |= {"exact_price": price}
     return result
 
 

@@ -9,10 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "pack.h"
-#include "product.h"
-#include "simd.h"
-
+#include "paged_attention.h"
 
 // x [T, size] → its transpose with pairs along `size`: [size / 2, width]
 static void pack_heads_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t size, uint32_t* y, int64_t width) {
@@ -43,11 +40,6 @@ struct Shape {
 
 static constexpr int64_t BLOCK = 32;  // queries (forward) or keys (backward) handled together
 
-static inline __mmask16 within(__m512i place, int64_t first, int64_t last) {
-    return _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(first)), _MM_CMPINT_NLT) &
-           _mm512_cmp_epi32_mask(place, _mm512_set1_epi32(static_cast<int>(last)), _MM_CMPINT_LE);
-}
-
 // What the tokens of a row see; `begin` and `end` are null where no segments share a prefix.
 struct Sight {
     const int32_t *start, *begin, *end;
@@ -63,74 +55,82 @@ struct Sight {
     }
 };
 
-// Tiles sum 32 positions at a time: where they begin must not tell who else is in the row
-static inline int64_t whole_blocks(int64_t place) { return HAS_TILES ? place / 32 * 32 : down16(place); }
+// Tokens first … first + size − 1 of a row, a sequence with the `prefix` tokens from `begin` on before them. Its blocks
+// are those of the engine's cache: by the place in the sequence, whole ones of a prefix shared with who stands there.
+struct Segment {
+    int64_t first, size, begin, prefix;
+    int64_t repeated;  // the prefix's last tokens, which its own blocks begin with
+    std::vector<int32_t> table;
 
-// Positions that a block of queries looks at, in columns of scores: [low, low + split), and behind a gap the others.
-struct Reach {
-    int64_t low, split, gap, size;
-    Reach(const Sight& sight, int64_t first, int64_t last) : low(whole_blocks(sight.start[first])), gap(0) {
-        const int64_t own = low, high = up16(last + 1);
-        if (sight.begin) low = whole_blocks(sight.begin[first]);
-        if (sight.begin) gap = std::max<int64_t>(own - std::max(up16(sight.end[last]), low), 0);
-        size = high - low - gap;
-        split = gap ? own - gap - low : size;
-    }
-    int64_t place(int64_t column) const { return low + column + (column < split ? 0 : gap); }
+    int64_t held() const { return repeated + size; }
+    // Where in the row the n-th token of its own blocks is
+    int64_t place(int64_t n) const { return n < repeated ? begin + prefix - repeated + n : first + n - repeated; }
 };
 
-// exp(score · scale − largest) of what token t sees of a row of scores, in bf16, else 0
-static void soften(const float* scores, const Reach& reach, const Sight& sight, int64_t t, float scale, bf16* out,
-                   float& largest, float& total) {
-    const bool shares = sight.begin != nullptr;
-    const int64_t start = sight.start[t], begin = shares ? sight.begin[t] : 0, last = shares ? sight.end[t] - 1 : 0;
-    const auto seen = [=](int64_t c) -> __mmask16 {
-        const __m512i place = _mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(reach.place(c))));
-        return shares ? within(place, start, t) | within(place, begin, last) : within(place, start, t);
-    };
-    __m512 top = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
-    for (int64_t c = 0; c < reach.size; c += 16) top = _mm512_mask_max_ps(top, seen(c), top, load(scores + c));
-    largest = _mm512_reduce_max_ps(top) * scale;
-    for (int64_t c = 0; c < reach.size; c += 16) {
-        const __m512 shifted = _mm512_fmsub_ps(load(scores + c), _mm512_set1_ps(scale), _mm512_set1_ps(largest));
-        const __m512 p = _mm512_maskz_mov_ps(seen(c), exponential(shifted));
-        sums = _mm512_add_ps(sums, p);
-        store(out + c, p);
+static std::vector<Segment> segments_of(const Sight& sight, int64_t length, int32_t& blocks) {
+    std::vector<Segment> found;
+    for (int64_t t = 0, end; t < length; t = end) {
+        for (end = t + 1; end < length && sight.start[end] == sight.start[t]; end++) {
+        }
+        Segment one{t, end - t, 0, 0, 0, {}};
+        if (sight.begin) one.begin = sight.begin[t], one.prefix = sight.end[t] - one.begin;
+        if (one.prefix) {
+            const auto stands_there = [&](const Segment& o) {
+                return o.first == one.begin && !o.prefix && one.prefix <= o.size;
+            };
+            const auto parent = std::find_if(found.begin(), found.end(), stands_there);
+            const int64_t shared = parent == found.end() ? 0 : one.prefix / BLOCK_TOKENS;
+            if (shared) one.table.assign(parent->table.begin(), parent->table.begin() + shared);
+            one.repeated = one.prefix - shared * BLOCK_TOKENS;
+        }
+        for (int64_t n = 0; n < one.held(); n += BLOCK_TOKENS) one.table.push_back(blocks++);
+        found.push_back(std::move(one));
     }
-    total = sum(sums);
+    return found;
+}
+
+// One row's keys and values of one head
+struct KeyRow {
+    const bf16 *own, *shared, *value;  // `shared`: of what all heads share; null: there is none
+    int64_t own_token, shared_token, value_token;
+};
+
+// A segment's own blocks
+static void lay_out(const Shape& s, const Segment& one, const KeyRow& row, const PagedCache<bf16>& cache) {
+    const auto rows = [&](const bf16* x, int64_t token) {
+        return [=, &one](int64_t n) { return x + one.place(n) * token; };
+    };
+    const int64_t first = one.table[(one.prefix - one.repeated) / BLOCK_TOKENS], words = cache.size / 2 * BLOCK_TOKENS;
+    uint32_t* keys = reinterpret_cast<uint32_t*>(cache.key_block(first, 0));
+    pack_columns(rows(row.own, row.own_token), one.held(), s.own / 2, keys, BLOCK_TOKENS, words);
+    if (row.shared)
+        pack_columns(rows(row.shared, row.shared_token), one.held(), s.shared / 2, keys + s.own / 2 * BLOCK_TOKENS,
+                     BLOCK_TOKENS, words);
+    pack_rows(rows(row.value, row.value_token), one.held(), s.value,
+              reinterpret_cast<uint32_t*>(cache.value_block(first, 0)), s.value);
 }
 
 struct ForwardScratch {
-    std::vector<uint32_t> key, value;
-    std::vector<float> scores, mixed;
-    std::vector<bf16> weights;
-    ForwardScratch(const Shape& s, int64_t width)
-        : key((s.own + s.shared) / 2 * width), value(width / 2 * s.value), scores(BLOCK * width),
-          mixed(BLOCK * s.value), weights(BLOCK * width) {}
+    std::vector<bf16> keys, values;
+    TileScratch tile;
+    ForwardScratch(const Shape& s) : tile(BLOCK, s.value) {}
+
+    PagedCache<bf16> room(const Shape& s, int64_t blocks) {
+        const size_t size = s.own + s.shared, tokens = blocks * BLOCK_TOKENS;
+        if (keys.size() < tokens * size) keys.resize(tokens * size), values.resize(tokens * s.value);
+        return {keys.data(), values.data(), 1, static_cast<int64_t>(size), s.value};
+    }
 };
 
-static void attend_block(const Shape& s, const ForwardScratch& kept, float* scores, float* mixed, bf16* weights,
-                         int64_t width, const bf16* query, int64_t query_token, const Sight& sight, bf16* out,
-                         int64_t out_token, float* log_sum, int64_t first) {
-    const int64_t count = std::min(BLOCK, s.length - first), size = s.own + s.shared;
-    const Reach reach(sight, first, first + count - 1);
-    for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
-        product(count, end - c, size / 2, query + first * query_token, query_token, rows_of(kept.key.data() + reach.place(c), width),
-                scores + c, width, false);
-    float totals[BLOCK];
-    for (int64_t i = 0; i < count; i++) {
-        float largest;
-        soften(scores + i * width, reach, sight, first + i, s.scale, weights + i * width, largest, totals[i]);
-        log_sum[first + i] = largest + std::log(totals[i]);
-    }
-    for (int64_t c = 0, end = reach.split; c < reach.size; c = end, end = reach.size)
-        product(count, s.value, (end - c) / 2, weights + c, width, rows_of(kept.value.data() + reach.place(c) / 2 * s.value, s.value),
-                mixed, s.value, c > 0);
-    for (int64_t i = 0; i < count; i++) {
-        const __m512 factor = _mm512_set1_ps(1.0f / totals[i]);
-        for (int64_t c = 0; c < s.value; c += 16)
-            store(out + (first + i) * out_token + c, _mm512_mul_ps(load(mixed + i * s.value + c), factor));
-    }
+// Up to BLOCK of a segment's queries from token t of the row on, of one head
+static void attend_block(const Shape& s, const Segment& one, const PagedCache<bf16>& cache, TileScratch& scratch,
+                         const bf16* query, int64_t query_token, int64_t t, bf16* out, int64_t out_token, float* log_sum) {
+    const int64_t count = std::min(BLOCK, one.first + one.size - t);
+    int64_t positions[BLOCK];
+    for (int64_t i = 0; i < count; i++) positions[i] = one.prefix + t + i - one.first;
+    const QueryTile<bf16> tile{query + t * query_token, query_token, positions, nullptr, count, 0};
+    attend_tile(cache, one.table.data(), 0, tile, s.scale, scratch, out + t * out_token, out_token);
+    for (int64_t i = 0; i < count; i++) log_sum[t + i] = scratch.top.data()[i] + std::log(scratch.total.data()[i]);
 }
 
 struct BackwardScratch {
@@ -232,27 +232,28 @@ void attention_forward(const int64_t* sizes, float scale, bf16* query, int64_t q
                        int64_t value_token, int64_t value_head, const int32_t* start, const int32_t* prefix, bf16* out,
                        float* log_sum, int64_t threads) {
     const Shape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], scale, threads};
-    const int64_t size = s.own + s.shared, width = (s.length + BLOCK - 1) / BLOCK * BLOCK, group = s.heads / s.key_heads;
+    const int64_t size = s.own + s.shared, group = s.heads / s.key_heads;
     const View q{query, query_token, size}, k{key, key_token, key_head}, v{value, value_token, value_head};
     const View o{out, s.heads * s.value, s.value};
 #pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
     {
-        ForwardScratch w(s, width);
+        ForwardScratch w(s);
         const Tiles tiles;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t item = 0; item < s.rows * s.key_heads; item++) {
             const int64_t row = item / s.key_heads, head = item % s.key_heads;
-            const Sight sight(s, start, prefix, row);
-            pack_heads_transposed(k.at(row, s.length, head), key_token, s.length, s.own, w.key.data(), width);
-            if (s.shared)
-                pack_heads_transposed(shared + row * s.length * shared_token, shared_token, s.length, s.shared,
-                                w.key.data() + s.own / 2 * width, width);
-            pack_heads(v.at(row, s.length, head), value_token, s.length, s.value, w.value.data(), s.value);
-            for (int64_t h = head * group; h < (head + 1) * group; h++)
-                for (int64_t first = 0; first < s.length; first += BLOCK)
-                    attend_block(s, w, w.scores.data(), w.mixed.data(), w.weights.data(), width,
-                                 q.at(row, s.length, h), query_token, sight, o.at(row, s.length, h), o.token,
-                                 log_sum + (row * s.heads + h) * s.length, first);
+            int32_t blocks = 0;
+            const std::vector<Segment> segments = segments_of(Sight(s, start, prefix, row), s.length, blocks);
+            const PagedCache<bf16> cache = w.room(s, blocks);
+            const KeyRow keys{k.at(row, s.length, head), s.shared ? shared + row * s.length * shared_token : nullptr,
+                              v.at(row, s.length, head), key_token, shared_token, value_token};
+            for (const Segment& one : segments) {
+                lay_out(s, one, keys, cache);
+                for (int64_t t = one.first; t < one.first + one.size; t += BLOCK)
+                    for (int64_t h = head * group; h < (head + 1) * group; h++)
+                        attend_block(s, one, cache, w.tile, q.at(row, s.length, h), query_token, t,
+                                     o.at(row, s.length, h), o.token, log_sum + (row * s.heads + h) * s.length);
+            }
         }
     }
 }

@@ -199,19 +199,22 @@ class SwiGlu(torch.autograd.Function):
 
 
 class Route(torch.autograd.Function):
-    """`experts.Router` without groups: scores [..., E] in fp32 → affinity, chosen (bool) and gates, [..., E] each."""
+    """`experts.Router`: scores [..., E] in fp32 → affinity, chosen (bool) and gates, [..., E] each.
+
+    `routing` as `experts.routing_of` gives it; bias [E] in fp32 or None.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, bias: Tensor, num_chosen: int, scaling: float
+        ctx: Any, scores: Tensor, bias: Tensor | None, routing: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One pass; any E up to 64."""
-        scores, bias, experts = scores.contiguous(), bias.float().contiguous(), scores.shape[-1]
+        """One pass; E up to `library.MAX_EXPERTS`."""
+        scores = scores.contiguous()
+        bias = None if bias is None else bias.float().contiguous()
         affinity, gates = torch.empty_like(scores), torch.empty_like(scores)
         chosen = torch.empty_like(scores, dtype=torch.bool)
-        ctx.sizes = (scores.numel() // experts, experts)
-        ctx.scaling = float(scaling)
-        call("route_forward", scores, bias, affinity, chosen, gates, *ctx.sizes, num_chosen, ctx.scaling)
+        ctx.routing, ctx.rows = routing, scores.numel() // scores.shape[-1]
+        call("route_forward", routing, scores, bias, affinity, chosen, gates, ctx.rows)
         ctx.mark_non_differentiable(chosen)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(affinity, chosen, gates)
@@ -225,8 +228,8 @@ class Route(torch.autograd.Function):
         daffinity = None if gradients[0] is None else gradients[0].contiguous()
         dgates = torch.zeros_like(gates) if gradients[2] is None else gradients[2].contiguous()
         dscores = torch.empty_like(affinity)
-        call("route_backward", affinity, chosen, gates, daffinity, dgates, dscores, *ctx.sizes, ctx.scaling)
-        return dscores, None, None, None
+        call("route_backward", ctx.routing, affinity, chosen, gates, daffinity, dgates, dscores, ctx.rows)
+        return dscores, None, None
 
 
 class Attention(torch.autograd.Function):

@@ -19,14 +19,14 @@ from torch import Tensor
 
 BUILD_SECONDS = 600.0
 _HERE = Path(__file__).parent
-_FLAGS = (
-    "-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC",
-    "-w",
+_FLAGS = (  # without contraction: two kernels that share a function compute the same bits
+    "-O3", "-march=native", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing",
+    "-fopenmp", "-fPIC", "-w",
 )  # fmt: skip
 _NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 _TILES = frozenset(("amx_tile", "amx_bf16", "amx_int8"))
 LANES = 16  # every size that a kernel runs over is a multiple of this
-MAX_HEAD, MAX_EXPERTS = 512, 64  # the scratch of `rows.h` holds so many
+MAX_HEAD, MAX_EXPERTS = 512, 512  # the scratch of `rows.h` and `routing.h` holds so many
 OFF = "CLEARSEEK_KERNELS"  # set to 0: the plain forms are used; to avx512: kernels without AMX
 
 

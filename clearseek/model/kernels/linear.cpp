@@ -104,6 +104,25 @@ static void backward(const bf16* dy, int64_t dy_stride, const uint32_t* weight, 
     }
 }
 
+// Each head of rows first … last − 1 of x [N, H, inputs + passed] times its own packed weight; the last `passed` numbers
+// are copied
+static void by_heads(const bf16* x, const uint32_t* weight, bf16* y, int64_t first, int64_t last, int64_t heads,
+                     int64_t inputs, int64_t outputs, int64_t passed) {
+    const int64_t from = inputs + passed, to = outputs + passed, size = Bf16::packed_size(outputs, inputs);
+    for (int64_t n = first; n < last; n += TALL) {
+        const int64_t count = std::min(TALL, last - n);
+        for (int64_t h = 0; h < heads; h++) {
+            const bf16* left = x + (n * heads + h) * from;
+            bf16* out = y + (n * heads + h) * to;
+            product(count, outputs, inputs / 2, left, heads * from, panels_of(weight + h * size, inputs / 2), out,
+                    heads * to, false);
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t c = 0; c < passed; c += 16)
+                    store(out + i * heads * to + outputs + c, load(left + i * heads * from + inputs + c));
+        }
+    }
+}
+
 extern "C" {
 
 // weights [count, D, C] (`is_wide`: in fp32, else bf16; D may be any number), each → `forward`, its transpose's panels
@@ -141,5 +160,40 @@ void linear_backward(int64_t is_int8, const bf16* dy, int64_t dy_stride, const u
                      int64_t outputs, int64_t threads) {
     (is_int8 ? backward<Int8> : backward<Bf16>)(dy, dy_stride, weight, x, x_stride, factor, dx, dw, rows, inputs,
                                                 outputs, threads);
+}
+
+// y [N, H, outputs + passed] = x [N, H, inputs + passed], each head times its own packed weight; the last `passed` numbers
+// of a head go with it as they are
+void heads_forward(const bf16* x, const uint32_t* weight, bf16* y, int64_t rows, int64_t heads, int64_t inputs,
+                   int64_t outputs, int64_t passed, int64_t threads) {
+    PARALLEL(threads)
+    for (int64_t part = 0; part < threads; part++) {
+        const Tiles tiles;
+        by_heads(x, weight, y, rows * part / threads, rows * (part + 1) / threads, heads, inputs, outputs, passed);
+    }
+}
+
+// From dy as y above: dx through weights packed for the way back, and dw [H, outputs, inputs] in fp32 (null: not needed)
+void heads_backward(const bf16* dy, const uint32_t* weight, const bf16* x, bf16* dx, float* dw, int64_t rows,
+                    int64_t heads, int64_t inputs, int64_t outputs, int64_t passed, int64_t threads) {
+    const int64_t from = heads * (inputs + passed), to = heads * (outputs + passed);
+    if (dw) std::fill(dw, dw + heads * outputs * inputs, 0.0f);
+#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
+    {
+        const Tiles tiles;
+        for (int64_t first = 0; first < rows; first += DEEP) {  // both ways while they are in the cache
+            const int64_t count = std::min(DEEP, rows - first);
+#pragma omp for schedule(static) nowait
+            for (int64_t part = 0; part < threads; part++)
+                by_heads(dy, weight, dx, first + count * part / threads, first + count * (part + 1) / threads, heads,
+                         outputs, inputs, passed);
+            if (!dw) continue;
+#pragma omp for schedule(static) nowait
+            for (int64_t h = 0; h < heads; h++)
+                weight_gradient<Bf16>({dy + first * to + h * (outputs + passed), to, nullptr},
+                                      {x + first * from + h * (inputs + passed), from, nullptr},
+                                      {0, outputs, 0, inputs}, nullptr, count, dw + h * outputs * inputs, inputs);
+        }
+    }
 }
 }

@@ -46,23 +46,28 @@ static inline void transpose_block(__m512i* r) {
     std::copy(u, u + 16, r);
 }
 
-// x [rows, pairs] → its transpose [pairs, rows], lines `line` apart and every 64 rows of x `panel` apart. Rows are
-// filled up with zeros to whole lanes, for which there must be room.
-template <typename In>
-static void pack_transposed(const In* x, int64_t stride, int64_t rows, int64_t pairs, uint32_t* y, int64_t line,
-                            int64_t panel = 64) {
+// Rows of pairs [rows, pairs], told by `row(t)` → their transpose [pairs, rows], lines `line` apart and every 64 rows
+// `panel` apart. Rows are filled up with zeros to whole lanes, for which there must be room.
+template <typename RowOf>
+static void pack_columns(const RowOf& row, int64_t rows, int64_t pairs, uint32_t* y, int64_t line, int64_t panel = 64) {
+    using In = std::remove_const_t<std::remove_pointer_t<decltype(row(0))>>;
     const int64_t wide = sizeof(In) == sizeof(uint32_t) && !std::is_same<In, float>::value ? 1 : 2;
     for (int64_t t = 0; t < rows; t += 16)
         for (int64_t c = 0; c < pairs; c += 16) {
             __m512i block[16];
             for (int64_t i = 0; i < 16; i++)
-                block[i] = t + i < rows ? load_pairs(x + (t + i) * stride + c * wide, pairs - c) : _mm512_setzero_si512();
+                block[i] = t + i < rows ? load_pairs(row(t + i) + c * wide, pairs - c) : _mm512_setzero_si512();
             transpose_block(block);
             uint32_t* to = y + t / 64 * panel + t % 64 + c * line;
             for (int64_t i = 0; i < std::min<int64_t>(16, pairs - c); i++) _mm512_storeu_si512(to + i * line, block[i]);
         }
 }
 
+// The same of x [rows, pairs], its rows `stride` apart
+template <typename In>
+static void pack_transposed(const In* x, int64_t stride, int64_t rows, int64_t pairs, uint32_t* y, int64_t line) {
+    pack_columns([=](int64_t t) { return x + t * stride; }, rows, pairs, y, line);
+}
 
 // Rows [rows, size], told by `row(t)` → pairs of them [rows / 2, size], lines `line` apart and every `Wide` columns
 // `panel` apart; a missing last row counts as zeros. `factor` of a row is multiplied in, unless null.

@@ -103,6 +103,36 @@ class Linear(torch.autograd.Function):
         return dx, None if dw is None else dw.to(weight.dtype), None
 
 
+class HeadProducts(torch.autograd.Function):
+    """Every head times its own weight: x [..., H, C + P] in bf16, weight [H, D, C] in fp32 or bf16 → [..., H, D + P].
+
+    A head's last P numbers go with it as they are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """One product a head."""
+        x, (heads, outputs, inputs) = x.contiguous(), weight.shape
+        passed = x.shape[-1] - inputs
+        ctx.sizes = x.numel() // (heads * x.shape[-1]), heads, inputs, outputs, passed
+        y = x.new_empty(*x.shape[:-1], outputs + passed)
+        call("heads_forward", x, pack(weight), y, *ctx.sizes)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
+        """Gradients of x and weight."""
+        x, weight = ctx.saved_tensors
+        dx, dw = torch.empty_like(x), None
+        if ctx.needs_input_grad[1]:
+            dw = torch.empty(weight.shape, dtype=torch.float32)
+        given = gradients[0].contiguous(), pack(weight, transposed=False), x
+        call("heads_backward", *given, dx, dw, *ctx.sizes)
+        return dx, None if dw is None else dw.to(weight.dtype)
+
+
 class FeedForward(torch.autograd.Function):
     """`layers.SwiGLU`, or `experts.MixtureOfExperts.chosen_experts`: every token through its chosen experts only.
 
@@ -201,6 +231,31 @@ class TargetLogProbs(torch.autograd.Function):
         dstates, dweight = _back(slopes, weight, states, gradients[0].contiguous(), ctx.needs_input_grad)
         dweight = None if dweight is None else dweight[: len(weight)].to(weight.dtype)
         return dstates, dweight, None, None
+
+
+class RouterScores(torch.autograd.Function):
+    """`F.linear(x.float(), weight)`: x [..., C] in bf16, weight [E, C] in fp32 → [..., E] in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """One product in fp32, whose sums run as the engine's."""
+        flat, (experts, size) = x.reshape(-1, x.shape[-1]).contiguous(), weight.shape
+        panels, width = -(-experts // _PANEL), -(-experts // LANES) * LANES
+        laid = torch.empty(panels * _PANEL * size, dtype=torch.float32)
+        call("lay_out_weight", 1, weight.contiguous(), experts, size, 0, 0, laid)
+        scores = torch.empty(len(flat), width)
+        call("router_scores", flat, laid, scores, len(flat), size, width)
+        ctx.save_for_backward(flat, weight)
+        return scores[:, :experts].unflatten(0, x.shape[:-1]).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> _Gradients:
+        """Gradients of x and weight."""
+        flat, weight = ctx.saved_tensors
+        dscores = gradients[0].flatten(0, -2)
+        dx = (dscores @ weight).to(flat.dtype).view(*gradients[0].shape[:-1], -1)
+        return dx, dscores.mT @ flat.float()
 
 
 def head_scores(states: Tensor, packed: Tensor, vocabulary: int) -> Tensor:

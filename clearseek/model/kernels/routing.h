@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-struct Routing {  // as `engine/layout.py` fills it in
+struct Routing {  // as `routing_of` in `experts.py` fills it in
     int64_t experts, chosen, groups, allowed_groups, best_in_group, is_sigmoid, normalises;
     float scaling, floor;
 };
 
-static constexpr int64_t MOST_EXPERTS = 512;  // as in `engine/layout.py`
+static constexpr int64_t MOST_EXPERTS = 512;  // as in `library.py`
 
 // The `count` largest of `values` are marked; of equal ones the first
 static inline void mark_largest(const float* values, int64_t size, int64_t count, bool* marked) {
@@ -21,10 +21,10 @@ static inline void mark_largest(const float* values, int64_t size, int64_t count
     }
 }
 
-// Scores [E] of one token → its experts [K], in their order, and their gates
-static inline void choose_experts(const Routing& r, const float* scores, const float* bias, int32_t* chosen, float* gates) {
-    float affinity[MOST_EXPERTS], ranked[MOST_EXPERTS], best[MOST_EXPERTS];
-    bool marked[MOST_EXPERTS];
+// Scores [E] of one token → affinities [E], which experts are chosen, and the sum of those affinities. The engine and the
+// trainer both decide so: a near tie is the same one to both.
+static inline float mark_experts(const Routing& r, const float* scores, const float* bias, float* affinity, bool* marked) {
+    float ranked[MOST_EXPERTS], best[MOST_EXPERTS];
     float largest = -INFINITY, total = 0;
     for (int64_t e = 0; e < r.experts; e++) largest = std::max(largest, scores[e]);
     for (int64_t e = 0; e < r.experts; e++) {
@@ -52,9 +52,21 @@ static inline void choose_experts(const Routing& r, const float* scores, const f
     }
     mark_largest(ranked, r.experts, r.chosen, marked);
     float sum = 0;
-    int64_t count = 0;
     for (int64_t e = 0; e < r.experts; e++)
-        if (marked[e]) chosen[count] = static_cast<int32_t>(e), gates[count++] = affinity[e], sum += affinity[e];
-    const float divisor = !r.normalises ? 1.0f : r.floor > 0 ? std::max(sum, r.floor) : sum + 1e-20f;
-    for (int64_t k = 0; k < r.chosen; k++) gates[k] = gates[k] / divisor * r.scaling;
+        if (marked[e]) sum += affinity[e];
+    return sum;
+}
+
+// What the chosen affinities, whose sum is given, are divided by
+static inline float divisor_of(const Routing& r, float sum) {
+    return !r.normalises ? 1.0f : r.floor > 0 ? std::max(sum, r.floor) : sum + 1e-20f;
+}
+
+// Scores [E] of one token → its experts [K], in their order, and their gates
+static inline void choose_experts(const Routing& r, const float* scores, const float* bias, int32_t* chosen, float* gates) {
+    float affinity[MOST_EXPERTS];
+    bool marked[MOST_EXPERTS];
+    const float divisor = divisor_of(r, mark_experts(r, scores, bias, affinity, marked));
+    for (int64_t e = 0, count = 0; e < r.experts; e++)
+        if (marked[e]) chosen[count] = static_cast<int32_t>(e), gates[count++] = affinity[e] / divisor * r.scaling;
 }

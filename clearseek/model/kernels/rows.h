@@ -50,23 +50,4 @@ static inline void swiglu_row(const bf16* gate, float weight, bf16* y, int64_t s
     }
 }
 
-static constexpr int64_t MAX_EXPERTS = 64;  // both as in `kernels/library.py`
-static constexpr int64_t MAX_HEAD = 512;
-
-// One token's scores [E] → affinity, chosen, gates; see `route_forward`
-static inline void route_row(const float* scores, const float* bias, float* affinity, uint8_t* chosen, float* gates,
-                             int64_t experts, int64_t count, float scaling) {
-    float biased[MAX_EXPERTS], total = 1e-20f;
-    for (int64_t e = 0; e < experts; e++) {
-        affinity[e] = 1.0f / (1.0f + std::exp(-scores[e]));
-        biased[e] = affinity[e] + bias[e];
-        if (std::isnan(biased[e])) biased[e] = INFINITY;  // still exactly `count` are chosen
-    }
-    for (int64_t e = 0; e < experts; e++) {
-        int64_t better = 0;
-        for (int64_t o = 0; o < experts; o++) better += biased[o] > biased[e] || (biased[o] == biased[e] && o < e);
-        chosen[e] = better < count;
-        if (chosen[e]) total += affinity[e];
-    }
-    for (int64_t e = 0; e < experts; e++) gates[e] = chosen[e] ? affinity[e] / total * scaling : 0;
-}
+static constexpr int64_t MAX_HEAD = 512;  // as in `kernels/library.py`

@@ -26,6 +26,13 @@ static inline __m256i narrow(__m512 x) { return reinterpret_cast<__m256i>(_mm512
 static inline void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
 static inline void store(bf16* p, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
 
+// As memory of a type would keep it
+template <typename T>
+static inline __m512 kept_as(__m512 x) {
+    if constexpr (sizeof(T) == sizeof(float)) return x;
+    else return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(x)), 16));
+}
+
 static inline int64_t up16(int64_t n) { return (n + 15) / 16 * 16; }
 static inline int64_t down16(int64_t n) { return n / 16 * 16; }
 static inline __m512i lane_numbers() {

@@ -2,6 +2,10 @@
 //
 // Large models are shared out inside each layer: a thread has some outputs of every product. Small ones go by
 // sequences: a thread has some of them and takes them through alone. What comes out is the same.
+//
+// Plain weights round where the trainer's kernels do (attention.cpp, linear.cpp, feed_forward.cpp): what a product gives
+// is kept in the activations' precision before anything else is done with it. So a token's log-probability has the
+// very bits that training computes for it. Quantised weights keep fp32 there.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -112,7 +116,7 @@ public:
             room(a.key, rows * layer.key_value.outputs), room(a.low, tall * layer.query_low.outputs);
             room(a.own_hidden, tall * layer.own_down.inputs);
             widest = std::max({widest, layer.own_down.inputs, layer.query_low.outputs});
-            if (layer.mixed_norm || layer.fed_norm) room(a.added, rows * m.hidden);
+            if (layer.mixed_norm || layer.fed_norm || layer.router.data) room(a.added, rows * m.hidden);
             if (!layer.router.data) continue;
             if (layer.shared_gate) room(a.own_gates, rows);
             const int64_t slots = rows * routing.chosen;
@@ -209,8 +213,32 @@ private:
 
     // All of it
     template <typename Out>
-    void linear(const Weight& w, const Left<Act>& x, Out* y, const float* bias = nullptr, bool add = false) {
-        team.take(num_panels(w.outputs), [&](int64_t p) { linear_panel(w, p, x, y, bias, add); });
+    void linear(const Weight& w, const Left<Act>& x, Out* y, const float* bias = nullptr) {
+        team.take(num_panels(w.outputs), [&](int64_t p) { linear_panel(w, p, x, y, bias, false); });
+    }
+
+    // Panel p of what a half of a layer ends with, into the stream or beside it: rounded first, as the trainer's is
+    void ending_panel(const Weight& w, int64_t p, const Left<Act>& x, float* y, const float* bias, bool add) {
+        if (w.is_quantised()) return linear_panel(w, p, x, y, bias, add);
+        const int64_t size = std::min(PANEL, w.outputs - p * PANEL);
+        const Weight one{w.data + p * panel_bytes(w.format, w.inputs, m.group), w.inputs, size, w.format};
+        alignas(64) Act part[TILE_ROWS * PANEL];
+        for (int64_t n = 0; n < rows; n += TILE_ROWS) {
+            const int64_t some = std::min(TILE_ROWS, rows - n);
+            panel_product(one, 0, Left<Act>{x.rows + n * x.stride, x.stride, {}}, some, part, PANEL, m.group);
+            for (int64_t i = 0; i < some; i++)
+                for (int64_t c = 0; c < size; c += 16) {
+                    __m512 found = load(part + i * PANEL + c);
+                    if (bias) found = kept_as<Act>(_mm512_add_ps(found, load(bias + p * PANEL + c)));
+                    float* place = y + (n + i) * w.outputs + p * PANEL + c;
+                    store(place, add ? _mm512_add_ps(load(place), found) : found);
+                }
+        }
+    }
+
+    void ending(const Weight& w, const Left<Act>& x, const float* norm, const float* bias) {
+        team.take(num_panels(w.outputs), [&](int64_t p) { ending_panel(w, p, x, added(norm), bias, !norm); });
+        add_normed(norm);
     }
 
     // Two products of the same rows
@@ -230,7 +258,10 @@ private:
         if (weight && !m.norm_after_turn) norm_row(head, weight, head, size, k.eps);
         const int64_t line = position * m.rotary / 2;
         turn(head + begin, m.rotary, m.rotary, layer.cos + line, layer.sin + line, 1.0f, m.turns_pairs);
-        if (weight && m.norm_after_turn) norm_row(head, weight, head, size, k.eps);
+        if (weight && m.norm_after_turn) {  // two kernels in training, with rows in memory between them
+            for (int64_t c = 0; c < size; c += 16) store(head + c, kept_as<Act>(load(head + c)));
+            norm_row(head, weight, head, size, k.eps);
+        }
         for (int64_t c = 0; c < size; c += 16) store(x + c, load(head + c));
     }
 
@@ -245,8 +276,7 @@ private:
             quantise(x, rows, quantised(size));
             team.wait();
         }
-        linear(layer.out, left(x, size), added(layer.mixed_norm), layer.out_bias, !layer.mixed_norm);
-        add_normed(layer.mixed_norm);
+        ending(layer.out, left(x, size), layer.mixed_norm, layer.out_bias);
     }
 
     // Where a half of a layer puts its outputs: into the stream, or beside it where they are normed first
@@ -258,7 +288,8 @@ private:
         team.share(rows, [&](int64_t n) {
             float* row = a.added.data() + n * m.hidden;
             norm_row(row, norm, row, m.hidden, k.eps);
-            for (int64_t c = 0; c < m.hidden; c += 16) store(stream(n) + c, _mm512_add_ps(load(stream(n) + c), load(row + c)));
+            for (int64_t c = 0; c < m.hidden; c += 16)
+                store(stream(n) + c, _mm512_add_ps(load(stream(n) + c), kept_as<Act>(load(row + c))));
         });
     }
 
@@ -307,8 +338,8 @@ private:
                     positions.data()[r] = b.positions[first + token];
                     if (layer.sinks) sinks.data()[r] = layer.sinks[head];
                 }
-                const QueryTile<Act> rows_{picked.data(), positions.data(), layer.sinks ? sinks.data() : nullptr, filled, layer.window};
-                attend_tile(cache, table(n), cache.heads == 1 ? 0 : part, rows_, k.scale, scratch, out.data());
+                const QueryTile<Act> rows_{picked.data(), size, positions.data(), layer.sinks ? sinks.data() : nullptr, filled, layer.window};
+                attend_tile(cache, table(n), cache.heads == 1 ? 0 : part, rows_, k.scale, scratch, out.data(), width);
                 for (int64_t r = 0; r < filled; r++) {
                     const int64_t token = n + r / count, head = part * count + r % count;
                     std::memcpy(mixed + (token * heads + head) * width, out.data() + r * width, width * sizeof(Act));
@@ -422,6 +453,7 @@ private:
             for (int64_t i = 0; i < some; i++)
                 for (int64_t c = 0; c < size; c += 16) {
                     __m512 g = load(sides[0] + i * PANEL + c), u = load(sides[1] + i * PANEL + c);
+                    if (!gate.is_quantised()) g = kept_as<Act>(g), u = kept_as<Act>(u);
                     if (of.gate_bias) {
                         g = _mm512_add_ps(g, load(of.gate_bias + panel * PANEL + c));
                         u = _mm512_add_ps(u, load(of.up_bias + panel * PANEL + c));
@@ -498,8 +530,7 @@ private:
             quantise(hidden, rows, quantised(width));
             team.wait();
         }
-        linear(layer.own_down, left(hidden, width), added(layer.fed_norm), layer.own_down_bias, !layer.fed_norm);
-        add_normed(layer.fed_norm);
+        ending(layer.own_down, left(hidden, width), layer.fed_norm, layer.own_down_bias);
     }
 
     void routed(const StepLayer& layer) {
@@ -554,11 +585,11 @@ private:
         if (own_panels && layer.own_down.is_quantised()) quantise(own_hidden, rows, quantised(own_width));
         if (layer.down.is_quantised()) team.wait();
         const int64_t out_panels = num_panels(m.hidden), own_out = own_panels ? out_panels : 0;
-        float *outputs = a.expert_outputs.data(), *to = added(layer.fed_norm);
-        const bool adds = !layer.fed_norm || own_panels;  // to what is there already
+        float *outputs = a.expert_outputs.data(), *own = a.added.data();
+        const auto kept = [&](__m512 x) { return layer.down.is_quantised() ? x : kept_as<Act>(x); };
         team.take(count * out_panels + own_out, [&](int64_t i) {
             if (i < own_out)
-                return linear_panel(layer.own_down, i, left(own_hidden, own_width), to, layer.own_down_bias, !layer.fed_norm);
+                return ending_panel(layer.own_down, i, left(own_hidden, own_width), own, layer.own_down_bias, false);
             i -= own_out;
             const int64_t e = o.active[i / out_panels], begin = begin_of(e);
             Left<Act> part{hidden + begin * width, width, {}};
@@ -570,13 +601,15 @@ private:
             const int64_t n = i / (m.hidden / 16), c = i % (m.hidden / 16) * 16;
             __m512 total = _mm512_setzero_ps();
             for (int64_t j = 0; j < chosen; j++)
-                total = _mm512_add_ps(total, load(outputs + o.slots[n * chosen + j] * m.hidden + c));
+                total = _mm512_add_ps(total, kept(load(outputs + o.slots[n * chosen + j] * m.hidden + c)));
             for (int64_t j = 0; layer.down_bias && j < chosen; j++) {
                 const float* bias = layer.down_bias + a.chosen[n * chosen + j] * m.hidden + c;
                 total = _mm512_fmadd_ps(load(bias), _mm512_set1_ps(a.gates[n * chosen + j]), total);
             }
-            float* place = to + n * m.hidden + c;
-            store(place, adds ? _mm512_add_ps(load(place), total) : total);
+            total = kept(total);
+            if (own_out) total = kept(_mm512_add_ps(total, load(own + n * m.hidden + c)));
+            float* place = added(layer.fed_norm) + n * m.hidden + c;
+            store(place, layer.fed_norm ? total : _mm512_add_ps(load(place), total));
         });
         add_normed(layer.fed_norm);
     }

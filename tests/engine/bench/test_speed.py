@@ -9,10 +9,12 @@ from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.bench import limits, speed
+from clearseek.engine.bench.exact import exact_price
 from clearseek.engine.bench.peers import bench_peers
 from clearseek.engine.bench.shapes import Shape
 from clearseek.engine.bench.workloads import WORKLOADS
 from clearseek.model.kernels.library import why_not
+from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import GROUPED, tiny_model
 
 SMALL = ModelConfig(family="llama", **GROUPED | {"hidden_size": 64, "intermediate_size": 96})
@@ -48,6 +50,15 @@ def test_every_format_of_the_kernels_is_measured(small):
 def test_what_can_t_be_kept_so_says_why():
     model = tiny_model(ModelConfig(family="llama", **GROUPED | {"hidden_size": 48}))
     assert "can't be kept in int8 here" in speed.measure_speed(model, "int8")["why"]
+
+
+def test_exact_mode_has_a_price_where_latents_are_attended_to():
+    if why_not():
+        pytest.skip(why_not())
+    model = lane_sized("deepseek_v3", max_position_embeddings=512)
+    assert -0.9 < exact_price(model, 64) < 10
+    assert not any(layer.attention.absorbs for layer in model.layers)
+    assert exact_price(lane_sized("qwen3"), 64) is None
 
 
 def test_a_format_that_time_left_no_room_for_says_so(small, monkeypatch):
