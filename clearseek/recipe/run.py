@@ -20,7 +20,7 @@ from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.cost import write_cost
 from clearseek.ledger.lanes import NATIVE, conditions
-from clearseek.ledger.log import Ledger, read
+from clearseek.ledger.log import Ledger, read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
 from clearseek.ledger.seal import check_not_cut, is_complete, seal, unnamed_files
@@ -84,7 +84,11 @@ def run_recipe(
 
 
 def _report_of_complete(run_dir: Path) -> dict[str, Any]:
-    """The report of a run that has ended; the files that no seal covers are made where a kill left none."""
+    """The report of a run that has ended; the files that no seal covers are made where a kill left none.
+
+    RunError where a line of its ledger was changed.
+    """
+    verify(run_dir / "ledger.jsonl")
     write_cost(run_dir)
     if (run_dir / "report.json").is_file():
         return report_of(load_run(run_dir))
