@@ -3,8 +3,6 @@
 Shapes: N rows, I width, K experts per token, C columns.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +13,7 @@ _COLUMNS = 1024  # of a row at a time
 
 @triton.jit
 def _swiglu(
-    gate_up: Any, hidden: Any, limit: Any, alpha: Any,
+    gate_up: tl.tensor, hidden: tl.tensor, limit: tl.tensor, alpha: tl.tensor,
     size: tl.constexpr, columns: tl.constexpr, is_limited: tl.constexpr,
 ) -> None:  # fmt: skip
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * columns + tl.arange(0, columns)
@@ -42,7 +40,7 @@ def swiglu(gate_up: Tensor, limit: float | None = None, alpha: float = 1.0) -> T
 
 @triton.jit
 def _weigh(
-    outputs: Any, places: Any, gates: Any, mixed: Any,
+    outputs: tl.tensor, places: tl.tensor, gates: tl.tensor, mixed: tl.tensor,
     count: tl.constexpr, size: tl.constexpr, columns: tl.constexpr,
 ) -> None:  # fmt: skip
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * columns + tl.arange(0, columns)

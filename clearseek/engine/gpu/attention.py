@@ -9,7 +9,6 @@ Shapes: N rows (new tokens), H query heads in G groups, D key size, P size of a 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -55,12 +54,14 @@ def tokens_per_tile(num_heads: int, num_groups: int) -> int:
 
 @triton.jit
 def _stretch(
-    query: Any, more_query: Any, keys: Any, more_keys: Any, values: Any, tables: Any, slots: Any, positions: Any,
-    firsts: Any, counts: Any, parts: Any, peaks: Any, sums: Any, scale: Any, window: Any, num_heads: Any,
-    table_width: Any, query_row: Any, more_query_row: Any, key_row: Any, value_row: Any, num_stretches: Any,
-    group: tl.constexpr, heads: tl.constexpr, tokens: tl.constexpr, size: tl.constexpr, size_room: tl.constexpr,
-    more: tl.constexpr, more_room: tl.constexpr, value_size: tl.constexpr, value_room: tl.constexpr,
-    shares: tl.constexpr, step: tl.constexpr, block_tokens: tl.constexpr, stretch: tl.constexpr,
+    query: tl.tensor, more_query: tl.tensor, keys: tl.tensor, more_keys: tl.tensor, values: tl.tensor,
+    tables: tl.tensor, slots: tl.tensor, positions: tl.tensor, firsts: tl.tensor, counts: tl.tensor, parts: tl.tensor,
+    peaks: tl.tensor, sums: tl.tensor, scale: tl.tensor, window: tl.tensor, num_heads: tl.tensor,
+    table_width: tl.tensor, query_row: tl.tensor, more_query_row: tl.tensor, key_row: tl.tensor, value_row: tl.tensor,
+    num_stretches: tl.tensor, group: tl.constexpr, heads: tl.constexpr, tokens: tl.constexpr, size: tl.constexpr,
+    size_room: tl.constexpr, more: tl.constexpr, more_room: tl.constexpr, value_size: tl.constexpr,
+    value_room: tl.constexpr, shares: tl.constexpr, step: tl.constexpr, block_tokens: tl.constexpr,
+    stretch: tl.constexpr,
 ) -> None:  # fmt: skip
     tile, stretch_index = tl.program_id(0), tl.program_id(2)
     head_tiles: tl.constexpr = (group + heads - 1) // heads
@@ -68,7 +69,8 @@ def _stretch(
     count, first = tl.load(counts + tile), tl.load(firsts + tile)
     if count == 0:
         return
-    earliest, latest = tl.load(positions + first), tl.load(positions + first + count - 1)
+    earliest = tl.load(positions + first).to(tl.int32)
+    latest = tl.load(positions + first + count - 1).to(tl.int32)
     begin, end = stretch_index * stretch, tl.minimum((stretch_index + 1) * stretch, latest + 1)
     if window > 0:
         begin = tl.maximum(begin, tl.maximum(earliest - window + 1, 0) // step * step)
@@ -79,7 +81,7 @@ def _stretch(
     is_row = (token < count) & (in_group < group)
     head = kv_head * group + in_group
     row = (first + token).to(tl.int64)
-    position = tl.load(positions + row, mask=token < count, other=0)
+    position = tl.load(positions + row, mask=token < count, other=0).to(tl.int32)
     column, value_column = tl.arange(0, size_room), tl.arange(0, value_room)
     asked = tl.load(
         query + row[:, None] * query_row + head[:, None] * size + column[None, :],
@@ -139,17 +141,18 @@ def _stretch(
 
 @triton.jit
 def _merge(
-    parts: Any, peaks: Any, sums: Any, positions: Any, firsts: Any, counts: Any, sinks: Any, output: Any, window: Any,
-    num_heads: Any, num_stretches: Any, tokens: tl.constexpr, value_size: tl.constexpr, value_room: tl.constexpr,
-    stretch: tl.constexpr, has_sinks: tl.constexpr,
+    parts: tl.tensor, peaks: tl.tensor, sums: tl.tensor, positions: tl.tensor, firsts: tl.tensor, counts: tl.tensor,
+    sinks: tl.tensor, output: tl.tensor, window: tl.tensor, num_heads: tl.tensor, num_stretches: tl.tensor,
+    tokens: tl.constexpr, value_size: tl.constexpr, value_room: tl.constexpr, stretch: tl.constexpr,
+    has_sinks: tl.constexpr,
 ) -> None:  # fmt: skip
     place, head = tl.program_id(0), tl.program_id(1)
     tile, token = place // tokens, place % tokens
     if token >= tl.load(counts + tile):
         return
     row = (tl.load(firsts + tile) + token).to(tl.int64)
-    position = tl.load(positions + row)
-    begin = 0
+    position = tl.load(positions + row).to(tl.int32)
+    begin = position * 0
     if window > 0:
         begin = tl.maximum(position - window + 1, 0) // stretch
     column = tl.arange(0, value_room)

@@ -1,7 +1,5 @@
 """A tile's product with fp32 sums, on a GPU and in Triton's interpreter."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -9,7 +7,7 @@ INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
-def dot(a: Any, b: Any) -> Any:
+def dot(a: tl.tensor, b: tl.tensor) -> tl.tensor:
     """a [M, K] · b [K, N] in fp32; fp32 numbers are not rounded to TF32.
 
     The interpreter (Triton 3.9) multiplies the codes of bf16 numbers: it gets them in fp32, which holds their products.

@@ -3,8 +3,6 @@
 Shapes: N rows, C columns.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -13,7 +11,7 @@ from torch import Tensor
 
 @triton.jit
 def _norm(
-    stream: Any, delta: Any, weight: Any, normed: Any, eps: Any,
+    stream: tl.tensor, delta: tl.tensor, weight: tl.tensor, normed: tl.tensor, eps: tl.tensor,
     size: tl.constexpr, width: tl.constexpr, adds: tl.constexpr,
 ) -> None:  # fmt: skip
     row, column = tl.program_id(0).to(tl.int64), tl.arange(0, width)

@@ -7,7 +7,6 @@ Shapes: N rows, E matrices, O outputs, I inputs.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -41,10 +40,11 @@ class Tiles:
 
 @triton.jit
 def _part(
-    x: Any, x_scales: Any, weight: Any, scales: Any, source: Any, is_row: Any, output: Any, is_output: Any,
-    begin: Any, end: Any, wide: tl.constexpr, inputs: tl.constexpr, kind: tl.constexpr, group: tl.constexpr,
-    step: tl.constexpr, tile_rows: tl.constexpr, tile_outputs: tl.constexpr,
-) -> Any:  # fmt: skip
+    x: tl.tensor, x_scales: tl.tensor, weight: tl.tensor, scales: tl.tensor, source: tl.tensor, is_row: tl.tensor,
+    output: tl.tensor, is_output: tl.tensor, begin: tl.tensor, end: tl.tensor, wide: tl.constexpr,
+    inputs: tl.constexpr, kind: tl.constexpr, group: tl.constexpr, step: tl.constexpr, tile_rows: tl.constexpr,
+    tile_outputs: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """The sum over some inputs for a tile; `source` are the rows' places in x, `weight` and `scales` one matrix's."""
     total = tl.zeros((tile_rows, tile_outputs), tl.float32)
     groups: tl.constexpr = (inputs + group - 1) // group
@@ -94,9 +94,10 @@ def _part(
 
 @triton.jit
 def _product(
-    x: Any, x_scales: Any, weight: Any, scales: Any, y: Any, firsts: Any, counts: Any, matrices: Any, rows: Any,
-    num_rows: Any, outputs: Any, scale_rows: Any, x_row: Any, x_matrix: Any, y_row: Any, y_matrix: Any,
-    y_stretch: Any, inputs: tl.constexpr, stretch: tl.constexpr, stretches: tl.constexpr, kind: tl.constexpr,
+    x: tl.tensor, x_scales: tl.tensor, weight: tl.tensor, scales: tl.tensor, y: tl.tensor, firsts: tl.tensor,
+    counts: tl.tensor, matrices: tl.tensor, rows: tl.tensor, num_rows: tl.tensor, outputs: tl.tensor,
+    scale_rows: tl.tensor, x_row: tl.tensor, x_matrix: tl.tensor, y_row: tl.tensor, y_matrix: tl.tensor,
+    y_stretch: tl.tensor, inputs: tl.constexpr, stretch: tl.constexpr, stretches: tl.constexpr, kind: tl.constexpr,
     group: tl.constexpr, wide: tl.constexpr, step: tl.constexpr, has_tiles: tl.constexpr, gathers: tl.constexpr,
     tile_rows: tl.constexpr, tile_outputs: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -129,7 +130,7 @@ def _product(
 
 @triton.jit
 def _sum(
-    parts: Any, y: Any, size: Any, stretches: tl.constexpr, columns: tl.constexpr,
+    parts: tl.tensor, y: tl.tensor, size: tl.tensor, stretches: tl.constexpr, columns: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sums [stretches, size], added in order."""
     column = tl.program_id(0).to(tl.int64) * columns + tl.arange(0, columns)
@@ -142,7 +143,7 @@ def _sum(
 
 @triton.jit
 def _round_fp8(
-    x: Any, numbers: Any, scales: Any, most: Any, size: tl.constexpr, block: tl.constexpr,
+    x: tl.tensor, numbers: tl.tensor, scales: tl.tensor, most: tl.tensor, size: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     """A row's block of `size` columns in all, in e4m3 by its largest number."""
     row, index = tl.program_id(0).to(tl.int64), tl.program_id(1)

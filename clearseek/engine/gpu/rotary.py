@@ -3,8 +3,6 @@
 Shapes: N rows, H heads, D head size, P rotary size.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,9 +13,9 @@ BEFORE, AFTER, NEVER = 0, 1, 2  # when heads are normalised
 
 @triton.jit
 def _rotate(
-    x: Any, y: Any, cos: Any, sin: Any, positions: Any, weight: Any, eps: Any, row_stride: Any, num_heads: Any,
-    size: tl.constexpr, rotary: tl.constexpr, offset: tl.constexpr, pairs: tl.constexpr, norm: tl.constexpr,
-    heads: tl.constexpr, width: tl.constexpr,
+    x: tl.tensor, y: tl.tensor, cos: tl.tensor, sin: tl.tensor, positions: tl.tensor, weight: tl.tensor,
+    eps: tl.tensor, row_stride: tl.tensor, num_heads: tl.tensor, size: tl.constexpr, rotary: tl.constexpr,
+    offset: tl.constexpr, pairs: tl.constexpr, norm: tl.constexpr, heads: tl.constexpr, width: tl.constexpr,
 ) -> None:  # fmt: skip
     row, head, column = tl.program_id(0).to(tl.int64), tl.arange(0, heads), tl.arange(0, width)
     place = column - offset

@@ -8,10 +8,9 @@ from clearseek.engine.formats import Format
 from clearseek.engine.mixed_formats import Formats
 from clearseek.model.decoder import Decoder
 
-_MOST = {
-    "head size": 256,
-    "latent rank": 512,
-}  # so that a tile of keys and queries fits a multiprocessor's memory
+# so that a tile of keys and queries fits a multiprocessor's memory, and that kernels compile in seconds
+_MOST = {"head size": 256, "latent rank": 512}
+_MOST_FLOAT32 = {"head size": 192, "latent rank": 128}
 _FP8_SINCE = 8, 9  # compute capability
 
 
@@ -26,9 +25,10 @@ def why_not(model: Decoder, form: Format | Formats) -> str | None:
         "head size": 0 if config.is_latent else max(config.head_size, config.value_size),
         "latent rank": config.kv_lora_rank or 0,
     }
+    most = _MOST_FLOAT32 if form.name == "float32" else _MOST
     for name, size in sizes.items():
-        if size > _MOST[name]:
-            return f"its {name} ({size}) is above {_MOST[name]}"
+        if size > most[name]:
+            return f"its {name} ({size}) is above {most[name]}, the kernels' most in {form.name}"
     return _unfit_format(model, form)
 
 

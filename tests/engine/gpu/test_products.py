@@ -93,16 +93,17 @@ def test_each_expert_has_its_matrix(form):
 
 
 def test_rows_are_rounded_to_fp8_by_blocks_of_their_own():
-    """A GPU rounds to the nearest number; the interpreter (Triton 3.9) cuts off, the smallest ones to zero."""
-    x = normal(4, 200) * torch.tensor([1e-3, 1.0, 50.0, 0.0], device=DEVICE)[:, None]
+    """The interpreter (Triton 3.9) loses the carry of what is rounded up to a power of two, and small numbers."""
+    x = normal(4, 200) * torch.tensor([1e-3, 1.0, 50.0, 2.0], device=DEVICE)[:, None]
     numbers, scales = round_fp8(x)
     for block, columns in enumerate((slice(0, 128), slice(128, 200))):
         largest = x[:, columns].abs().amax(1)
         torch.testing.assert_close(scales[:, block], torch.where(largest > 0, largest / FP8_MOST, 1.0))
         scaled = x[:, columns] / scales[:, block, None]
-        if IS_CUDA:
-            assert torch.equal(numbers[:, columns].float(), scaled.to(FP8).float())
-        assert ((numbers[:, columns].float() - scaled).abs() <= scaled.abs() / 8 + 2**-6).all()
+        wanted = scaled.to(FP8).float()
+        right = (wanted.frexp().mantissa.abs() != 0.5) & (scaled.abs() >= 2**-6) | IS_CUDA
+        assert right.float().mean() > 0.5
+        assert torch.equal(numbers[:, columns].float()[right], wanted[right])
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: f"{form.name}:{form.group}")

@@ -172,6 +172,11 @@ def test_what_the_kernels_do_not_know_is_named(monkeypatch):
     assert "is not a multiple of the group of 128" in str(
         support.why_not(model_of("qwen3"), Format("int8", 128))
     )
+    wide = tiny_model(CONFIGS["llama"].model_copy(update={"head_dim": 256}))
+    assert support.why_not(wide, Format("bfloat16")) is None
+    assert "head size (256) is above 192, the kernels' most in float32" in str(
+        support.why_not(wide, Format("float32"))
+    )
     monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: None)
     assert "pip install triton" in str(support.why_not(model_of("qwen3"), Format("bfloat16")))
 
