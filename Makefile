@@ -29,7 +29,7 @@ ASK_LLAMA = $(if $(wildcard $(PEERS_LLAMA)/site),PYTHONPATH=$(CURDIR)/$(PEERS_LL
     LLAMA_CPP_CONVERTER=$(CURDIR)/$(PEERS_LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup page test-page train test test-slow test-peers check format peers peers-vllm peers-serve peers-standards peers-llama published bench clean
+.PHONY: help setup page test-page train test test-slow test-gpu test-peers check format peers peers-vllm peers-serve peers-standards peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -55,6 +55,11 @@ test-slow: setup  ## the slow tests; those beside vLLM, llama.cpp and transforme
 
 test-peers: peers  ## the tests that compare with transformers and PEFT
 	$(PEERS)/bin/python $(SHARED) $(shell grep -rl importorskip tests --include='test_*.py') $(ARGS)
+
+test-gpu: setup  ## the GPU's kernels: on a GPU where there is one, else in Triton's interpreter (some minutes)
+	@$(VENV)/bin/python -c "import triton" 2>/dev/null || \
+	    $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps triton
+	$(VENV)/bin/python -m pytest -q --timeout 600 tests/engine/gpu tests/model/test_cuda.py $(ARGS)
 
 check: setup  ## lint, format, types, floors of the house, figures of the documents
 	$(VENV)/bin/ruff check

@@ -40,6 +40,7 @@ from clearseek.engine.bench.workloads import WORKLOADS
 from clearseek.ledger.machine import describe_machine
 
 FOLDER = Path("runs/bench-engine")
+DEVICE = "CLEARSEEK_BENCH_DEVICE"
 EVERY_WORKLOAD = (*WORKLOADS, "cold_start", "mtp")
 
 
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     report["installed_bytes"] = installed_bytes("clearseek")
     if "machine" not in report:
         report["machine"] = machine(chosen.threads)
+    os.environ[DEVICE] = chosen.device  # our worker reads it
     plan = Plan((OURS, *chosen.peers), chosen.rounds, chosen.seconds, chosen.threads, chosen.folder)
     for shape in chosen.shapes:
         for form in (form for form in SHAPES[shape].formats if form in chosen.formats):
@@ -74,7 +76,8 @@ def add(
 ) -> None:
     """Measure a shape in a format, and `write` after each workload; what the report holds of others stays."""
     cell = report["results"].setdefault(shape, {}).setdefault(form, {"workloads": {}})
-    cell["limits"] = limits(shape, form)
+    if os.environ[DEVICE] == "cpu":  # limits are those of this machine's memory and processor
+        cell["limits"] = limits(shape, form)
 
     def note(workload: str, records: dict[str, Any]) -> None:
         cell["workloads"][workload] = records
@@ -143,6 +146,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=60.0, help="an engine that took so long takes no further turn"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where clearseek computes: cpu, cuda or cuda:N")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the weights are kept")
     parser.add_argument(
         "--out", type=Path, help="keep the object here, beside the parts that it holds already"
@@ -150,6 +154,10 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.rounds < 1 or chosen.threads < 1:
         parser.error("--rounds and --threads have to be at least 1")
+    if chosen.device != "cpu" and "mtp" in chosen.workloads:
+        parser.error("the workload mtp is measured on the CPU alone; name the others with --workloads")
+    if chosen.device != "cpu" and chosen.peers:
+        parser.error("the peers measured here compute on the CPU; --device needs --peers none")
     return chosen
 
 

@@ -1,5 +1,6 @@
 """clearseek's engine as a worker, by its Python interface."""
 
+import os
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class Clearseek:
     def load(self, path: str, format_name: str) -> dict[str, Any]:
         """Open a directory; no token ends a completion. A form that only kernels have is refused without them."""
         dtype, kept = OUR_FORMATS[format_name]
-        self.model = clearseek.load(path, dtype)
+        self.model = clearseek.load(path, dtype, os.environ.get("CLEARSEEK_BENCH_DEVICE", "cpu"))
         self.engine = Engine(self.model.decoder, (), self.model.dtype, copies=False, form=Format(kept))
         if self.engine.form.is_quantised and self.engine.why_plain:
             raise Unsupported(self.engine.why_plain)

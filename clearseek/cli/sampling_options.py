@@ -86,6 +86,7 @@ _SPEED: dict[str, dict[str, Any]] = {
     "--format": {
         "metavar": "FORMAT",
         "help": "How weights are kept: float32, bfloat16, int8 or int4, with :GROUP (32, 64, 128) behind the last two, "
+        "on GPUs fp8 too, "
         "and parts in others: int4:64,head=int8. [default: the device's best]",
     },
     "--speculation": {

@@ -74,7 +74,10 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
 )
 @click.option("--vllm-url", default="http://127.0.0.1:8001", show_default=True, help="Where that server is.")
 @click.option(
-    "--format", "form", metavar="FORMAT", help="How weights are kept: float32, bfloat16, int8 or int4."
+    "--format",
+    "form",
+    metavar="FORMAT",
+    help="How weights are kept: float32, bfloat16, int8, int4 or, on GPUs, fp8.",
 )
 @click.option("--speculation", metavar="KIND", help="Guess tokens ahead by mtp, ngram or a draft model.")
 @device_option

@@ -18,21 +18,19 @@ from clearseek.engine.deadlines import Deadlines
 from clearseek.engine.drafters import Drafter, drafter_of
 from clearseek.engine.ending import Ending
 from clearseek.engine.formats import Format
-from clearseek.engine.fused_runner import FusedRunner
-from clearseek.engine.layout import cache_size, why_plain
 from clearseek.engine.mixed_formats import Formats, part_names
 from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.reported import PromptReport
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.runner import Runner
-from clearseek.engine.runners import inference_copy, runner_of
+from clearseek.engine.runners import AnyRunner, inference_copy, numbers_per_token, runner_of, why_plain
 from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.sequence import Sequence as Answer
 from clearseek.engine.slots import Slots
 from clearseek.engine.speculation import Acceptance, Speculation
 from clearseek.engine.stepper import Stepper
-from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.decoder import Decoder
 from clearseek.text.tokenizer import Tokenizer
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
@@ -84,8 +82,8 @@ class Engine:
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
         self.weights_version, self.deadlines = 0, Deadlines(clock)
-        self._block_bytes = BLOCK_TOKENS * dtype.itemsize * self._numbers_per_token()
-        self._parts: tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler] | None = None
+        self._block_bytes = BLOCK_TOKENS * dtype.itemsize * numbers_per_token(self.model, self.form)
+        self._parts: tuple[AnyRunner, Slots, BlockPool, Scheduler] | None = None
 
     @torch.no_grad()
     def load_weights(self, model: Decoder) -> None:
@@ -255,7 +253,7 @@ class Engine:
         return self._most_blocks() * BLOCK_TOKENS
 
     @property
-    def runner(self) -> FusedRunner | PlainRunner:
+    def runner(self) -> AnyRunner:
         """What computes."""
         return self._ready[0]
 
@@ -282,7 +280,7 @@ class Engine:
         )  # fmt: skip
 
     @property
-    def _ready(self) -> tuple[FusedRunner | PlainRunner, Slots, BlockPool, Scheduler]:
+    def _ready(self) -> tuple[AnyRunner, Slots, BlockPool, Scheduler]:
         assert self._parts is not None, "submit or stream makes it ready"
         return self._parts
 
@@ -345,15 +343,6 @@ class Engine:
     def _most_blocks(self) -> int:
         return max(_CACHE_BYTES // self._block_bytes, 1)
 
-    def _numbers_per_token(self) -> int:
-        """What the cache keeps of a token in all layers together."""
-        config = self.model.config
-        if self.why_plain is None:
-            return sum(sum(cache_size(config, config.layer_type(i))) for i in range(config.num_layers))
-        return sum(
-            sum(layer.attention.cache_sizes) for layer in self.model.layers if isinstance(layer, Layer)
-        )
-
     def _has_room_for(self, request: Request) -> bool:
         return (
             request.sampling.max_tokens <= self.slots.room
@@ -406,7 +395,7 @@ class Engine:
         beside = None if self.drafter is None else self.drafter.beside
         return [self.runner] if beside is None else [self.runner, beside]
 
-    def new_runner(self, num_blocks: int) -> FusedRunner | PlainRunner:
+    def new_runner(self, num_blocks: int) -> AnyRunner:
         """What computes, with a cache of its own."""
         predicts = self.speculation is not None and self.speculation.kind == "mtp"
         return runner_of(self.model, self.form, self.dtype, num_blocks, self.copies, predicts)

@@ -14,10 +14,11 @@ from clearseek.config.errors import InputError
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
 
-FormatName = Literal["float32", "bfloat16", "int8", "int4"]
+FormatName = Literal["float32", "bfloat16", "int8", "int4", "fp8"]
 GROUPS = (32, 64, 128)
+FP8_BLOCK = 128  # outputs and inputs that share a scale in fp8, which GPUs alone compute with
 PANEL = 64  # outputs side by side, as in formats.h
-_NUMBERS: dict[FormatName, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+_NUMBERS: dict[FormatName, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "fp8": 4}
 _SCALE_BYTES = 2
 
 
@@ -43,12 +44,24 @@ class Format:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether numbers are rounded to a few whole ones."""
+        """Whether numbers are rounded to fewer bits than activations have."""
+        return self.has_group or self.name == "fp8"
+
+    @property
+    def has_group(self) -> bool:
+        """Whether `group` inputs share a scale."""
         return self.name in ("int8", "int4")
+
+    @property
+    def names(self) -> frozenset[FormatName]:
+        """Of all formats that it means."""
+        return frozenset([self.name])
 
     @property
     def bytes_per_weight(self) -> float:
         """Memory per number, scales included."""
+        if self.name == "fp8":
+            return 1.0 + 4 / FP8_BLOCK**2
         if not self.is_quantised:
             return 4.0 if self.name == "float32" else 2.0
         return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group

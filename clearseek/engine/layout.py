@@ -274,6 +274,8 @@ def why_plain(model: Decoder, form: Format | Formats) -> str | None:
     config = model.config
     if model.norm.weight.device.type != "cpu":  # matrices may still be in their file
         return "it is not on the CPU"
+    if "fp8" in form.names:
+        return "fp8 weights are multiplied on GPUs alone"
     reasons = (
         (why_not(), str(why_not())),
         (config.index_topk, "an indexer that chooses positions"),

@@ -9,7 +9,7 @@ from clearseek.engine.formats import Format, FormatName
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
 
-_KNOWN: tuple[FormatName, ...] = ("float32", "bfloat16", "int8", "int4")
+_KNOWN: tuple[FormatName, ...] = ("float32", "bfloat16", "int8", "int4", "fp8")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Formats:
     is_as_stored: bool = False
 
     def __post_init__(self) -> None:
-        groups = {form.group for form in self._all if form.is_quantised}
+        groups = {form.group for form in self._all if form.has_group}
         if len(groups) > 1:
             listed = " and ".join(map(str, sorted(groups)))
             raise InputError(f"a model's weights have one group, not {listed}")
@@ -36,14 +36,19 @@ class Formats:
         return [self.base, *(form for _, form in self.others)]
 
     @property
+    def names(self) -> frozenset[FormatName]:
+        """Of all formats that it means."""
+        return frozenset(form.name for form in self._all)
+
+    @property
     def name(self) -> FormatName:
         """Of the base; activations follow it."""
         return self.base.name
 
     @property
     def group(self) -> int:
-        """Of all that are quantised."""
-        return next((form.group for form in self._all if form.is_quantised), self.base.group)
+        """Of all that have one."""
+        return next((form.group for form in self._all if form.has_group), self.base.group)
 
     @property
     def is_quantised(self) -> bool:

@@ -1,18 +1,26 @@
 """What computes for the engine: which runner suits a model, and the copy of its weights that PyTorch computes with."""
 
 import copy
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
-from clearseek.engine.layout import Layout, why_plain
+from clearseek.engine.gpu import support
+from clearseek.engine.layout import Layout, cache_size
+from clearseek.engine.layout import why_plain as why_not_fused
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.plain_runner import PlainRunner
-from clearseek.model.decoder import Decoder
+from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import Router
 from clearseek.model.indexer import Indexer
 from clearseek.model.layers import RMSNorm
+
+if TYPE_CHECKING:
+    from clearseek.engine.gpu.runner import GpuRunner
+
+AnyRunner: TypeAlias = "FusedRunner | GpuRunner | PlainRunner"
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -32,6 +40,21 @@ def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
     return copied
 
 
+def why_plain(model: Decoder, form: Format | Formats) -> str | None:
+    """What keeps a model from the kernels of its device; None: nothing."""
+    if model.norm.weight.device.type == "cuda":
+        return support.why_not(model, form)
+    return why_not_fused(model, form)
+
+
+def numbers_per_token(model: Decoder, form: Format | Formats) -> int:
+    """What the cache of `runner_of` keeps of a token in all layers together."""
+    if model.norm.weight.device.type == "cpu" and why_plain(model, form) is None:
+        config = model.config
+        return sum(sum(cache_size(config, config.layer_type(i))) for i in range(config.num_layers))
+    return sum(sum(layer.attention.cache_sizes) for layer in model.layers if isinstance(layer, Layer))
+
+
 def runner_of(
     model: Decoder,
     form: Format | Formats,
@@ -39,8 +62,12 @@ def runner_of(
     num_blocks: int,
     copies: bool,
     predicts: bool = False,
-) -> FusedRunner | PlainRunner:
+) -> AnyRunner:
     """The kernels where they know the model, else PyTorch; where it `predicts` with the multi-token module too."""
-    if why_plain(model, form) is None:
+    if why_plain(model, form) is not None:
+        return PlainRunner(model, dtype, num_blocks, predicts)
+    if model.norm.weight.device.type == "cpu":
         return FusedRunner(Layout(model, form, copies), num_blocks, predicts)
-    return PlainRunner(model, dtype, num_blocks, predicts)
+    from clearseek.engine.gpu.runner import GpuRunner  # brings Triton, which is not everywhere
+
+    return GpuRunner(model, form, num_blocks, predicts, copies)

@@ -93,6 +93,10 @@ class Router(nn.Module):
         if scores.shape[-1] <= MAX_EXPERTS and fits(x.dtype, x):
             affinity, chosen, gates = kernels.Route.apply(scores, self.selection_bias, self.routing)
             return affinity, chosen, gates
+        return self.from_scores(scores)
+
+    def from_scores(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, of the scores [..., E] that the weight and the bias give tokens, in fp32."""
         affinity = scores.sigmoid() if self.is_sigmoid else scores.softmax(-1)
         ranked = affinity.detach()
         chosen = self.choose(ranked if self.selection_bias is None else ranked + self.selection_bias)
