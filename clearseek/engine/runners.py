@@ -43,7 +43,7 @@ def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
 def why_plain(model: Decoder, form: Format | Formats) -> str | None:
     """What keeps a model from the kernels of its device; None: nothing."""
     if model.norm.weight.device.type == "cuda":
-        return support.why_not(model, form)
+        return support.why_unasked() or support.why_not(model, form)
     return why_not_fused(model, form)
 
 

@@ -1,6 +1,7 @@
 """Which models the GPU's kernels know, asked without importing Triton: PyTorch for CUDA brings it, others don't."""
 
 import importlib.util
+import os
 
 import torch
 
@@ -12,6 +13,14 @@ from clearseek.model.decoder import Decoder
 _MOST = {"head size": 256, "latent rank": 512}
 _MOST_FLOAT32 = {"head size": 192, "latent rank": 128}
 _FP8_SINCE = 8, 9  # compute capability
+SWITCH = "CLEARSEEK_GPU_KERNELS"
+
+
+def why_unasked() -> str | None:
+    """The kernels compute only where they are asked for, until a GPU has measured them; None: they are."""
+    if os.environ.get(SWITCH) == "1":
+        return None
+    return f"the kernels for GPUs have been measured on none yet; {SWITCH}=1 takes them"
 
 
 def why_not(model: Decoder, form: Format | Formats) -> str | None:

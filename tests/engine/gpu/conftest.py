@@ -3,7 +3,15 @@
 import os
 import sys
 
+import pytest
 import torch
+
+from clearseek.engine.gpu.support import SWITCH
 
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "1")
