@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from clearseek.engine.gpu.support import SWITCH
-
 if not torch.cuda.is_available() and "triton" not in sys.modules:
     os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)
 def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clearseek.engine.gpu.support import SWITCH  # brings Triton along, where there is one
+
     monkeypatch.setenv(SWITCH, "1")
