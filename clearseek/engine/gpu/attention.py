@@ -53,6 +53,16 @@ def tokens_per_tile(num_heads: int, num_groups: int) -> int:
 
 
 @triton.jit
+def _load_rows(
+    base: tl.tensor, offset: tl.tensor, column: tl.tensor, size: tl.constexpr, known: tl.tensor
+) -> tl.tensor:
+    """`size` numbers from each offset [R] on; zeros where it is not `known` and up to the columns' room."""
+    return tl.load(
+        base + offset[:, None] + column[None, :], mask=known[:, None] & (column < size)[None, :], other=0.0
+    )
+
+
+@triton.jit
 def _stretch(
     query: tl.tensor, more_query: tl.tensor, keys: tl.tensor, more_keys: tl.tensor, values: tl.tensor,
     tables: tl.tensor, slots: tl.tensor, positions: tl.tensor, firsts: tl.tensor, counts: tl.tensor, parts: tl.tensor,
@@ -79,20 +89,13 @@ def _stretch(
     part = tl.arange(0, tokens * heads)
     token, in_group = part // heads, head_tile * heads + part % heads
     is_row = (token < count) & (in_group < group)
-    head = kv_head * group + in_group
-    row = (first + token).to(tl.int64)
+    head, row = kv_head * group + in_group, (first + token).to(tl.int64)
     position = tl.load(positions + row, mask=token < count, other=0).to(tl.int32)
     column, value_column = tl.arange(0, size_room), tl.arange(0, value_room)
-    asked = tl.load(
-        query + row[:, None] * query_row + head[:, None] * size + column[None, :],
-        mask=is_row[:, None] & (column < size)[None, :], other=0.0,
-    )  # fmt: skip
+    asked = _load_rows(query, row * query_row + head * size, column, size, is_row)
     if more > 0:
         more_column = tl.arange(0, more_room)
-        more_asked = tl.load(
-            more_query + row[:, None] * more_query_row + head[:, None] * more + more_column[None, :],
-            mask=is_row[:, None] & (more_column < more)[None, :], other=0.0,
-        )  # fmt: skip
+        more_asked = _load_rows(more_query, row * more_query_row + head * more, more_column, more, is_row)
     slot = tl.load(slots + first).to(tl.int64)
     peak = tl.full((tokens * heads,), float("-inf"), tl.float32)
     total = tl.zeros((tokens * heads,), tl.float32)
@@ -102,16 +105,10 @@ def _stretch(
         known = place < end
         block = tl.load(tables + slot * table_width + place // block_tokens, mask=known, other=0)
         where = block.to(tl.int64) * block_tokens + place % block_tokens
-        key = tl.load(
-            keys + where[:, None] * key_row + kv_head * size + column[None, :],
-            mask=known[:, None] & (column < size)[None, :], other=0.0,
-        )  # fmt: skip
+        key = _load_rows(keys, where * key_row + kv_head * size, column, size, known)
         scores = dot(asked, tl.trans(key))
         if more > 0:
-            more_key = tl.load(
-                more_keys + where[:, None] * key_row + more_column[None, :],
-                mask=known[:, None] & (more_column < more)[None, :], other=0.0,
-            )  # fmt: skip
+            more_key = _load_rows(more_keys, where * key_row, more_column, more, known)
             scores += dot(more_asked, tl.trans(more_key))
         seen = place[None, :] <= position[:, None]
         if window > 0:
@@ -123,10 +120,9 @@ def _stretch(
         if shares:
             value = key
         else:
-            value = tl.load(
-                values + where[:, None] * value_row + kv_head * value_size + value_column[None, :],
-                mask=known[:, None] & (value_column < value_size)[None, :], other=0.0,
-            )  # fmt: skip
+            value = _load_rows(
+                values, where * value_row + kv_head * value_size, value_column, value_size, known
+            )
         total = total * kept + tl.sum(weights, axis=1)
         mixed = mixed * kept[:, None] + dot(weights.to(value.dtype), value)
         peak = higher
