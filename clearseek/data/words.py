@@ -5,51 +5,53 @@ written without spaces. What stands between words counts only in `Words.between`
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 
 NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT = range(7)
 _BMP = 0x10000
-_HAN_BEYOND = (
-    0x20000,
-    0x3FFFF,
-)  # the two planes of rare ideographs; beyond the BMP nothing else is a word here
 _CHARACTERS_AT_A_TIME = 1 << 23
 _SIGNS = set("+-−*/×÷=^.,")
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
 
-@lru_cache(maxsize=1)
-def _classes() -> np.ndarray:
-    """uint8 [65536]: the class of every character of the BMP."""
-    table = np.zeros(_BMP, np.uint8)
-    for code in range(_BMP):
-        category = unicodedata.category(chr(code))[0]
-        table[code] = {"L": OTHER, "M": OTHER, "N": DIGIT}.get(category, NONE)
-    letters = table == OTHER
-    for name, ranges in {
-        LATIN: ((0x41, 0x24F),),
-        HANGUL: ((0x1100, 0x11FF), (0x3131, 0x318E), (0xAC00, 0xD7A3)),
-        KANA: ((0x3041, 0x3096), (0x30A1, 0x30FA)),
-        HAN: ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x3005, 0x3007)),
-    }.items():
-        for first, last in ranges:
-            part = slice(first, last + 1)
-            table[part] = np.where(letters[part] | (name == HAN), name, table[part])
-    return table
+_OF_LETTERS = {
+    LATIN: ((0x41, 0x24F),),
+    HANGUL: ((0x1100, 0x11FF), (0x3131, 0x318E), (0xAC00, 0xD7A3)),
+    KANA: ((0x3041, 0x3096), (0x30A1, 0x30FA)),
+}
+_HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x3005, 0x3007), (0x20000, 0x3FFFF))
 
 
 def classes_of(codes: np.ndarray) -> np.ndarray:
     """The class (NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT) of every code point, uint8 [characters]."""
-    found = _classes()[np.minimum(codes, _BMP - 1)]
-    beyond = codes >= _BMP
-    if beyond.any():
-        is_han = (codes >= _HAN_BEYOND[0]) & (codes <= _HAN_BEYOND[1])
-        found = np.where(beyond, np.where(is_han, HAN, NONE), found).astype(np.uint8)
-    return found
+    return classified(codes, _class_of)
+
+
+def classified(codes: np.ndarray, class_of: Callable[[int], int]) -> np.ndarray:
+    """A class for every code point, uint8 [characters]; asked for once for each that occurs."""
+    table = np.zeros(int(codes.max(initial=0)) + 1, np.uint8)
+    present = np.flatnonzero(np.bincount(codes))
+    table[present] = [class_of(code) for code in present.tolist()]
+    return table[codes]
+
+
+@cache
+def _class_of(code: int) -> int:
+    """Of one code point. Beyond the BMP nothing but ideographs is a word here."""
+    if _is_in(code, _HAN):
+        return HAN
+    kind = unicodedata.category(chr(code))[0] if code < _BMP else ""
+    if kind not in ("L", "M"):
+        return DIGIT if kind == "N" else NONE
+    return next((name for name, ranges in _OF_LETTERS.items() if _is_in(code, ranges)), OTHER)
+
+
+def _is_in(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= code <= last for first, last in ranges)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _words(part: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
     return counts, hashes, (places - origin).astype(np.int32), (ends - origin).astype(np.int32)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _character_hashes() -> np.ndarray:
     """uint64 [65536]: a hash of every character of the BMP."""
     return mixed(np.arange(_BMP, dtype=np.uint64))

@@ -11,7 +11,7 @@ from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.guessing import Guessing
 from clearseek.engine.layout import Layout
 from clearseek.engine.routes import Routes
-from clearseek.engine.runner import Batch
+from clearseek.engine.runner import Batch, copy_cached
 from clearseek.engine.slots import Slots
 from clearseek.model.decoder import Decoder
 from clearseek.model.huge_pages import HugePages
@@ -105,13 +105,9 @@ class FusedRunner:
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
-        for cache in self.caches:
-            for blocks in cache:
-                blocks[to] = blocks[source]
+        copy_cached(self.caches, self.routes, source, to)
         if self._further is not None:
             self._further.copy_block(source, to)
-        if self.routes is not None:
-            self.routes.copy_block(source, to)
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""

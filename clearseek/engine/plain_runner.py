@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.routes import Routes
-from clearseek.engine.runner import Batch
+from clearseek.engine.runner import Batch, copy_cached
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder, Layer, MultiTokenModule
 
@@ -76,11 +76,7 @@ class PlainRunner:
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
-        for cache in self.caches:
-            for blocks in cache:
-                blocks[to] = blocks[source]
-        if self.routes is not None:
-            self.routes.copy_block(source, to)
+        copy_cached(self.caches, self.routes, source, to)
 
     def clear(self) -> None:
         """No block knows anything."""

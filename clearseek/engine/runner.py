@@ -1,5 +1,6 @@
-"""What takes new tokens through a model: kernels where they know it, else PyTorch. Both keep the cache in blocks."""
+"""What takes new tokens through a model: kernels where they know it, else PyTorch. All keep the cache in blocks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,3 +59,12 @@ class Runner(Protocol):
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
+
+
+def copy_cached(caches: Iterable[Iterable[Tensor]], routes: Routes | None, source: int, to: int) -> None:
+    """Make one block of every layer's cache know what another does; all lie by blocks first."""
+    for cache in caches:
+        for blocks in cache:
+            blocks[to] = blocks[source]
+    if routes is not None:
+        routes.copy_block(source, to)

@@ -10,6 +10,8 @@ from functools import cache
 
 import numpy as np
 
+from clearseek.data.words import classified
+
 SPACE, LETTER, SINGLE, MARK = range(4)
 _SINGLES = (
     (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1100, 0x11FF), (0x1780, 0x17FF), (0x2E80, 0x31FF), (0x3400, 0xA4CF),
@@ -32,7 +34,7 @@ def words_of(text: str) -> Words:
     points = np.frombuffer(content.decode("utf-8").encode("utf-32-le"), np.uint32)
     raw = np.frombuffer(content, np.uint8)
     places = np.append(np.flatnonzero((raw & 0xC0) != 0x80), len(raw))
-    begins, ends = _boundaries(_classes()[np.minimum(points, 0x3FFFF)])
+    begins, ends = _boundaries(classified(points, _class_of))
     return Words(content, places[:-1][begins], places[1:][ends])
 
 
@@ -49,21 +51,12 @@ def _boundaries(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _classes() -> np.ndarray:
-    """The class of every code point, uint8; above 0x3FFFF there are signs only."""
-    table = np.full(0x40000, SINGLE, np.uint8)
-    for point in range(0x20000):
-        table[point] = _class(chr(point))
-    for first, last in _SINGLES:
-        part = table[first : last + 1]
-        part[part == LETTER] = SINGLE
-    return table
-
-
-def _class(character: str) -> int:
+def _class_of(point: int) -> int:
+    character = chr(point)
     category = unicodedata.category(character)
     if character.isspace() or category == "Cc":
         return SPACE
     if category[0] == "M":
         return MARK
-    return LETTER if category[0] in "LN" or character == "_" else SINGLE
+    is_word = (category[0] in "LN" or character == "_") and not any(a <= point <= b for a, b in _SINGLES)
+    return LETTER if is_word else SINGLE

@@ -6,23 +6,18 @@ from pathlib import Path
 from clearseek.config.recipe import Evaluation
 from clearseek.eval.examine import Examiner
 from clearseek.recipe.run import run_recipe
+from tests.recipe.tiny_run import SMALL_MODEL
 
-RECIPE = """
+RECIPE = (
+    """
 name = "filtered"
 seed = 3
 dtype = "float32"
 compile = false
 
-[models.small]
-family = "qwen3"
-hidden_size = 32
-num_layers = 1
-num_heads = 2
-num_key_value_heads = 1
-head_dim = 16
-intermediate_size = 32
-tie_word_embeddings = true
-
+"""
+    + SMALL_MODEL
+    + """
 [evaluation]
 count = 4
 max_completion_tokens = 4
@@ -82,6 +77,7 @@ micro_batch_rows = 3
 evaluate = false
 drop_zero_variance = false
 """
+)
 LONG = "The keeper of the lighthouse writes every evening what the sea was like and which ships went by the rocks. "
 EMAIL, RESIDENT = "minji.kim@mail.co.kr", "900101-1234568"
 

@@ -18,7 +18,7 @@ from clearseek.recipe.dispute import (
 from clearseek.recipe.recorded import RecordedStage, read_run
 from clearseek.train.optimizer import Optimizer
 from tests.recipe.replayed_run import rewrite
-from tests.recipe.tiny_run import run_in_child, write_recipe
+from tests.recipe.tiny_run import run_in_child
 
 
 def nudge(call):
@@ -37,11 +37,6 @@ def nudge(call):
         Optimizer.step = nudging
 
     return prepare
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
 
 
 @pytest.fixture(scope="module")

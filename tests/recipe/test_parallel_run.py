@@ -11,7 +11,7 @@ from clearseek.ledger.timings import read_timings
 from clearseek.recipe.run import run_recipe
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import world
-from tests.recipe.tiny_run import contents, run_in_child, write_recipe
+from tests.recipe.tiny_run import contents, run_in_child
 from tests.train.ranks import on_ranks
 
 SECONDS = 110.0  # for a whole run, on a machine that has other things to do too
@@ -33,11 +33,6 @@ def run(recipe, out, stop_at=None):
     except RunError as error:
         return str(error)
     return world().rank
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,9 @@ import pytest
 from clearseek.ledger.lines import encode_line
 from clearseek.train.optimizer import Optimizer
 from tests.recipe.moments import MOMENTS
-from tests.recipe.tiny_run import contents, kill_at, run_in_child, write_recipe
+from tests.recipe.tiny_run import contents, kill_at, run_in_child
 
 QUICK = ("while a step is recorded", "before a resume point is renamed", "in the middle of a rollout")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
 
 
 @pytest.fixture(scope="module")

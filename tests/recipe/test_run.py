@@ -17,18 +17,6 @@ from clearseek.train.optimizer import Optimizer
 from tests.recipe.tiny_run import contents, kill_at, run_in_child, write_recipe
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
-
-
-@pytest.fixture(scope="module")
-def finished(recipe, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run_in_child(recipe, out) is None
-    return out
-
-
 @pytest.fixture
 def run_dir(finished, tmp_path):
     """A copy of the finished run to do things to."""

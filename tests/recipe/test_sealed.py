@@ -14,19 +14,7 @@ from clearseek.ledger.append import LineFile
 from clearseek.ledger.verifier import verify_run
 from clearseek.recipe.recorded import read_run
 from clearseek.recipe.run import run_recipe
-from tests.recipe.tiny_run import run_in_child, write_recipe
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    return write_recipe(tmp_path_factory.mktemp("recipe"))
-
-
-@pytest.fixture(scope="module")
-def finished(recipe, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert run_in_child(recipe, out) is None
-    return out
+from tests.recipe.tiny_run import run_in_child
 
 
 @pytest.fixture

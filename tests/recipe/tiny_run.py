@@ -15,6 +15,17 @@ from clearseek.recipe.run import run_recipe
 
 TIMEOUT_SECONDS = 100.0
 
+SMALL_MODEL = """\
+[models.small]
+family = "qwen3"
+hidden_size = 32
+num_layers = 1
+num_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+intermediate_size = 32
+tie_word_embeddings = true
+"""
 RECIPE = """
 name = "tiny"
 seed = 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clearseek.serve.registry import Registry
+from tests.serve.hermes import hermes_of
 from tests.serve.live import live, tiny_served, tiny_tokenizer
 from tests.serve.scripted import scripted_model as make_scripted
 
@@ -17,6 +18,11 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tokenizer():
     return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def hermes(tokenizer):
+    return hermes_of(tokenizer)
 
 
 @pytest.fixture(scope="session")

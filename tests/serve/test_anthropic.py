@@ -1,27 +1,17 @@
 """Anthropic's own client against a live server: thinking, text and tool use, whole and streamed; errors; counting."""
 
-import copy
-
 import anthropic
 import pytest
 
 from clearseek.serve.anthropic_shapes import AnthropicMessage
 from clearseek.serve.keys import Key, Keys
 from clearseek.serve.registry import Registry
-from clearseek.text.chat import ChatTemplate
+from tests.serve.hermes import CALLS
 from tests.serve.live import live
 from tests.serve.scripted import scripted_model
-from tests.serve.test_tools import CALLS, TEMPLATE
 
 TOOLS = [{"name": "add", "description": "Adds.", "input_schema": {"type": "object", "properties": {}}}]
 QUESTION = [{"role": "user", "content": "12 + 5?"}]
-
-
-@pytest.fixture(scope="module")
-def hermes(tokenizer):
-    changed = copy.copy(tokenizer)
-    changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
-    return changed
 
 
 @pytest.fixture(scope="module", params=[1, 1000])

@@ -1,15 +1,12 @@
 """A model of random weights is held to calls, by OpenAI's client: required, one by name, one or several."""
 
-import copy
 import json
 
 import openai
 import pytest
 
 from clearseek.serve.registry import Registry
-from clearseek.text.chat import ChatTemplate
 from tests.serve.live import live, tiny_served
-from tests.serve.test_tools import TEMPLATE
 
 SCHEMA = {
     "type": "object",
@@ -23,11 +20,9 @@ TOOLS = [
 
 
 @pytest.fixture(scope="module")
-def client(tokenizer):
-    changed = copy.copy(tokenizer)
-    changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
+def client(hermes):
     with (
-        live(Registry([tiny_served(changed, context=2048)])) as address,
+        live(Registry([tiny_served(hermes, context=2048)])) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="x") as client,
     ):
         yield client

@@ -1,6 +1,5 @@
 """`/v1/responses` as OpenAI's own client sees it: every response and event held against its types."""
 
-import copy
 import json
 
 import httpx
@@ -11,10 +10,9 @@ from pydantic import TypeAdapter
 
 from clearseek.serve.registry import Registry
 from clearseek.serve.responses_shapes import ResponseObject
-from clearseek.text.chat import ChatTemplate
+from tests.serve.hermes import CALLS
 from tests.serve.live import live
 from tests.serve.scripted import scripted_model
-from tests.serve.test_tools import CALLS, TEMPLATE
 
 TOOLS = [
     {
@@ -26,13 +24,6 @@ TOOLS = [
     }
 ]
 EVENTS = TypeAdapter(ResponseStreamEvent)
-
-
-@pytest.fixture(scope="module")
-def hermes(tokenizer):
-    changed = copy.copy(tokenizer)
-    changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
-    return changed
 
 
 @pytest.fixture(scope="module", params=[1, 1000])

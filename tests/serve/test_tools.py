@@ -1,6 +1,5 @@
 """Tools as OpenAI's client sees them: what a model writes as a call arrives as one, streamed or whole."""
 
-import copy
 import json
 
 import httpx
@@ -8,30 +7,10 @@ import openai
 import pytest
 
 from clearseek.serve.registry import Registry
-from clearseek.text.chat import ChatTemplate
+from tests.serve.hermes import CALLS
 from tests.serve.live import live
 from tests.serve.scripted import scripted_model
 
-# Hermes' way of writing, as Qwen's templates show it
-TEMPLATE = """\
-{%- if tools %}{{- '<tools>' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}{{ '</tools>
-For each call write <tool_call>
-{"name": <name>, "arguments": <object>}
-</tool_call>' }}{% endif -%}
-{%- for message in messages -%}
-[{{ message.role }}]{{ message.content }}
-{%- for call in message.tool_calls or [] %}<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor -%}
-{%- endfor -%}
-[assistant]{% if thinking %}<think>{% endif %}"""
-CALLS = """I add.</think>Let me see.
-<tool_call>
-{"name": "add", "arguments": {"a": 12, "b": 5}}
-</tool_call>
-<tool_call>
-{"name": "add", "arguments": {"a": 1, "b": 2}}
-</tool_call>"""
 TOOLS = [
     {
         "type": "function",
@@ -46,13 +25,6 @@ TOOLS = [
     }
 ]
 QUESTION = [{"role": "user", "content": "12 + 5?"}]
-
-
-@pytest.fixture(scope="module")
-def hermes(tokenizer):
-    changed = copy.copy(tokenizer)
-    changed.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
-    return changed
 
 
 @pytest.fixture(scope="module", params=[1, 3, 1000])

@@ -3,7 +3,6 @@
 The model behind it says what a script tells it: what is tested is the wire. `make peers-serve` makes what they need.
 """
 
-import copy
 import json
 import shutil
 import subprocess
@@ -13,10 +12,9 @@ import pytest
 
 from clearseek.config.server import Server
 from clearseek.serve.registry import Registry
-from clearseek.text.chat import ChatTemplate
+from tests.serve.hermes import CALLS, hermes_of
 from tests.serve.live import live, tiny_tokenizer
 from tests.serve.scripted import scripted_model
-from tests.serve.test_tools import CALLS, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-serve"
@@ -36,9 +34,7 @@ export const PROVIDERS = {{ clearseek: {{
 
 def served(say, **settings):
     """A server of a model that says what `say` makes of a prompt."""
-    tokenizer = copy.copy(tiny_tokenizer())
-    tokenizer.chat = ChatTemplate(TEMPLATE, tokenizer.chat.bos_token, tokenizer.chat.eos_token)
-    model = scripted_model(tokenizer, say, tokens_at_once=3)
+    model = scripted_model(hermes_of(tiny_tokenizer()), say, tokens_at_once=3)
     return live(Registry([model]), Server(port=0, **settings))
 
 

@@ -10,23 +10,18 @@ import pytest
 from clearseek.recipe.run import run_recipe
 from clearseek.text.packing import Rows
 from clearseek.train import rl, supervised
+from tests.recipe.tiny_run import SMALL_MODEL
 
-RECIPE = """
+RECIPE = (
+    """
 name = "traced"
 seed = 3
 dtype = "float32"
 compile = false
 
-[models.small]
-family = "qwen3"
-hidden_size = 32
-num_layers = 1
-num_heads = 2
-num_key_value_heads = 1
-head_dim = 16
-intermediate_size = 32
-tie_word_embeddings = true
-
+"""
+    + SMALL_MODEL
+    + """
 [evaluation]
 count = 4
 max_completion_tokens = 4
@@ -74,6 +69,7 @@ drop_zero_variance = false
 sft_weight = 0.1
 sft_data = [{ path = "FOLDER/rows.jsonl" }]
 """
+)
 
 PAGES = {
     "en": "The lighthouse keeper number {n} wrote {m} letters about the weather of that winter.",

@@ -15,7 +15,7 @@ from clearseek.engine.gpu.packed import Packed
 from clearseek.engine.gpu.walk import Tables, Walk
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.routes import Routes
-from clearseek.engine.runner import Batch
+from clearseek.engine.runner import Batch, copy_cached
 from clearseek.model.attention import Cache
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.rotary import rotary_table
@@ -96,11 +96,7 @@ class GpuRunner:
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
-        for cache in self.caches:
-            for blocks in cache:
-                blocks[to] = blocks[source]
-        if self.routes is not None:
-            self.routes.copy_block(source, to)
+        copy_cached(self.caches, self.routes, source, to)
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`. What is recorded reads them in place."""
