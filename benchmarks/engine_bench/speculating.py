@@ -18,7 +18,7 @@ from clearseek.engine.bench.shapes import OUR_FORMATS, SHAPES, saved
 from clearseek.engine.bench.workloads import WORKLOADS, Workload
 from clearseek.engine.drafters import MtpDrafter
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format
+from clearseek.engine.mixed_formats import read_formats
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.speculation import Speculation
 
@@ -45,7 +45,7 @@ def measure_speculation(
 
     def engine(speculation: Speculation | None) -> Engine:
         return Engine(
-            model.decoder, (), model.dtype, copies=False, form=Format(kept), speculation=speculation
+            model.decoder, (), model.dtype, copies=False, form=read_formats(kept), speculation=speculation
         )
 
     plain, guessing = engine(None), engine(Speculation("mtp", num_tokens))

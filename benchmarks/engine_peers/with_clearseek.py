@@ -9,7 +9,7 @@ from lines import Completions, Unsupported, serve
 import clearseek
 from clearseek.engine.bench.shapes import OUR_FORMATS
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format
+from clearseek.engine.mixed_formats import read_formats
 from clearseek.engine.request import Request, Sampling
 from clearseek.model.log_probs import log_probs_from_logits
 
@@ -21,7 +21,7 @@ class Clearseek:
         """Open a directory; no token ends a completion. A form that only kernels have is refused without them."""
         dtype, kept = OUR_FORMATS[format_name]
         self.model = clearseek.load(path, dtype, os.environ.get("CLEARSEEK_BENCH_DEVICE", "cpu"))
-        self.engine = Engine(self.model.decoder, (), self.model.dtype, copies=False, form=Format(kept))
+        self.engine = Engine(self.model.decoder, (), self.model.dtype, copies=False, form=read_formats(kept))
         if self.engine.form.is_quantised and self.engine.why_plain:
             raise Unsupported(self.engine.why_plain)
         return {"version": clearseek.__version__, "torch": torch.__version__}

@@ -24,7 +24,14 @@ from clearseek.engine.reported import PromptReport
 from clearseek.engine.request import Completion, FinishReason, Request
 from clearseek.engine.row import RowMaker
 from clearseek.engine.runner import Runner
-from clearseek.engine.runners import AnyRunner, inference_copy, numbers_per_token, runner_of, why_plain
+from clearseek.engine.runners import (
+    AnyRunner,
+    inference_copy,
+    numbers_per_token,
+    runner_of,
+    settled,
+    why_plain,
+)
 from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.sequence import Sequence as Answer
 from clearseek.engine.slots import Slots
@@ -69,7 +76,8 @@ class Engine:
         self.drafter: Drafter | None = None
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
         self.num_slots, self.step_tokens = num_slots, step_tokens
-        self.form = form or Format("float32" if dtype == torch.float32 else "bfloat16")
+        self._wanted = form or Format("float32" if dtype == torch.float32 else "bfloat16")
+        self.form = settled(self._wanted, model)
         if isinstance(self.form, Formats):
             self.form.check(part_names(model))
         self.why_plain, self.copies = why_plain(model, self.form), copies
@@ -401,6 +409,7 @@ class Engine:
         return runner_of(self.model, self.form, self.dtype, num_blocks, self.copies, predicts)
 
     def _draft_runner(self, draft: Decoder, num_blocks: int) -> Runner:
-        is_plain = why_plain(draft, self.form) is not None
+        form = settled(self._wanted, draft)
+        is_plain = why_plain(draft, form) is not None
         model = inference_copy(draft, self.dtype) if is_plain else draft
-        return runner_of(model, self.form, self.dtype, num_blocks, self.copies)
+        return runner_of(model, form, self.dtype, num_blocks, self.copies)

@@ -24,10 +24,14 @@ _SCALE_BYTES = 2
 
 @dataclass(frozen=True)
 class Format:
-    """How a weight is kept; `group` inputs share a scale in int8 and int4. InputError for another group."""
+    """How a weight is kept; `group` inputs share a scale in int8 and int4. InputError for another group.
+
+    Where it `widens`, the engine takes the widest group that a model's sizes are multiples of.
+    """
 
     name: FormatName
     group: int = 32
+    widens: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in _NUMBERS:
@@ -65,6 +69,10 @@ class Format:
         if not self.is_quantised:
             return 4.0 if self.name == "float32" else 2.0
         return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
+
+    def with_group(self, group: int) -> "Format":
+        """The same with a group that is settled."""
+        return Format(self.name, group)
 
     @property
     def is_as_stored(self) -> bool:

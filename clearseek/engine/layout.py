@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clearseek.config.model import LayerType, ModelConfig
-from clearseek.engine.formats import Format
+from clearseek.engine.formats import GROUPS, Format
 from clearseek.engine.matrices import Matrices, Matrix
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.routes import Routes
@@ -290,6 +290,12 @@ def why_plain(model: Decoder, form: Format | Formats) -> str | None:
         if is_so:
             return reason
     return _unfit_size(config, form)
+
+
+def widest_group(config: ModelConfig, form: Format | Formats) -> int:
+    """The widest that a format which widens finds in a model of these sizes; else its own."""
+    fitting = (group for group in GROUPS[::-1] if _unfit_size(config, form.with_group(group)) is None)
+    return next(fitting, form.group) if form.widens else form.group
 
 
 def _unfit_size(config: ModelConfig, form: Format | Formats) -> str | None:

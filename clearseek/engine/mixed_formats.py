@@ -51,6 +51,16 @@ class Formats:
         return next((form.group for form in self._all if form.has_group), self.base.group)
 
     @property
+    def widens(self) -> bool:
+        """Whether the engine may take a wider group."""
+        return any(form.widens for form in self._all)
+
+    def with_group(self, group: int) -> "Formats":
+        """The same with a group that is settled."""
+        others = tuple((pattern, form.with_group(group)) for pattern, form in self.others)
+        return Formats(self.base.with_group(group), others, self.is_as_stored)
+
+    @property
     def is_quantised(self) -> bool:
         """Whether any of them is."""
         return any(form.is_quantised for form in self._all)
@@ -89,8 +99,8 @@ def part_names(model: Decoder) -> list[str]:
 def read_formats(text: str) -> Format | Formats:
     """Formats as they are written: a name, in int8 and int4 `:GROUP` behind it, then `,PATTERN=FORMAT` for parts.
 
-    "int4:64,head=int8,layers.0.*=bfloat16". A group that isn't written is that of the others, else 32. InputError for
-    anything else.
+    "int4:64,head=int8,layers.0.*=bfloat16". A group that isn't written is that of the others, else 32 with int4 and the
+    widest that suits the model without, as int8 loses nothing by it. InputError for anything else.
     """
     first, *rest = text.split(",")
     pairs = [part.partition("=") for part in rest]
@@ -98,21 +108,24 @@ def read_formats(text: str) -> Format | Formats:
         if not pattern or not equals:
             raise InputError(f"{pattern!r} in {text!r} is not PATTERN=FORMAT, such as head=int8")
     written = [first, *(form for _, _, form in pairs)]
-    group = next((int(form.partition(":")[2]) for form in written if form.partition(":")[2].isdecimal()), 32)
-    base, *others = (_read_one(form, group) for form in written)
+    group = next(
+        (int(form.partition(":")[2]) for form in written if form.partition(":")[2].isdecimal()), None
+    )
+    widens = group is None and "int4" not in written
+    base, *others = (_read_one(form, group or 32, widens) for form in written)
     if not others:
         return base
     return Formats(base, tuple((pattern, form) for (pattern, _, _), form in zip(pairs, others, strict=True)))
 
 
-def _read_one(text: str, group: int) -> Format:
+def _read_one(text: str, group: int, widens: bool) -> Format:
     name, colon, written = text.partition(":")
     known = next((one for one in _KNOWN if one == name), None)
     if known is None:
         raise InputError(f"{name!r} is no weight format; there are {', '.join(_KNOWN)}")
     if colon and (known not in ("int8", "int4") or not written.isdecimal()):
         raise InputError(f"{text!r} is no weight format; a group stands behind int8 or int4, as in int4:32")
-    return Format(known, int(written) if colon else group)
+    return Format(known, int(written) if colon else group, widens and known == "int8")
 
 
 def _matches(pattern: str, name: str) -> bool:

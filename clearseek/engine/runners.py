@@ -8,7 +8,7 @@ import torch
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.gpu import support
-from clearseek.engine.layout import Layout, cache_size
+from clearseek.engine.layout import Layout, cache_size, widest_group
 from clearseek.engine.layout import why_plain as why_not_fused
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.plain_runner import PlainRunner
@@ -45,6 +45,14 @@ def why_plain(model: Decoder, form: Format | Formats) -> str | None:
     if model.norm.weight.device.type == "cuda":
         return support.why_unasked() or support.why_not(model, form)
     return why_not_fused(model, form)
+
+
+def settled(form: Format | Formats, model: Decoder) -> Format | Formats:
+    """A format with the widest group that suits a model, where it widens. What a file keeps in groups stays in them."""
+    if not form.widens:
+        return form
+    is_free = model.stored is None or not model.stored.kinds
+    return form.with_group(widest_group(model.config, form) if is_free else form.group)
 
 
 def numbers_per_token(model: Decoder, form: Format | Formats) -> int:

@@ -6,6 +6,7 @@ import torch
 
 from clearseek.config.errors import InputError
 from clearseek.engine.formats import (
+    GROUPS,
     Format,
     Quantised,
     dequantise,
@@ -28,7 +29,7 @@ def weight_of(outputs, inputs, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("name", "group"), [("int8", 32), ("int8", 128), ("int4", 32), ("int4", 64)])
 @pytest.mark.parametrize("outputs", [16, 64, 112])
-@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 40])
 def test_products_are_those_of_the_dequantised_weight(name, group, outputs, rows, dtype):
     form, weight = Format(name, group), weight_of(outputs, 256, dtype)
     x = torch.randn(rows, 256, generator=torch.Generator().manual_seed(3)).bfloat16()
@@ -52,10 +53,14 @@ def test_products_of_plain_weights(name, rows):
 
 
 @kernels
-@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4"])
-def test_a_row_s_product_does_not_depend_on_the_others(name):
-    form, weight = Format(name), weight_of(80, 96)
-    x, laid = torch.randn(40, 96).bfloat16(), lay_out(weight, form)
+@pytest.mark.parametrize(
+    ("name", "group"), [("bfloat16", 32), *[(name, group) for name in ("int8", "int4") for group in GROUPS]]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_s_product_does_not_depend_on_the_others(name, group, dtype):
+    """Few rows are multiplied by vectors, many in tiles where the processor has them: the bits are the same."""
+    form, weight = Format(name, group), weight_of(80, 3 * group)
+    x, laid = torch.randn(40, 3 * group).to(dtype), lay_out(weight, form)
     together = product(x, laid, 80, form)
     for count in range(1, 40):
         assert torch.equal(product(x[:count], laid, 80, form), together[:count])

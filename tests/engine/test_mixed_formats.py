@@ -13,6 +13,7 @@ from clearseek.engine.layout import Layout, why_plain
 from clearseek.engine.mixed_formats import Formats, part_names, read_formats
 from clearseek.model.kernels.library import why_not
 from tests.engine.test_fused_runner import model_of, rows_of, some_tokens
+from tests.model.kernel_inputs import lane_sized
 
 needs_kernels = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 LENGTH = 40
@@ -98,7 +99,7 @@ def test_sizes_have_to_fit_where_any_part_is_quantised():
 
 def test_formats_are_read():
     assert [read_formats(text) for text in ("float32", "int8", "int4:128")] == [
-        Format("float32"), Format("int8", 32), Format("int4", 128),
+        Format("float32"), Format("int8", 32, widens=True), Format("int4", 128),
     ]  # fmt: skip
     assert read_formats("int4:64,head=int8,experts=bfloat16") == Formats(
         Format("int4", 64), (("head", Format("int8", 64)), ("experts", Format("bfloat16", 64)))
@@ -128,3 +129,21 @@ def test_a_part_that_a_model_has_not_is_refused():
         InputError, match="no part of this model is called 'experts'; there are head, attention, feed_"
     ):
         Engine(model_of("qwen3"), (), torch.float32, form=read_formats("bfloat16,experts=int4"))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("text", "sizes", "group"),
+    [
+        ("int8", {"hidden_size": 256, "intermediate_size": 384}, 128),
+        ("int8,head=bfloat16", {"hidden_size": 256, "intermediate_size": 320}, 64),
+        ("int8", {"hidden_size": 256, "intermediate_size": 352}, 32),
+        ("int8:32", {"hidden_size": 256, "intermediate_size": 384}, 32),
+        ("int4", {"hidden_size": 256, "intermediate_size": 384}, 32),
+        ("int8,head=int4", {"hidden_size": 256, "intermediate_size": 384}, 32),
+    ],
+)
+def test_int8_alone_takes_the_widest_group_that_suits_the_model(text, sizes, group):
+    model = lane_sized("qwen3", num_heads=4, head_dim=64, num_key_value_heads=2, **sizes)
+    form = Engine(model, (), torch.bfloat16, form=read_formats(text)).form
+    assert (form.group, form.widens) == (group, False)

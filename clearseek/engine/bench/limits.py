@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 import torch
 
 from clearseek.config.model import ModelConfig
+from clearseek.engine.bench.shapes import OUR_FORMATS
+from clearseek.engine.formats import Format
+from clearseek.engine.layout import widest_group
+from clearseek.engine.mixed_formats import read_formats
 from clearseek.model.decoder import Decoder, Layer
 
 DRAM_BYTES = 4 << 30  # far larger than a processor's caches
 TRIAL_SECONDS = 0.5
-# bytes of a weight: Q8_0 and Q4_0 have a 16-bit scale for every 32
-WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 34 / 32, "int4": 18 / 32}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -95,13 +97,14 @@ def _matrices(config: ModelConfig) -> Iterator[tuple[str, torch.Size]]:
 
 def bytes_per_token(config: ModelConfig, format_name: str, context: float) -> float:
     """What one stream has to read for a token: the weights that work on it, and its cache of `context` tokens."""
-    total = 0.0
+    total, form = 0.0, read_formats(OUR_FORMATS[format_name][1])
+    per_weight = Format(form.name, widest_group(config, form)).bytes_per_weight
     for name, shape in _matrices(config):
         is_head = name == ("embedding.weight" if config.tie_word_embeddings else "head.weight")
         if name == "embedding.weight" and not is_head:
             continue
         share = config.num_experts_per_token / shape[0] if len(shape) == 3 else 1.0
-        total += shape.numel() * share * (4.0 if "router" in name else WEIGHT_BYTES[format_name])
+        total += shape.numel() * share * (4.0 if "router" in name else per_weight)
     return total + context * cache_bytes(config, format_name)
 
 

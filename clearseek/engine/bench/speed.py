@@ -18,7 +18,7 @@ from clearseek.engine.bench.limits import DRAM_BYTES, bytes_per_token, read_band
 from clearseek.engine.bench.shapes import FORMATS, OUR_FORMATS, SHAPES
 from clearseek.engine.bench.workloads import WORKLOADS, Workload
 from clearseek.engine.engine import Engine
-from clearseek.engine.formats import Format
+from clearseek.engine.mixed_formats import read_formats
 from clearseek.engine.request import Request, Sampling
 from clearseek.ledger.machine import describe_machine
 from clearseek.model.decoder import Decoder
@@ -83,7 +83,7 @@ def measure_speed(model: Decoder, form: str) -> dict[str, Any]:
     """Figures of a model in a format; `why` alone where it can't be kept so."""
     dtype, kept = OUR_FORMATS[form]
     try:
-        engine = Engine(model, (), getattr(torch, dtype), copies=False, form=Format(kept))
+        engine = Engine(model, (), getattr(torch, dtype), copies=False, form=read_formats(kept))
     except InputError as error:
         return {"why": str(error)}
     stream, one = stream_rate(engine)

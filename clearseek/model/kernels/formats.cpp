@@ -119,7 +119,7 @@ void weight_product(int64_t is_wide, const void* x, const uint8_t* weight, int64
                     int64_t format, int64_t group, float* y, int64_t threads) {
     const Weight w{weight, inputs, outputs, format};
     const int64_t groups = w.is_quantised() ? inputs / group : 0;
-    const Unset<int8_t> bytes(rows * inputs);
+    const Unset<int8_t> bytes((rows + SLACK) * inputs);
     const Unset<float> scales(rows * groups + 1);
     const Unset<int32_t> sums(rows * groups + 1);
     const Quantised q{bytes.data(), scales.data(), sums.data(), inputs, group};

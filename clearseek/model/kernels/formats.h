@@ -192,6 +192,10 @@ static void grouped_tiles(int64_t rows, int64_t size, const Tile& tile) {
     if (j < size) grouped_tiles_below<1>(rows, j, tile);
 }
 
+#if defined(WITH_AMX) && defined(__AMX_TILE__)
+#include "grouped_amx.h"
+#endif
+
 static constexpr int64_t SLACK = 15;  // rows behind the last that may be read, whatever is in them
 
 // The left side of a product with weights of any format: plain rows, SLACK of them more than are used, and the same
@@ -210,6 +214,12 @@ static void panel_product(const Weight& w, int64_t panel, const Left<Act>& x, in
     const uint8_t* data = w.data + panel * panel_bytes(w.format, w.inputs, group);
     const int64_t size = std::min(PANEL, w.outputs - panel * PANEL);
     Out* to = y + panel * PANEL;
+#if defined(WITH_AMX) && defined(__AMX_TILE__)
+    if (w.is_quantised() && pays_in_tiles(rows, group)) {
+        if (w.format == INT8) return GroupedTiles<8, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
+        return GroupedTiles<4, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
+    }
+#endif
     if (w.format == INT8) return grouped_tiles(rows, size, GroupedTile<8, Out>{data, x.quantised, to, ldy, add});
     if (w.format == INT4) return grouped_tiles(rows, size, GroupedTile<4, Out>{data, x.quantised, to, ldy, add});
     const uint32_t* words = reinterpret_cast<const uint32_t*>(data);

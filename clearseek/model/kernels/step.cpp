@@ -122,9 +122,9 @@ public:
             const int64_t slots = rows * routing.chosen;
             room(a.hidden, (slots + SLACK) * layer.down.inputs), room(a.expert_outputs, slots * m.hidden);
             room(a.gathered, (slots + SLACK) * m.hidden), room(a.gates, slots), room(a.chosen, slots);
-            groups = std::max(groups, slots * std::max(m.hidden, layer.down.inputs));
+            groups = std::max(groups, (slots + SLACK) * std::max(m.hidden, layer.down.inputs));
         }
-        room(a.bytes, rows * widest), room(a.scales, rows * widest / m.group + 1), room(a.sums, rows * widest / m.group + 1);
+        room(a.bytes, tall * widest), room(a.scales, rows * widest / m.group + 1), room(a.sums, rows * widest / m.group + 1);
         room(a.gathered_bytes, groups), room(a.gathered_scales, groups / m.group + 1), room(a.gathered_sums, groups / m.group + 1);
     }
 
@@ -355,7 +355,7 @@ private:
         one.data += head * bytes;
         Left<Act> given{x, ldx, {}};
         if (w.is_quantised()) {
-            given.quantised = {room(head_bytes, rows * w.inputs), room(head_scales, rows * groups), room(head_sums, rows * groups),
+            given.quantised = {room(head_bytes, (rows + SLACK) * w.inputs), room(head_scales, rows * groups), room(head_sums, rows * groups),
                                w.inputs, m.group};
             for (int64_t n = 0; n < rows; n++) {
                 const Quantised to = given.quantised.from(n);
