@@ -29,7 +29,7 @@ ASK_LLAMA = $(if $(wildcard $(PEERS_LLAMA)/site),PYTHONPATH=$(CURDIR)/$(PEERS_LL
     LLAMA_CPP_CONVERTER=$(CURDIR)/$(PEERS_LLAMA)/vendor/llama.cpp/convert_hf_to_gguf.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup page test-page train test test-slow test-gpu test-peers check format peers peers-vllm peers-serve peers-standards peers-llama published bench clean
+.PHONY: help setup page test-page train carried test test-slow test-gpu test-peers check format peers peers-vllm peers-serve peers-standards peers-llama published bench clean
 
 help:  ## list what can be made
 	@grep -E '^[a-zA-Z%_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | \
@@ -46,6 +46,9 @@ test-page: page  ## the page's own unit tests and types
 
 train: setup  ## run recipes/r1-mini.toml: from nothing to a small model that reasons (ARGS="--out RUN ...")
 	$(VENV)/bin/clearseek run recipes/r1-mini.toml $(ARGS)
+
+carried: setup  ## put a finished run's model in place of the one that the package carries (RUN=runs/r1-mini)
+	@$(VENV)/bin/python -m benchmarks.carried $(RUN)
 
 test: setup  ## the fast tests, in WORKERS=N processes (ARGS="-k name" picks some, in one)
 	$(VENV)/bin/python $(SHARED) $(ARGS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import json_option, print_columns, print_json
+from clearseek.cli.options import RunPath, json_option, print_columns, print_json
 
 EPILOG = """\b
 Examples:
@@ -22,7 +22,7 @@ Exit codes: 0 done, 1 the records disagree, 2 the input is wrong."""
 
 
 @click.command("cost", epilog=EPILOG)
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option("--tariff", envvar="CLEARSEEK_TARIFF", help="Prices as KEY=NUMBER,..., or a TOML file of them.")
 @click.option("--key", help="The key that must have signed the cost: NAME+ID+KEY.")
 @json_option

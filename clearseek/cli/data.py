@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clearseek.cli.options import json_option, print_columns, print_json
+from clearseek.cli.options import RunPath, json_option, print_columns, print_json
 
 if TYPE_CHECKING:
     from clearseek.ledger.record import RunRecord
@@ -40,7 +40,7 @@ def command() -> None:
 
 
 @command.command("show", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option("--source", help="One source: STAGE/NUMBER, a stage's all, or a source's name.")
 @click.option("--sample", type=click.IntRange(min=1), help="Show so many documents of each source.")
 @click.option("--grep", help="Show documents that hold this text, and how many do.")
@@ -176,7 +176,7 @@ Exit codes: 0 done, 1 it can't be trained again, 2 no such run or document."""
 
 
 @command.command("remove", epilog=REMOVE_EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.argument("document")
 @json_option
 def remove(run: Path, document: str, as_json: bool) -> None:

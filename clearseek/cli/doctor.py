@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import device_option, json_option, print_json
+from clearseek.cli.options import RunPath, device_option, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -24,7 +24,7 @@ _GIB = 2**30
 
 
 @click.command("doctor", epilog=EPILOG)
-@click.argument("run", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", required=False, type=RunPath())
 @device_option
 @json_option
 def command(run: Path | None, device: str, as_json: bool) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clearseek.config.errors import RunError
+from clearseek.cli.options import RunPath
+from clearseek.config.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from clearseek.recipe.dispute import Parting
@@ -26,8 +27,8 @@ Exit codes: 0 the runs are the same, 1 they part, 2 the input is wrong."""
 
 
 @click.command("dispute", epilog=EPILOG)
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("first", type=RunPath())
+@click.argument("second", type=RunPath())
 @click.option(
     "--replay/--no-replay", default=True, help="Compute the stretch where they part again.  [default: do]"
 )
@@ -39,7 +40,7 @@ def command(first: Path, second: Path, replay: bool) -> None:
     from clearseek.recipe import dispute
     from clearseek.recipe.recorded import read_run
 
-    runs = read_run(first), read_run(second)
+    runs = read_run(first, False), read_run(second, False)
     for what, lines in (
         ("recipes differ", dispute.differences_of_recipes(*runs)),
         ("conditions differ", dispute.differences_of_machines(*runs)),
@@ -79,7 +80,7 @@ def _tell_replay(runs: tuple["RecordedRun", "RecordedRun"], parting: "Parting") 
             return
         try:
             difference, states = dispute.compute_again(run.run_dir, parting)
-        except RunError as error:
+        except (InputError, RunError) as error:
             click.echo(f"{run.run_dir}: can't be computed again ({error})")
             return
         held.append(states)

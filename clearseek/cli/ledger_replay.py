@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clearseek.cli.options import json_option, print_json
+from clearseek.cli.options import RunPath, json_option, print_json
 from clearseek.config.errors import RunError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Exit codes: 0 all the same, 1 one differs or can't be replayed, 2 no such step."
 
 
 @click.command("replay", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option("--step", type=click.IntRange(min=1), help="The step to compute again.")
 @click.option("--stage", help="The stage that it belongs to.")
 @click.option("--sample", "count", type=click.IntRange(min=1), help="So many random steps over all stages.")

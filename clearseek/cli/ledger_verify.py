@@ -27,20 +27,24 @@ Exit codes: 0 all of it holds, 1 something is wrong and named, 2 no such run."""
 def command(run: Path, key: str | None, as_json: bool) -> None:
     """Check a run's ledger and every file that it names.
 
-    RUN is the directory of a run. The first thing that is wrong is named.
+    RUN is the directory of a run, or of a model that brings its run along.
+    The first thing that is wrong is named.
     """
     from dataclasses import asdict
 
     from clearseek.ledger.verifier import LEDGER, Wrong, verify_run
+    from clearseek.trace.excerpt import brings_run, check_model, find_run, named
 
+    model, run = named(run), find_run(run)
     if not (run / LEDGER).is_file():
         raise InputError(f"{run} has no {LEDGER}: give the directory of a run, such as runs/r1-mini")
     try:
         found = verify_run(run, key)
     except Wrong as error:
         raise RunError(f"{run}: {error}") from None
+    files = check_model(model) if brings_run(model) else None
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | ({} if files is None else {"model": files}))
         return
     unsealed = found.lines - found.sealed
     click.echo(
@@ -50,6 +54,12 @@ def command(run: Path, key: str | None, as_json: bool) -> None:
     if unsealed:
         click.echo(f"{unsealed:,} lines since then are not sealed yet")
     click.echo(f"{found.files:,} files, {found.bytes:,} bytes, each as recorded, and no others")
+    if found.left_out:
+        click.echo(
+            f"{found.left_out:,} files are not in this copy, weights and states, as the same key signed"
+        )
+    if files is not None:
+        click.echo(f"{len(files):,} files of the model in {model}, each as the same key signed")
     for count, outcome in ((found.witnesses, "the same"), (found.disputed, "otherwise")):
         if count:
             click.echo(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import json_option, print_columns, print_json
+from clearseek.cli.options import RunPath, json_option, print_columns, print_json
 
 EPILOG = """\b
 Examples:
@@ -21,7 +21,7 @@ Exit codes: 0 told, whichever the class; 1 something was changed; 2 no such run.
 
 
 @click.command("openness", epilog=EPILOG)
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option(
     "--papers",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

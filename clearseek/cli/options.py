@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +26,24 @@ class RecipeName(click.ParamType):
 
         names = [CompletionItem(name) for name in shipped_recipes() if name.startswith(incomplete)]
         return [*names, CompletionItem(incomplete, type="file")]
+
+
+class RunPath(click.ParamType):
+    """A run's directory, a model's that brings its run along, or the bare name of the model that comes along."""
+
+    name = "run"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """The directory of the run, unpacked if need be; the command names what is missing where it is none."""
+        from clearseek.trace.excerpt import find_run
+
+        return find_run(Path(value))
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Directories."""
+        return [CompletionItem(incomplete, type="dir")]
 
 
 class FiniteRange(click.FloatRange):

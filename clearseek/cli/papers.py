@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from clearseek.cli.options import json_option, print_json
+from clearseek.cli.options import RunPath, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -28,7 +28,7 @@ Exit codes: 0 written, 1 the run doesn't verify, 2 the input is wrong."""
 
 
 @click.command("papers", epilog=EPILOG)
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=RunPath())
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write.  [default: RUN-papers]"
 )

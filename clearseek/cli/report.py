@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from clearseek.cli.options import json_option, print_json
+from clearseek.cli.options import RunPath, json_option, print_json
 
 EPILOG = """\b
 Example:
@@ -17,7 +17,7 @@ Exit codes: 0 written, 1 the records are damaged, 2 no such run."""
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=RunPath())
 @json_option
 def command(run: Path, as_json: bool) -> None:
     """Write a run's report again from its records.

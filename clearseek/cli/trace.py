@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clearseek.cli.options import json_option, print_json
+from clearseek.cli.options import RunPath, json_option, print_json
 
 if TYPE_CHECKING:
     from clearseek.trace.tracer import FoundDocument, FoundSpan
@@ -27,7 +27,7 @@ Exit codes: 0 done, found or not, 1 the run is damaged, 2 no such run or text.""
 
 
 @click.command("trace", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.argument("text")
 @click.option(
     "--min-tokens", type=click.IntRange(min=1), default=8, show_default=True, help="Shortest span shown."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from clearseek.cli.options import json_option, print_json
+from clearseek.cli.options import RunPath, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -22,7 +22,7 @@ Exit codes: 0 done, 1 it can't be computed again, 2 no such run, source or docum
 
 
 @click.command("why", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=RunPath())
 @click.argument("prompt")
 @click.option(
     "--without",

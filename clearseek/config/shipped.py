@@ -39,7 +39,13 @@ def find_recipe(recipe: str) -> Path:
 
 def shipped_model() -> Path:
     """The directory of the small model that comes with clearseek. InputError where this copy has none."""
-    path = _PACKAGE / "models" / "r1-mini"
-    if not path.is_dir():
+    path = carried_model("r1-mini")
+    if path is None:
         raise InputError("this copy of clearseek carries no model; name one, such as a run's directory")
     return path
+
+
+def carried_model(name: str) -> Path | None:
+    """The directory of the model of that bare name that comes with clearseek, None where there is none."""
+    path = _PACKAGE / "models" / name
+    return path if name and Path(name).name == name and path.is_dir() else None

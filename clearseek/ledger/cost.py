@@ -184,7 +184,7 @@ def _result(record: RunRecord, costs: list[StageCost], tariff: Tariff) -> Record
     stage = record.result
     if stage is None:
         return None
-    names = led_to(record, stage)
+    names = led_to(record, stage.name)
     stages = [cost for cost in costs if cost.name in names]
     summed, accuracy = tariff.priced(_total(stages)), _accuracy(stage)
     return summed | {
@@ -195,9 +195,9 @@ def _result(record: RunRecord, costs: list[StageCost], tariff: Tariff) -> Record
     }
 
 
-def led_to(record: RunRecord, stage: StageRecord) -> set[str]:
-    """Names of the stage and of all that it came from: models that it began with, and stages whose answers it read."""
-    waiting, names = [stage.name], set[str]()
+def led_to(record: RunRecord, stage: str) -> set[str]:
+    """Names of a stage and of all that it came from: models that it began with, and stages whose answers it read."""
+    waiting, names = [stage], set[str]()
     while waiting:
         name = waiting.pop()
         found = record.stage(name)

@@ -10,12 +10,13 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
                    trust only you can say: give it with --key.
     the rest       every file below checkpoints/, data/, states/ and rollouts/, recipe.toml and samples.jsonl, each
                    named by a record with its SHA-256. Not vouched for: timings.jsonl, report.*; cost.note signs itself.
+    excerpt.note   only in a copy without weights: the paths that it lacks, signed with the key of the seal.
 
 What is checked, in this order; the first thing that is wrong is named:
     1 every line: canonical JSON, its number, the hash of the line before, a known kind
     2 the seal: its signature, and the tree of as many lines as it counts
     3 what is used: a stage begins with nothing, and learns from no model's texts, but what earlier stages left, by hash
-    4 files: each is there with its hash, and there is no other
+    4 files: each is there with its hash, or was left out as signed, and there is no other
     5 witnesses: signed notes in RUN.witness/, of people who computed steps of this very ledger again
 """
 
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LEDGER, SEAL, KEY = "ledger.jsonl", "checkpoint", "ledger.pub"
+LEDGER, SEAL, KEY, EXCERPT = "ledger.jsonl", "checkpoint", "ledger.pub", "excerpt.note"
 KINDS = frozenset(
     (
         "run",
@@ -68,6 +69,7 @@ class Verified:
     torn: bool
     witnesses: int = 0  # keys other than the run's whose replay came out the same
     disputed: int = 0  # and those whose didn't
+    left_out: int = 0  # files that this copy lacks, as whoever sealed the run signed
 
 
 def verify_run(run: Path, key: str | None = None) -> Verified:
@@ -78,9 +80,9 @@ def verify_run(run: Path, key: str | None = None) -> Verified:
     if len(lines) > size and any(record["kind"] == "run_finished" for record in records[:size]):
         raise Wrong(f"line {size} came after the run had ended, and no seal covers it")
     check_uses(records)
-    files, total = check_files(run, records)
+    files, total, left_out = check_files(run, records, files_left_out(run, key))
     same, differ = count_witnesses(run, lines)
-    return Verified(len(lines), size, root.hex(), signer, files, total, torn, same, differ)
+    return Verified(len(lines), size, root.hex(), signer, files, total, torn, same, differ, left_out)
 
 
 # 1 lines
@@ -292,17 +294,37 @@ def named_files(record: dict[str, Any]) -> list[dict[str, Any]]:
     return files
 
 
-def check_files(run: Path, records: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """How many files are right, and their bytes. Wrong for one that differs, is missing, or that no record names."""
+def files_left_out(run: Path, key: str | None = None) -> frozenset[str]:
+    """Paths that this copy of a run may lack. Wrong where they are not signed by the key that sealed it."""
+    if not (run / EXCERPT).exists():
+        return frozenset()
+    note, (name, identity, public) = _text(run / EXCERPT), parse_key(key or _text(run / KEY).strip())
+    open_note(note, name, identity, public, what=EXCERPT)
+    try:
+        origin, line, *_ = note.split("\n")
+        paths = frozenset(map(str, json.loads(line)["left_out"]))
+    except (ValueError, LookupError, TypeError):
+        raise Wrong(f"{EXCERPT} does not say what was left out: it was damaged") from None
+    if origin != f"{name}/excerpt":
+        raise Wrong(f"{EXCERPT} states {origin}, not {name}/excerpt: it belongs elsewhere")
+    return paths
+
+
+def check_files(
+    run: Path, records: Sequence[dict[str, Any]], left_out: frozenset[str] = frozenset()
+) -> tuple[int, int, int]:
+    """Files that are right, their bytes, and files left out. Wrong for one that differs, lacks, or has no record."""
     named: dict[str, tuple[str, int]] = {}
     for record in records:
         named |= {str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)}
+    lacking = {path for path in named if path in left_out and not (run / path).exists()}
     total = 0
     for path, (digest, line) in named.items():
-        total += _check_file(run / path, path, digest, line)
+        if path not in lacking:
+            total += _check_file(run / path, path, digest, line)
     if any(record["kind"] == "run_finished" for record in records):
         _check_no_others(run, named)
-    return len(named), total
+    return len(named) - len(lacking), total, len(lacking)
 
 
 def _check_file(place: Path, path: str, digest: str, line: int) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from clearseek.config.errors import InputError
+from clearseek.config.shipped import carried_model
 from clearseek.ledger.lines import tolerant_records
 
 CONFIG_FILE = "config.json"
@@ -14,11 +15,13 @@ _WANTED = "give a run, one of its checkpoints or a Hugging Face directory"
 
 def resolve_model(path: Path) -> Path:
     """The model directory that `path` means; a run stands for the stage that its recipe calls final, else
-    for its newest finished stage that left a model.
+    for its newest finished stage that left a model; a bare name for the model that comes with clearseek.
 
     Raises InputError naming what was looked for.
     """
     path = Path(path)
+    if not path.exists() and (carried := carried_model(str(path))) is not None:
+        return carried
     if not path.exists():
         raise InputError(f"{path}: no such directory; {_WANTED}")
     if not path.is_dir():

@@ -16,6 +16,7 @@ from clearseek.ledger.note import key_of_run
 from clearseek.ledger.record import Record, RunRecord, StageRecord, load_run, table, table_list
 from clearseek.ledger.tariff import Tariff
 from clearseek.ledger.verifier import Verified, Wrong, named_files, verify_run
+from clearseek.trace.excerpt import check_whole
 
 CODE_LICENCE = "Apache-2.0"  # of clearseek itself
 
@@ -127,6 +128,7 @@ def read_facts(
     Raises InputError for what is no finished run with an evaluated model, RunError where it doesn't verify.
     """
     record = load_run(run)
+    check_whole(run)
     if record.state != "finished":
         raise InputError(
             f"{run} is {record.state}: papers are for finished runs; let `clearseek run` finish it"

@@ -12,6 +12,7 @@ from clearseek.config.recipe import Recipe
 from clearseek.ledger.lanes import enter, find_lane, why_not_here
 from clearseek.ledger.lines import read_back
 from clearseek.ledger.verifier import KEY, LEDGER, SEAL, Wrong, check_lines, check_seal, read_lines
+from clearseek.trace.excerpt import check_whole
 
 Record = dict[str, Any]
 
@@ -70,10 +71,15 @@ class RecordedRun:
         return [every[place] for place in sorted(chosen)]
 
 
-def read_run(run_dir: Path) -> RecordedRun:
-    """Read a run and check lines and seal. InputError where there is none, RunError names what is wrong with it."""
+def read_run(run_dir: Path, to_compute: bool = True) -> RecordedRun:
+    """Read a run and check lines and seal; `to_compute` wants weights and states, too.
+
+    InputError where there is none, RunError names what is wrong with it.
+    """
     if not (run_dir / LEDGER).is_file():
         raise InputError(f"{run_dir} has no {LEDGER}: give the directory of a run, such as runs/r1-mini")
+    if to_compute:
+        check_whole(run_dir)
     try:
         lines, _ = read_lines(run_dir / LEDGER)
         records = [{key: read_back(value) for key, value in record.items()} for record in check_lines(lines)]

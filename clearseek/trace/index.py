@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from clearseek.config.errors import InputError, RunError
+from clearseek.config.errors import RunError
 from clearseek.config.places import cache_directory
 from clearseek.ledger.lines import file_sha256
 from clearseek.trace.search import DOCUMENT_END, SuffixArray
@@ -81,7 +81,7 @@ def open_index(documents_sha256: str) -> Index | None:
 
 
 def build_index(documents_sha256: str, texts: Sequence[str]) -> Index:
-    """Index documents and keep it. InputError without pydivsufsort, RunError where the disk refuses."""
+    """Index documents and keep it. RunError where the disk refuses."""
     folder = index_directory(documents_sha256)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -118,10 +118,8 @@ def suffix_array(texts: Sequence[str]) -> tuple[SuffixArray, np.ndarray]:
 
 
 def _sorted_suffixes(text: np.ndarray) -> np.ndarray:
-    try:
-        from pydivsufsort import divsufsort
-    except ImportError:
-        raise InputError("tracing needs pydivsufsort: pip install 'clearseek[trace]'") from None
+    from pydivsufsort import divsufsort
+
     return np.asarray(divsufsort(text))
 
 

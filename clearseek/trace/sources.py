@@ -1,7 +1,7 @@
 """A run's sources read again: every document that a stage trained on, held to the hash in the ledger."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,11 @@ class RunReadings:
                 return stage
         known = ", ".join(stage.name for stage in self.stages) or "none"
         raise InputError(f"{self.run_dir}: no stage {name!r} read documents; those that did: {known}")
+
+    def only(self, names: Collection[str]) -> "RunReadings":
+        """Those of some stages."""
+        stages, others = ([one for one in these if one.name in names] for these in (self.stages, self.others))
+        return RunReadings(self.run_dir, self.seed, stages, others)
 
     def teacher_of(self, stage: str | None) -> Record | None:
         """The stage whose model wrote another's examples, with what the ledger says of it; None for people's words."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from clearseek.config.errors import InputError
+from clearseek.ledger.cost import led_to
+from clearseek.ledger.record import load_run
 from clearseek.trace.evaluation import evaluation_texts
 from clearseek.trace.kept import document_sha256
 from clearseek.trace.shelves import Shelf, open_shelves
@@ -71,10 +73,17 @@ class Trace:
 
 
 class Tracer:
-    """The opened shelves of one run. Opening builds indexes that aren't kept yet and says so through `note`."""
+    """The opened shelves of one run, or with `stage` of all that led to that stage's model.
 
-    def __init__(self, run_dir: Path, note: Callable[[str], None] = lambda _: None) -> None:
+    Opening builds indexes that aren't kept yet and says so through `note`.
+    """
+
+    def __init__(
+        self, run_dir: Path, note: Callable[[str], None] = lambda _: None, stage: str | None = None
+    ) -> None:
         readings = run_readings(run_dir)
+        if stage is not None:
+            readings = readings.only(led_to(load_run(run_dir), stage))
         self.run_dir = run_dir
         self.shelves: Sequence[Shelf] = open_shelves(readings, note)
         if not self.shelves:

@@ -61,7 +61,7 @@ def test_a_point_costs_the_stage_divided_by_what_it_gained(run: Path) -> None:
 
 def test_the_result_carries_what_led_to_it_and_no_more(run: Path) -> None:
     record = load_run(run)
-    assert led_to(record, record.stage("rl-all")) == {
+    assert led_to(record, "rl-all") == {
         "tokenizer", "pretrain", "cold-start", "rl-reasoning", "rejection", "sft", "rl-all",
     }  # fmt: skip
     result = cost_of(run)["result"]
@@ -79,7 +79,7 @@ def test_answers_that_a_stage_read_led_to_it(tmp_path: Path) -> None:
         return fields
 
     record = load_run(write_run(tmp_path / "run", change=read_answers))
-    assert led_to(record, record.stage("student")) == {
+    assert led_to(record, "student") == {
         "student", "rejection", "rl-reasoning", "cold-start", "pretrain", "tokenizer",
     }  # fmt: skip
 

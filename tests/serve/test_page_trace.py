@@ -1,12 +1,14 @@
 """The button that leads from an answer to the training data, for a model whose run is here."""
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from clearseek.trace.excerpt import pack_run
 from tests.serve.page import Visit, browsing, needs_browser, served, talking
 from tests.trace.traced_run import PAGES, traced_run
 
@@ -26,8 +28,12 @@ def address(run, tokenizer, tmp_path):
     says = {"베껴": f"</think>{COPIED}", "네 말로": f"</think>{OWN}"}
     made_here = talking(tokenizer, "made-here", says=says)
     made_here.root = str(run / "checkpoints" / "sft")
+    brings_run = talking(tokenizer, "brings-run", says=says)
+    brings_run.root = str(tmp_path / "brings-run")
+    shutil.copytree(run / "checkpoints" / "sft", brings_run.root)
+    pack_run(run, Path(brings_run.root), "sft")
     elsewhere = talking(tokenizer, "elsewhere", says={}, otherwise="</think>네.")
-    with served(made_here, elsewhere, history=tmp_path) as address:
+    with served(made_here, brings_run, elsewhere, history=tmp_path) as address:
         yield address
 
 
@@ -41,8 +47,9 @@ def asked(address: str, path: str, body: dict | None = None) -> tuple[int, dict]
         return error.code, json.load(error)
 
 
-def test_an_answer_is_traced_to_document_and_steps(address):
-    status, found = asked(address, "/api/trace", {"model": "made-here", "text": COPIED})
+@pytest.mark.parametrize("model", ["made-here", "brings-run"])
+def test_an_answer_is_traced_to_document_and_steps(address, model):
+    status, found = asked(address, "/api/trace", {"model": model, "text": COPIED})
     assert status == 200
     (span,) = found["spans"]
     assert span["text"] in COPIED
@@ -56,7 +63,11 @@ def test_an_answer_is_traced_to_document_and_steps(address):
 
 def test_only_a_model_with_its_run_has_training_data(address):
     _, models = asked(address, "/api/models")
-    assert {one["name"]: one["traced"] for one in models} == {"made-here": True, "elsewhere": False}
+    assert {one["name"]: one["traced"] for one in models} == {
+        "made-here": True,
+        "brings-run": True,
+        "elsewhere": False,
+    }
     status, error = asked(address, "/api/trace", {"model": "elsewhere", "text": "words"})
     assert status == 404
     assert "the run that made elsewhere isn't here" in error["error"]["message"]

@@ -195,13 +195,6 @@ def test_a_half_copied_run_says_what_is_missing(run, tmp_path):
         Tracer(copy)
 
 
-def test_without_pydivsufsort_one_line_says_what_to_install(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(__import__("sys").modules, "pydivsufsort", None)
-    with pytest.raises(InputError, match=r"pip install 'clearseek\[trace\]'"):
-        Tracer(run[0])
-
-
 def test_the_command_prints_and_writes_json(run):
     runner, text = CliRunner(), run[2]["all"][0]
     plain = runner.invoke(command, [str(run[0]), text])

@@ -1,6 +1,7 @@
 """`/api/…/answers`: ask a model, watch the answer from anywhere in it, stop it, have it answer now."""
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,10 +14,10 @@ from clearseek.serve.history.answers import Answer, ask_for, ask_to_continue, ch
 from clearseek.serve.history.records import Message
 from clearseek.serve.openai_chat_types import Effort, Thinking
 from clearseek.serve.page.access import history_of, reply, told_message
-from clearseek.serve.page.tracing import run_of
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, event
 from clearseek.serve.wire import Wire
+from clearseek.trace.excerpt import has_run
 
 router = APIRouter(prefix="/api")
 
@@ -115,7 +116,7 @@ async def models(request: Request) -> Response:
             "name": name,
             "context": loaded[name].context if name in loaded else None,
             "defaults": _numbers(loaded[name].defaults) if name in loaded else {},
-            "traced": run_of(registry.root_of(name)) is not None,
+            "traced": has_run(Path(registry.root_of(name))),
         }
         for name in registry.names
     ]

@@ -14,6 +14,7 @@ from clearseek.serve.errors import ApiError
 from clearseek.serve.page.access import reply
 from clearseek.serve.state import state_of
 from clearseek.serve.wire import Wire
+from clearseek.trace.excerpt import has_run
 from clearseek.trace.tracer import MIN_WORDS
 
 router = APIRouter(prefix="/api")
@@ -33,20 +34,11 @@ async def trace(body: Asked, request: Request) -> Response:
     """The longest spans of an answer in what its model's run trained on, rarest first."""
     state = state_of(request)
     name = state.registry.resolve(body.model)
-    run = run_of(state.registry.root_of(name))
-    if run is None:
+    root = Path(state.registry.root_of(name))
+    if not has_run(root):
         raise ApiError(
             404, f"the run that made {name} isn't here, so there is no training data to search", code="no_run"
         )
-    tracer = await state.tracers.of(run)
+    tracer = await state.tracers.of(root)
     found = await asyncio.to_thread(tracer.trace, body.text, body.min_tokens)
-    return reply(found.to_dict() | {"run": run.name})
-
-
-def run_of(root: str) -> Path | None:
-    """The run whose checkpoint a model was read from, where it keeps what it trained on; else None."""
-    folder = Path(root).absolute().parent
-    ledger = folder.parent / "ledger.jsonl"
-    if not root or folder.name != "checkpoints" or not ledger.is_file():
-        return None
-    return folder.parent if b'"kind":"mix"' in ledger.read_bytes() else None
+    return reply(found.to_dict() | {"run": tracer.run_dir.name})
