@@ -25,7 +25,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def address(run, tokenizer, tmp_path):
-    says = {"베껴": f"</think>{COPIED}", "네 말로": f"</think>{OWN}"}
+    says = {"베껴": f"</think>{COPIED}", "네 말로": f"</think>{OWN}", "속으로": f"{COPIED}</think>네."}
     made_here = talking(tokenizer, "made-here", says=says)
     made_here.root = str(run / "checkpoints" / "sft")
     brings_run = talking(tokenizer, "brings-run", says=says)
@@ -97,6 +97,10 @@ def test_the_button_under_an_answer(address, language, button, none, matches):
         dialog.get_by_text(matches).wait_for()
         assert "ko/03.md" in dialog.inner_text()
         assert "pretrain" in dialog.inner_text()
+        visit.page.keyboard.press("Escape")
+        visit.ask("속으로 생각해")
+        visit.button(button).last.click()
+        dialog.get_by_text(matches).wait_for()
         visit.page.keyboard.press("Escape")
         visit.ask("네 말로")
         visit.button(button).click()
