@@ -10,11 +10,12 @@ from clearseek.config.errors import InputError, RunError
 EPILOG = """\b
 Examples:
   clearseek ledger verify runs/r1-mini
-  clearseek ledger verify downloaded/run --key "clearseek/1f…+c0ffee00+AR…"
+  clearseek ledger verify downloaded/run --key AR…
 
 \b
 The key in a run's ledger.pub only shows that the run is whole. Whose run it is
-only a key shows that you have from its author: give that one with --key.
+only a key shows that you have from its author: give that one with --key, as
+the whole line of ledger.pub or as its last part, which all runs of an author share.
 The check itself is one file, clearseek/ledger/verifier.py, made to be read.
 
 Exit codes: 0 all of it holds, 1 something is wrong and named, 2 no such run."""
@@ -22,7 +23,7 @@ Exit codes: 0 all of it holds, 1 something is wrong and named, 2 no such run."""
 
 @click.command("verify", epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--key", help="The key that must have sealed the run: NAME+ID+KEY.")
+@click.option("--key", help="The key that must have sealed the run: NAME+ID+KEY, or KEY.")
 @json_option
 def command(run: Path, key: str | None, as_json: bool) -> None:
     """Check a run's ledger and every file that it names.
@@ -32,7 +33,7 @@ def command(run: Path, key: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from clearseek.ledger.verifier import LEDGER, Wrong, verify_run
+    from clearseek.ledger.verifier import LEDGER, UNSEALED_FILES, Wrong, verify_run
     from clearseek.trace.excerpt import brings_run, check_model, find_run, named
 
     model, run = named(run), find_run(run)
@@ -51,17 +52,29 @@ def command(run: Path, key: str | None, as_json: bool) -> None:
         f"{found.lines:,} lines, every link holds{'; a torn last line is left out' if found.torn else ''}"
     )
     click.echo(f"sealed by {found.signer}: {found.sealed:,} lines, root {found.root}")
+    click.echo(
+        "by the key you gave" if key else "whose key that is, no run can show: give its author's with --key"
+    )
     if unsealed:
         click.echo(f"{unsealed:,} lines since then are not sealed yet")
-    click.echo(f"{found.files:,} files, {found.bytes:,} bytes, each as recorded, and no others")
+    click.echo(
+        f"{found.files:,} files, {found.bytes:,} bytes, each as recorded{', and no others' * found.ended}"
+    )
     if found.left_out:
         click.echo(
             f"{found.left_out:,} files are not in this copy, weights and states, as the same key signed"
         )
     if files is not None:
         click.echo(f"{len(files):,} files of the model in {model}, each as the same key signed")
+    if not found.ended:
+        click.echo(
+            "the run has not ended: later lines may be missing, and files of its last stage have no record"
+        )
+    if loose := [name for name in UNSEALED_FILES if (run / name).exists()]:
+        click.echo(f"not vouched for: {', '.join(loose)}")
     for count, outcome in ((found.witnesses, "the same"), (found.disputed, "otherwise")):
         if count:
             click.echo(
-                f"{count:,} {'other' if count == 1 else 'others'} computed steps again, which came out {outcome}"
+                f"{count:,} other key{'s' * (count > 1)} signed that steps computed again came out {outcome}; "
+                "whose they are, only you can know"
             )

@@ -7,58 +7,57 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
     checkpoint     a signed note (c2sp.org/tlog-checkpoint): origin, number of lines, root of their Merkle tree (RFC
                    6962, leaves are lines without newline) in base64, an empty line, and a signature over these three.
     ledger.pub     the key of that signature (c2sp.org/signed-note): NAME+ID+KEY. Whether it is the key of whom you
-                   trust only you can say: give it with --key.
+                   trust only you can say: give it with --key. KEY is the same in all runs that one key sealed.
+    cost.note      what the run cost by its own clock, a note signed by the same key.
+    excerpt.note   only in a copy without weights: the paths that it lacks, a note signed by the same key.
     the rest       every file below checkpoints/, data/, states/ and rollouts/, recipe.toml and samples.jsonl, each
-                   named by a record with its SHA-256. Not vouched for: timings.jsonl, report.*; cost.note signs itself.
-    excerpt.note   only in a copy without weights: the paths that it lacks, signed with the key of the seal.
+                   named by a record with its SHA-256. Not vouched for: timings.jsonl, report.json and report.html.
 
 What is checked, in this order; the first thing that is wrong is named:
     1 every line: canonical JSON, its number, the hash of the line before, a known kind
-    2 the seal: its signature, and the tree of as many lines as it counts
-    3 what is used: a stage begins with nothing, and learns from no model's texts, but what earlier stages left, by hash
-    4 files: each is there with its hash, or was left out as signed, and there is no other
+    2 the seal: its signature, and the tree of as many lines as it counts, which are all of them once the run has ended
+    3 what is used: a stage begins with no model, and learns from no model's texts, but earlier stages'; steps count up
+    4 files: each is there with its hash or left out as signed; no other, no link, none of a stage that didn't begin
     5 witnesses: signed notes in RUN.witness/, of people who computed steps of this very ledger again
 """
 
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LEDGER, SEAL, KEY, EXCERPT = "ledger.jsonl", "checkpoint", "ledger.pub", "excerpt.note"
-KINDS = frozenset(
-    (
-        "run",
-        "stage_started",
-        "source",
-        "filter",
-        "teacher",
-        "data",
-        "mix",
-        "step",
-        "eval",
-        "stopped_early",
-        "stage_finished",
-        "files",
-        "run_finished",
-    )
-)
+LEDGER, SEAL, KEY = "ledger.jsonl", "checkpoint", "ledger.pub"
+COST, EXCERPT = "cost.note", "excerpt.note"
+KINDS = frozenset((
+    "run", "stage_started", "source", "filter", "teacher", "data", "mix", "step", "eval", "stopped_early",
+    "stage_finished", "files", "run_finished",
+))  # fmt: skip
 SEALED_FOLDERS = ("checkpoints", "data", "states", "rollouts")
 SEALED_FILES = ("recipe.toml", "samples.jsonl")
+UNSEALED_FILES = ("timings.jsonl", "report.json", "report.html")
+_OUTSIDE = (LEDGER, SEAL, KEY, COST, EXCERPT, *UNSEALED_FILES)  # what no record names
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Wrong(Exception):
-    """The first thing that is wrong with a run, in one line."""
+    """The first thing that is wrong with a run, in one line; what could steer a terminal is escaped."""
+
+    def __init__(self, text: str) -> None:
+        shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+        super().__init__(shown if len(shown) < 600 else f"{shown[:300]} … {shown[-200:]}")
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found right. The first `sealed` lines are signed by `signer`; a torn last one is left out."""
+    """What was found right. The first `sealed` lines are signed by `signer`; a torn last one is left out.
+
+    `ended`: the run has, so that the seal covers all of it and no file is there but those that a record names.
+    """
 
     lines: int
     sealed: int
@@ -67,22 +66,29 @@ class Verified:
     files: int
     bytes: int
     torn: bool
+    ended: bool = True
     witnesses: int = 0  # keys other than the run's whose replay came out the same
     disputed: int = 0  # and those whose didn't
     left_out: int = 0  # files that this copy lacks, as whoever sealed the run signed
 
 
 def verify_run(run: Path, key: str | None = None) -> Verified:
-    """Check everything about a run's directory. Raises Wrong; `key` is the NAME+ID+KEY that must have signed it."""
+    """Check everything about a run's directory. Raises Wrong; `key`, NAME+ID+KEY or KEY, must have signed it."""
+    there = list(files_there(run))
     lines, torn = read_lines(run / LEDGER)
     records = list(check_lines(lines))
     size, root, signer = check_seal(run, lines, key)
-    if len(lines) > size and any(record["kind"] == "run_finished" for record in records[:size]):
-        raise Wrong(f"line {size} came after the run had ended, and no seal covers it")
+    ended = [record["line"] for record in records if record["kind"] == "run_finished"]
+    if ended and not ended[0] + 1 == size == len(lines):
+        told = f"the run ended with line {ended[0]}, its seal covers {size} of {len(lines)} lines"
+        raise Wrong(f"{told}: some came after, or it was killed unsealed (let `clearseek run` finish it)")
     check_uses(records)
-    files, total, left_out = check_files(run, records, files_left_out(run, key))
-    same, differ = count_witnesses(run, lines)
-    return Verified(len(lines), size, root.hex(), signer, files, total, torn, same, differ, left_out)
+    if COST in there:
+        _stated(run, COST, "cost")
+    lacking = files_left_out(run) - set(there) if EXCERPT in there else frozenset()
+    files = check_files(run, records, there, bool(ended), lacking)
+    witnesses = count_witnesses(run, lines)
+    return Verified(len(lines), size, root.hex(), signer, *files, torn, bool(ended), *witnesses, len(lacking))
 
 
 # 1 lines
@@ -102,18 +108,14 @@ def check_lines(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
     prev = "0" * 64
     for number, line in enumerate(lines):
         record = _parsed(number, line)
-        if record.get("line") != number:
-            raise Wrong(
-                f"line {number} says it is line {record.get('line')}: lines were taken out, added or moved"
-            )
+        if repr(record.get("line")) != str(number):
+            found = record.get("line")
+            raise Wrong(f"line {number} says it is line {found!r}: lines were taken out, added or moved")
         if record.get("prev") != prev:
-            raise Wrong(
-                f"line {number} does not follow: line {number - 1} or this one was changed after it was written"
-            )
-        if record.get("kind") not in KINDS:
-            raise Wrong(
-                f"line {number} is of the kind {record.get('kind')!r}, unknown here: a newer clearseek wrote it"
-            )
+            raise Wrong(f"line {number} does not follow: line {number - 1} or this one was changed since")
+        if not isinstance(record.get("kind"), str) or record["kind"] not in KINDS:
+            kind = record.get("kind")
+            raise Wrong(f"line {number} is of the kind {kind!r}, unknown here: a newer clearseek wrote it")
         prev = hashlib.sha256(line + b"\n").hexdigest()
         yield record
 
@@ -124,11 +126,12 @@ def _parsed(number: int, line: bytes) -> dict[str, Any]:
 
     try:
         record = json.loads(line, parse_float=refuse, parse_constant=refuse)
+        is_canonical = isinstance(record, dict) and _canonical(record) == line
     except (ValueError, RecursionError) as error:
         raise Wrong(f"line {number} is not JSON ({error})") from None
-    if not isinstance(record, dict) or _canonical(record) != line:
+    if not is_canonical:
         raise Wrong(f"line {number} is not in the one form that a ledger writes: it was changed")
-    return record
+    return dict(record)
 
 
 def _canonical(record: dict[str, Any]) -> bytes:
@@ -143,30 +146,26 @@ def _canonical(record: dict[str, Any]) -> bytes:
 
 def check_seal(run: Path, lines: Sequence[bytes], key: str | None = None) -> tuple[int, bytes, str]:
     """How many lines are sealed, their root, and the name of the key. Wrong where the seal doesn't hold."""
-    note, own = _text(run / SEAL), key or _text(run / KEY).strip()
+    note, own = _text(run / SEAL), _text(run / KEY).strip()
     name, identity, public = parse_key(own)
+    if key is not None and key.strip() not in (own, base64.b64encode(b"\x01" + public).decode()):
+        raise Wrong(f"{own} is not the key you gave: another key sealed the run, or yours is no key")
     body = open_note(note, name, identity, public)
     size, root = parse_checkpoint(body)
     if size > len(lines):
-        raise Wrong(
-            f"{SEAL} counts {size} lines, {LEDGER} has {len(lines)}: its end was cut off, or it was half copied"
-        )
+        raise Wrong(f"{SEAL} counts {size} lines, {LEDGER} has {len(lines)}: its end is lost or not copied")
     if root_of(lines[:size]) != root:
-        raise Wrong(
-            f"{SEAL} has another root than the first {size} lines of {LEDGER}: one of the two was replaced"
-        )
+        raise Wrong(f"{SEAL} has another root than {size} lines of {LEDGER}: one of the two was replaced")
     return size, root, f"{name}+{identity.hex()}"
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # as it is: an end of line of another system is a change
     except UnicodeDecodeError:
         raise Wrong(f"{path} is not text: it was damaged") from None
     except OSError as error:
-        raise Wrong(
-            f"{path}: cannot be read ({error.strerror}): the run is not sealed, or was half copied"
-        ) from None
+        raise Wrong(f"{path}: cannot be read ({error.strerror}): lost, half copied or never sealed") from None
 
 
 def parse_key(text: str) -> tuple[str, bytes, bytes]:
@@ -174,13 +173,12 @@ def parse_key(text: str) -> tuple[str, bytes, bytes]:
     name, _, rest = text.partition("+")
     identity, _, encoded = rest.partition("+")
     try:
-        raw = base64.b64decode(encoded, validate=True)
-        given = bytes.fromhex(identity)
+        raw, given = base64.b64decode(encoded, validate=True), bytes.fromhex(identity)
+        if name and len(raw) == 33 and raw[0] == 1 and given == key_identity(name, raw[1:]):
+            return name, given, raw[1:]
     except ValueError:
-        raise Wrong(f"{text[:80]!r} is no key; one is NAME+ID+KEY, as in a run's {KEY}") from None
-    if not name or len(raw) != 33 or raw[0] != 1 or given != key_identity(name, raw[1:]):
-        raise Wrong(f"{text[:80]!r} is no key; one is NAME+ID+KEY, as in a run's {KEY}")
-    return name, given, raw[1:]
+        pass
+    raise Wrong(f"{text[:80]!r} is no key; one is NAME+ID+KEY, as in a run's {KEY}")
 
 
 def key_identity(name: str, public: bytes) -> bytes:
@@ -194,23 +192,29 @@ def open_note(note: str, name: str, identity: bytes, public: bytes, what: str = 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     body, separator, signatures = note.rpartition("\n\n")
-    for line in signatures.splitlines() if separator else ():
-        dash, _, rest = line.partition(" ")
-        signer, _, encoded = rest.partition(" ")
-        try:
-            raw = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            continue
+    try:
+        signed = [line.split(" ") for line in signatures.removesuffix("\n").split("\n")] if separator else []
+        found = [(dash, signer, base64.b64decode(text, validate=True)) for dash, signer, text in signed]
+    except ValueError:
+        raise Wrong(f"{what} ends in something that is no signature: it was damaged") from None
+    for dash, signer, raw in found:
         if (dash, signer, raw[:4]) != ("—", name, identity):
             continue
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(raw[4:], (body + "\n").encode())
         except InvalidSignature:
-            raise Wrong(
-                f"{what}: the signature of {name} is wrong: it or what it seals was changed"
-            ) from None
+            raise Wrong(f"{what}: the signature of {name} is wrong: it or its text was changed") from None
         return body + "\n"
     raise Wrong(f"{what} is not signed by {name}+{identity.hex()}: another key sealed it, or it was damaged")
+
+
+def _stated(run: Path, what: str, kind: str) -> str:
+    """What the run's key signed in a note beside its ledger, in one line. Wrong for a note of another run."""
+    name, identity, public = parse_key(_text(run / KEY).strip())
+    origin, *lines = open_note(_text(run / what), name, identity, public, what).split("\n")
+    if origin != f"{name}/{kind}":
+        raise Wrong(f"{what} states {origin}, not {name}/{kind}: it belongs elsewhere")
+    return lines[0]
 
 
 def parse_checkpoint(body: str) -> tuple[int, bytes]:
@@ -219,7 +223,7 @@ def parse_checkpoint(body: str) -> tuple[int, bytes]:
     try:
         _, size, encoded = lines
         root = base64.b64decode(encoded, validate=True)
-        if str(int(size)) != size or len(root) != 32:
+        if str(abs(int(size))) != size or len(root) != 32:
             raise ValueError
     except ValueError:
         raise Wrong(f"{SEAL} is no checkpoint of a log: three lines, origin, size and root") from None
@@ -249,33 +253,37 @@ def root_of(lines: Sequence[bytes]) -> bytes:
 
 
 def check_uses(records: Sequence[dict[str, Any]]) -> None:
-    """Wrong for a stage that begins with something of this run that no earlier stage left."""
-    left: dict[str, set[str]] = {}
+    """Wrong for a stage that begins with what no earlier stage of this run left, or whose steps don't count up."""
+    left, steps = dict[str, set[str]](), dict[str, int]()
     for record in records:
-        if record["kind"] == "stage_started":
-            for parent in _tables(record.get("parents"), record["line"], "parents"):
-                stage = parent.get("stage")
-                if stage is not None and parent.get("sha256") not in left.get(str(stage), set()):
-                    raise Wrong(
-                        f"line {record['line']}: stage {record.get('stage')} begins with something of {stage} that "
-                        "no record of that stage names"
-                    )
-        elif record["kind"] == "source" and (teacher := record.get("teacher")) is not None:
-            (given,) = _tables([teacher], record["line"], "teacher")
-            if given.get("sha256") not in left.get(str(given.get("stage")), set()):
-                raise Wrong(
-                    f"line {record['line']}: stage {record.get('stage')} learnt from something of {given.get('stage')} "
-                    "that no record of that stage names"
-                )
-        elif record["kind"] == "stage_finished":
-            hashes = [str(file["sha256"]) for file in named_files(record)]
-            weights = [
-                str(file["sha256"])
-                for file in named_files(record)
-                if str(file["path"]).endswith(".safetensors")
-            ]
-            whole = hashlib.sha256("".join(weights).encode()).hexdigest()  # of several files in order
-            left[str(record.get("stage"))] = {*hashes, whole}
+        kind, stage = record["kind"], str(record.get("stage"))
+        at = f"line {record['line']}: stage {stage}"
+        if kind in ("step", "stage_finished") and stage not in steps:
+            raise Wrong(f"{at} has a {kind} before it began, or after it ended")
+        if kind == "stage_started":
+            steps[stage] = 0
+            given = _tables(record.get("parents"), record["line"], "parents")
+            _check_left(
+                [table for table in given if table.get("stage") is not None], left, f"{at} begins with"
+            )
+        elif kind == "source" and (teacher := record.get("teacher")) is not None:
+            _check_left(_tables([teacher], record["line"], "teacher"), left, f"{at} learnt from")
+        elif kind == "step":
+            steps[stage] += 1
+            if repr(record.get("step")) != str(steps[stage]):
+                raise Wrong(f"{at} has step {record.get('step')} where step {steps[stage]} is due")
+        elif kind == "stage_finished":
+            files = [(str(file["path"]), str(file["sha256"])) for file in named_files(record)]
+            weights = "".join(digest for path, digest in files if path.endswith(".safetensors"))
+            whole = hashlib.sha256(weights.encode()).hexdigest()  # of several files in order
+            left[stage] = {*(digest for _, digest in files), whole}
+            del steps[stage]
+
+
+def _check_left(given: list[dict[str, Any]], left: dict[str, set[str]], what: str) -> None:
+    for table in given:
+        if str(table.get("sha256")) not in left.get(str(table.get("stage")), set()):
+            raise Wrong(f"{what} something of {table.get('stage')} that no record of that stage names")
 
 
 # 4 files
@@ -285,75 +293,72 @@ def named_files(record: dict[str, Any]) -> list[dict[str, Any]]:
     """The files that a record vouches for: tables with a path inside the run and a SHA-256."""
     files = _tables(record.get("outputs"), record["line"], "outputs")
     for file in files:
-        path, digest = file.get("path"), file.get("sha256")
-        inside = isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
-        if not inside or not isinstance(digest, str) or not _HASH.fullmatch(digest):
-            raise Wrong(
-                f"line {record['line']} names a file without a path inside the run or without its hash"
-            )
+        if not _is_inside(file.get("path")) or not _HASH.fullmatch(str(file.get("sha256"))):
+            raise Wrong(f"line {record['line']} names a file without its hash, or by no path inside the run")
     return files
 
 
-def files_left_out(run: Path, key: str | None = None) -> frozenset[str]:
-    """Paths that this copy of a run may lack. Wrong where they are not signed by the key that sealed it."""
-    if not (run / EXCERPT).exists():
-        return frozenset()
-    note, (name, identity, public) = _text(run / EXCERPT), parse_key(key or _text(run / KEY).strip())
-    open_note(note, name, identity, public, what=EXCERPT)
+def _is_inside(path: Any) -> bool:
+    """Whether it is the one spelling, on every system, of a place below the run."""
+    is_text = isinstance(path, str) and path.isprintable() and "\\" not in path
+    return is_text and not {"", ".", ".."} & set(path.split("/"))
+
+
+def files_there(run: Path, folder: str = "") -> Iterator[str]:
+    """Paths of all files below the run, in order. Wrong for a link, a pipe or a folder that can't be read."""
     try:
-        origin, line, *_ = note.split("\n")
-        paths = frozenset(map(str, json.loads(line)["left_out"]))
+        entries = sorted(os.scandir(run / folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise Wrong(f"{run / folder}: cannot be read ({error.strerror}); give a run's folder") from None
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_there(run, f"{folder}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            yield folder + entry.name
+        else:
+            raise Wrong(f"{folder}{entry.name} is a link or no file at all: it may be another tomorrow")
+
+
+def files_left_out(run: Path) -> frozenset[str]:
+    """Paths that this copy of a run may lack, as the key that sealed it signed."""
+    try:
+        return frozenset(map(str, json.loads(_stated(run, EXCERPT, "excerpt"))["left_out"]))
     except (ValueError, LookupError, TypeError):
         raise Wrong(f"{EXCERPT} does not say what was left out: it was damaged") from None
-    if origin != f"{name}/excerpt":
-        raise Wrong(f"{EXCERPT} states {origin}, not {name}/excerpt: it belongs elsewhere")
-    return paths
 
 
 def check_files(
-    run: Path, records: Sequence[dict[str, Any]], left_out: frozenset[str] = frozenset()
-) -> tuple[int, int, int]:
-    """Files that are right, their bytes, and files left out. Wrong for one that differs, lacks, or has no record."""
+    run: Path, records: Sequence[dict[str, Any]], there: Sequence[str], ended: bool, lacking: frozenset[str]
+) -> tuple[int, int]:
+    """How many files are right, and their bytes. Wrong for one that differs, is missing, or that no record names."""
     named: dict[str, tuple[str, int]] = {}
     for record in records:
-        named |= {str(file["path"]): (str(file["sha256"]), record["line"]) for file in named_files(record)}
-    lacking = {path for path in named if path in left_out and not (run / path).exists()}
-    total = 0
-    for path, (digest, line) in named.items():
-        if path not in lacking:
-            total += _check_file(run / path, path, digest, line)
-    if any(record["kind"] == "run_finished" for record in records):
-        _check_no_others(run, named)
-    return len(named) - len(lacking), total, len(lacking)
+        for file in named_files(record):
+            digest, line = named.setdefault(file["path"], (file["sha256"], record["line"]))
+            if digest != file["sha256"]:
+                raise Wrong(f"line {record['line']} names {file['path']} with another hash than line {line}")
+    sizes = [_check_file(run / path, path, *named[path]) for path in named if path not in lacking]
+    begun = tuple(f"{record.get('stage')}." for record in records if record["kind"] == "stage_started")
+    for path in there:
+        folder, _, rest = path.partition("/")
+        if path in named or path in _OUTSIDE or f"{path[0]}{rest}" == ".":  # hidden: a kill left it
+            continue
+        if ended or folder not in (*SEALED_FOLDERS, *SEALED_FILES):
+            raise Wrong(f"{path} is named by no record: it came into the run afterwards")
+        if rest and not f"{rest.partition('/')[0]}.".startswith(begun):
+            raise Wrong(f"{path} is of a stage that no line begins: was the ledger cut back?")
+    return len(sizes), sum(sizes)
 
 
 def _check_file(place: Path, path: str, digest: str, line: int) -> int:
-    found, size = hashlib.sha256(), 0
     try:
-        if place.is_symlink():
-            raise Wrong(f"{path}, named in line {line}, is a link: it may be another file tomorrow")
         with place.open("rb") as file:
-            while block := file.read(1 << 20):
-                found.update(block)
-                size += len(block)
+            found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError as error:
-        raise Wrong(
-            f"{path}, named in line {line}, cannot be read ({error.strerror}): lost or half copied"
-        ) from None
-    if found.hexdigest() != digest:
-        raise Wrong(f"{path} is not the file that line {line} names: its SHA-256 is {found.hexdigest()}")
+        raise Wrong(f"{path}, named in line {line}, cannot be read: {error.strerror}") from None
+    if found != digest:
+        raise Wrong(f"{path} is not the file that line {line} names: its SHA-256 is {found}")
     return size
-
-
-def _check_no_others(run: Path, named: dict[str, tuple[str, int]]) -> None:
-    there = [path for path in SEALED_FILES if (run / path).is_file()]
-    for folder in SEALED_FOLDERS:
-        there += [
-            path.relative_to(run).as_posix() for path in sorted((run / folder).rglob("*")) if path.is_file()
-        ]
-    for path in there:
-        if path not in named:
-            raise Wrong(f"{path} is named by no record: it came into the run afterwards")
 
 
 def _tables(value: Any, line: int, field: str) -> list[dict[str, Any]]:
@@ -373,21 +378,21 @@ def count_witnesses(run: Path, lines: Sequence[bytes]) -> tuple[int, int]:
     A note holds ORIGIN/replay and one JSON object: the key that signed it, the size and root of the ledger that was
     replayed, and the outcome, "same" or "differs". Wrong for a note that isn't one, or is of another ledger.
     """
-    own, verdicts = _text(run / KEY).strip().rpartition("+")[2], dict[str, str]()
+    verdicts, own = dict[bytes, str](), parse_key(_text(run / KEY).strip())[2]
     for path in sorted(run.with_name(f"{run.resolve().name}.witness").glob("*.note")):
         note = _text(path)
         try:
             facts = json.loads(note.split("\n")[1])
-            key, outcome, size, root = (facts[name] for name in ("key", "outcome", "size", "root"))
-            if outcome not in ("same", "differs") or not isinstance(size, int):
+            outcome, size, root = facts["outcome"], facts["size"], facts["root"]
+            if outcome not in ("same", "differs") or not isinstance(size, int) or size < 1:
                 raise ValueError
-            name, identity, public = parse_key(str(key))
+            name, identity, public = parse_key(str(facts["key"]))
         except (ValueError, LookupError, TypeError, Wrong):
             raise Wrong(f"{path} is no witness of a replay: it was damaged") from None
         open_note(note, name, identity, public, what=path.name)
         if size > len(lines) or root_of(lines[:size]).hex() != root:
             raise Wrong(f"{path} witnesses another ledger than {run / LEDGER}: it doesn't belong here")
-        if key.rpartition("+")[2] != own and verdicts.get(key) != "differs":
-            verdicts[key] = outcome
+        if public != own and verdicts.get(public) != "differs":
+            verdicts[public] = outcome
     found = list(verdicts.values())
     return found.count("same"), found.count("differs")

@@ -278,7 +278,7 @@ class Run:
                 f"{self.run_dir}: stage {_unfinished(records)} was begun otherwise: {'; '.join(changes)}. "
                 "Continue it as it was begun, or give --out for a new run"
             )
-        if changes:
+        if changes and not any(record["kind"] == "run_finished" for record in records):
             self.ledger.append("run", **numbers, machine=conditions() | {"capability": capability()})
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
