@@ -27,7 +27,7 @@ def test_a_stranger_replays_and_signs_and_the_verifier_counts(run, tmp_path, cap
     assert done.stdout.count(": the same\n") == 4
     assert done.stdout.endswith("4 steps computed again, every bit the same\n")
     assert main(["ledger", "verify", str(run)]) == 0
-    assert "1 other computed steps again, which came out the same" in capsys.readouterr().out
+    assert "1 other key signed that steps computed again came out the same" in capsys.readouterr().out
     shutil.rmtree(run.with_name("tiny.witness"))
 
 
