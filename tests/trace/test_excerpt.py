@@ -122,7 +122,7 @@ def test_a_file_is_only_left_out_by_whoever_sealed_the_run(made, model, tmp_path
     with pytest.raises(Wrong, match=r"excerpt\.note: the signature of .* is wrong"):
         verify_run(run)
     shutil.copyfile(run / "cost.note", run / EXCERPT)
-    with pytest.raises(Wrong, match=r"excerpt\.note does not say what was left out"):
+    with pytest.raises(Wrong, match=r"excerpt\.note states .*/cost, not .*/excerpt: it belongs elsewhere"):
         verify_run(run)
     monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "another.key"))
     with pytest.raises(InputError, match="was sealed with another key than yours"):
