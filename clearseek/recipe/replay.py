@@ -7,6 +7,7 @@ nothing is written, and every record is compared with the one in the ledger inst
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -153,18 +154,7 @@ class StageReplay:
         )
 
     def _checked_point(self, step: int) -> ResumePoint | None:
-        """The state that was kept after a step, held to the hash in the ledger."""
-        point = next((point for point in self.points if point.step == step), None)
-        if point is None or point.directory is None:
-            return None
-        leaves = leaves_of(load_tensors(point.directory / "state.safetensors")[0])
-        if root_of(leaves) != self.recorded.steps[step].get("state"):
-            written = LeavesFile(self.context.states_dir / "leaves.jsonl").read().get(step, {})
-            raise RunError(
-                f"{point.directory} is not the state that the ledger has after step {step}: "
-                f"{first_difference(written, leaves)} was changed; restore the run from a copy"
-            )
-        return point
+        return checked_point(self.points, self.recorded, step, self.context.states_dir)
 
     def _round(self, step: int) -> StepReplay:
         """One round of rejection sampling: it depends on no other but by the count of what was kept before."""
@@ -179,6 +169,23 @@ class StageReplay:
         with contextlib.suppress(Reached):
             ledger.append("step", **fields)
         return self._outcome(step, None, ledger.first_wrong)
+
+
+def checked_point(
+    points: Sequence[ResumePoint], recorded: RecordedStage, step: int, states_dir: Path
+) -> ResumePoint | None:
+    """The state that was kept after a step, held to the hash in the ledger; None where none was, as after step 0."""
+    point = next((point for point in points if point.step == step), None)
+    if point is None or point.directory is None:
+        return None
+    leaves = leaves_of(load_tensors(point.directory / "state.safetensors")[0])
+    if root_of(leaves) != recorded.steps[step].get("state"):
+        written = LeavesFile(states_dir / "leaves.jsonl").read().get(step, {})
+        raise RunError(
+            f"{point.directory} is not the state that the ledger has after step {step}: "
+            f"{first_difference(written, leaves)} was changed; restore the run from a copy"
+        )
+    return point
 
 
 def session_choice(run: RecordedRun, recorded: RecordedStage) -> DeviceChoice:

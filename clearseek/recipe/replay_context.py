@@ -128,6 +128,7 @@ class ReplayContext(StageContext):
 
     def read_rollout(self, step: int) -> Rollout:
         """The file that a step (from 0) names, held to its hash."""
+        assert self.readings is not None
         assert self.recorded is not None
         assert self.tokenizer is not None
         record = self.recorded.steps[step + 1]
@@ -137,7 +138,7 @@ class ReplayContext(StageContext):
                 "older clearseek made this run"
             )
         named = record["outputs"][0]
-        path = self.run_dir / named["path"]
+        path = self.readings.run_dir / named["path"]
         _check_hash(path, named["sha256"], record["line"])
         return read_rollout(path, self.tokenizer)
 

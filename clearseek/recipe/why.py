@@ -1,236 +1,298 @@
-"""What an answer owes to a document or a source: a stage computed again without it, and the answer's probability after.
+"""What an answer owes to a document, a source or a problem: the way to the model computed again without it.
 
-Without means: its places in the rows are as empty as padding. Every other document stays in its row, every row in
-its step, seeds and learning rates as they were; the loss of a step is the mean over the tokens left. So what
-differs in the end is what it taught, and nothing else. It ends with the stage: what later stages made is not told.
+The answer's probability is told by the run's own model and by the one that comes out without; docs/ledger.md says what
+without means. Nothing is written but into a temporary folder, or into one that the caller names.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from clearseek.config.errors import InputError
-from clearseek.config.progress import Progress
-from clearseek.config.recipe import SupervisedStage
+from clearseek.config.errors import InputError, RunError
+from clearseek.config.progress import Progress, SilentProgress
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
+from clearseek.ledger.lines import file_sha256
 from clearseek.model.checkpoint import load_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.log_probs import target_log_probs
+from clearseek.recipe.control import find_other
+from clearseek.recipe.counterfactual import Again, Counterfactual, keep_changed
 from clearseek.recipe.recorded import RecordedRun
-from clearseek.recipe.replay import StageReplay
-from clearseek.recipe.replay_context import ReplayContext
-from clearseek.recipe.silent import SilentLedger
-from clearseek.recipe.stages import TRAINERS, checkpoint_path
-from clearseek.tasks.corpus import Example
-from clearseek.text.documents import Document
-from clearseek.text.examples import EncodedDocuments
-from clearseek.text.packing import Policy, Rows, row_numbers
+from clearseek.recipe.replay import session_choice
+from clearseek.recipe.stages import checkpoint_path
+from clearseek.recipe.without import Target, Without, computed_again, seconds_of
+from clearseek.recipe.without_context import Seen
 from clearseek.text.tokenizer import Tokenizer
-from clearseek.trace.encoding import blank_rows, encoding_order
-from clearseek.trace.kept import is_regenerated, text_of
-from clearseek.trace.sources import run_readings, source_documents
-from clearseek.train.supervised import SupervisedTrainer
 
+RESULT = "why.json"
 _LONGEST_ANSWER = 128
-_SHORTEST_HASH = 8
+_LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True)
-class Without:
-    """What is left out: a source of a stage, by its number, or one document of it, by its hash."""
+class Weighed:
+    """An answer by one model: log-probability in nats of every token and of all together, and its own likeliest."""
 
-    stage: str
-    source: int
-    document: str | None = None
+    token_log_probs: list[float]
+    log_prob: float
+    log_prob_per_token: float
+    likeliest: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How an answer is weighed by the run's model and by another; `times`: how often as likely by the other.
+
+    `times` is None where it would be beyond what a float holds; `change` has its logarithm.
+    """
+
+    without: Weighed
+    change: float
+    change_per_token: float
+    times: float | None
+    is_same: bool
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same without something else of the same size, or with another seed."""
+
+    told: str
+    compared: Compared
 
 
 @dataclass(frozen=True)
 class Change:
-    """The answer with and without; log-probabilities in nats over all its tokens.
+    """What was left out, where it was seen, which stages were computed again, and the answer with and without."""
 
-    `first_step` is the first that read what is left out (None: no step did), `begun_at` the state computed from.
-    """
-
+    run: str
     stage: str
-    documents: int
-    first_step: int | None
-    begun_at: int
-    steps: int
+    left_out: str
+    seen: list[Seen]
+    again: list[Again]
+    prompt: str
     answer: str
     tokens: int
-    log_prob: float
-    log_prob_without: float
-    answer_without: str
+    with_it: Weighed
+    compared: Compared
+    control: Control | None
+    kept: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
 
 
-def document_hash(document: Document | Example) -> str:
-    """The SHA-256 (hex) over a document's words, as a trace names it."""
-    return hashlib.sha256(text_of(document).encode("utf-8", "surrogatepass")).hexdigest()
+@dataclass(frozen=True)
+class Asked:
+    """A prompt and an answer as tokens, and what weighs them."""
 
+    tokenizer: Tokenizer
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype
 
-def find_without(run: RecordedRun, told: str, stage: str | None = None) -> Without:
-    """What `STAGE/NUMBER`, or a document's hash (its first 8 digits do), means in a run. InputError for neither."""
-    readings = run_readings(run.run_dir)
-    known = {f"{one.name}/{number}": one for one in readings.stages for number in range(len(one.data))}
-    if told in known:
-        return Without(known[told].name, int(told.rpartition("/")[2]))
-    if len(told) < _SHORTEST_HASH or set(told) - set("0123456789abcdef"):
-        raise InputError(
-            f"{told!r} is no source of this run and no document's hash; sources: {', '.join(known)}; of a hash the "
-            f"first {_SHORTEST_HASH} digits do"
-        )
-    for one in readings.stages if stage is None else [readings.stage(stage)]:
-        for number in range(len(one.data)):
-            for document in source_documents(readings, one, number):
-                if (found := document_hash(document)).startswith(told):
-                    return Without(one.name, number, found)
-    where = f"stage {stage}" if stage else "no stage of this run"
-    raise InputError(f"no document whose hash begins with {told}: {where} has read one")
+    def weigh(self, model: Decoder) -> Weighed:
+        """The answer by a model."""
+        each = _log_probs(model, self.prompt, self.answer, self.dtype)
+        likeliest = self.tokenizer.decode(_likeliest(model, self.tokenizer, self.prompt, self.dtype))
+        return Weighed(each, math.fsum(each), math.fsum(each) / len(each), likeliest)
 
-
-@dataclass
-class WithoutContext(ReplayContext):
-    """A stage computed again without some of its documents."""
-
-    without: Without | None = None
-    masks: list[np.ndarray] = field(default_factory=list)
-    touched: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # rows that have empty places now
-
-    def stored_documents(self, index: int) -> Sequence[Document | Example] | None:
-        """As trained on; which are left out is noted in the order that they will be encoded in."""
-        found = super().stored_documents(index)
-        assert found is not None
-        assert self.without is not None
-        assert self.readings is not None
-        mask = np.full(len(found), index == self.without.source)
-        if index == self.without.source and self.without.document is not None:
-            mask[:] = [document_hash(document) == self.without.document for document in found]
-        source = self.readings.stage(self.stage).sources[index]
-        order = range(len(found)) if is_regenerated(source) else encoding_order(found)  # type: ignore[arg-type]
-        self.masks.append(mask[list(order)])
-        return found
-
-    def learnt_rows(self, rows: Rows, whole: EncodedDocuments, policy: Policy, pad_id: int) -> Rows:
-        """The rows with empty places."""
-        left_out = np.concatenate(self.masks)
-        blank = blank_rows(rows, whole, left_out, self.key("shuffle"), policy, pad_id)
-        self.touched = (blank.segments != rows.segments).any(axis=1)
-        return blank
-
-
-class _Unheard(SilentLedger):
-    """Nothing is compared: what is computed is meant to be another."""
-
-
-class Counterfactual(StageReplay):
-    """A stage of a run, ready to be computed without something."""
-
-    def __init__(self, run: RecordedRun, without: Without, progress: Progress | None = None) -> None:
-        super().__init__(run, without.stage, progress=progress)
-        given = {one.name: getattr(self.context, one.name) for one in fields(self.context)}
-        self.context = WithoutContext(**given | {"ledger": _Unheard(0), "without": without})
-
-    def compute(self) -> tuple[Decoder, int | None, int]:
-        """The model without; the first step that would have read what is left out, and the state it began at."""
-        trainer = self._trainer()
-        assert isinstance(self.context, WithoutContext)
-        first = first_step(trainer, self.context.touched)
-        before = trainer.total_steps if first is None else first - 1
-        begun = max((point.step for point in self.points if point.step <= before), default=0)
-        point = self._checked_point(begun)
-        self.context.point = (
-            None if point is None else replace(point, data_fingerprint=trainer.rows.fingerprint)
-        )
-        trainer.run()
-        return trainer.learner.whole_model(), first, begun
-
-    def _trainer(self) -> SupervisedTrainer:
-        made = TRAINERS[type(self.stage)] if isinstance(self.stage, SupervisedStage) else None
-        if made is None:
-            raise InputError(
-                f"stage {self.recorded.name} samples what it learns from, which would be other samples by now: choose "
-                "what a stage has read that learns from documents alone"
-            )
-        trainer = made(self.context, self.stage, self.start.model, self.start.tokenizer)
-        assert isinstance(trainer, SupervisedTrainer)
-        return trainer
-
-
-def first_step(trainer: SupervisedTrainer, touched: np.ndarray) -> int | None:
-    """The first step (from 1) that reads one of the touched rows; None: no step does."""
-    address = trainer.context.recipe.seed, trainer.context.stage
-    for step in range(trainer.total_steps):
-        if touched[row_numbers(len(touched), step, trainer.stage.batch_rows, *address)].any():
-            return step + 1
-    return None
+    def read(self, directory: Path) -> Weighed:
+        """The answer by the model in a directory."""
+        return self.weigh(load_model(directory).to(self.device))
 
 
 def why(
     run: RecordedRun,
     prompt: str,
     without: Without,
+    target: Target,
     answer: str | None = None,
     is_plain: bool = False,
+    with_control: bool = False,
+    keep: Path | None = None,
     progress: Progress | None = None,
 ) -> Change:
-    """How likely an answer is to a prompt, by the stage's model as it is and as it is computed without something.
+    """How likely an answer is to a prompt, by a run's model as it is and as it is computed without something.
 
     `answer` is the whole completion, thought and all; default: the likeliest that the model as it is gives. With
-    `is_plain` the prompt is a text to go on with, not a question in the chat format.
+    `is_plain` the prompt is a text to go on with, not a question in the chat format. `keep` is a folder that is made
+    for what was computed. InputError for a prompt or answer that doesn't fit the model, or a `keep` that is there.
     """
-    replay = Counterfactual(run, without, progress)
-    try:
-        context, tokenizer = replay.context, replay.start.tokenizer
-        ids = (
-            tokenizer.encode(prompt)
-            if is_plain
-            else tokenizer.encode_chat([{"role": "user", "content": prompt}])
+    told = progress or SilentProgress()
+    _check_keep(run, keep)
+    directory = _own_model(run, target.stage)
+    model = load_model(directory)
+    asked = _ask(run, target.stage, model, prompt, answer, is_plain)
+    with_it = asked.weigh(model.to(asked.device))
+    del model
+    told.note(_announced(run, without, target, with_control))
+    with _folder(keep) as work:
+        found, compared = _compared(run, without, target, work, told, asked, with_it)
+        control = None
+        if with_control:
+            other = find_other(found)
+            told.note(f"control: {other.told}")
+            with _folder(None) as beside:
+                seed = run.recipe.seed + 1 if other.without is None else None
+                _, held = _compared(run, other.without or without, target, beside, told, asked, with_it, seed)
+            control = Control(other.told, held)
+        change = Change(
+            run=str(run.run_dir),
+            stage=target.stage,
+            left_out=_left_out(without),
+            seen=found.seen,
+            again=found.again,
+            prompt=prompt,
+            answer=asked.tokenizer.decode(list(asked.answer)),
+            tokens=len(asked.answer),
+            with_it=with_it,
+            compared=compared,
+            control=control,
+            kept=None if keep is None else str(keep),
         )
-        model = load_model(checkpoint_path(run.run_dir, without.stage)).to(context.device)
-        told = (
-            tokenizer.encode(answer)
-            if answer is not None
-            else _likeliest(model, tokenizer, ids, context.dtype)
+        keep_changed(work)
+        (work / RESULT).write_text(
+            json.dumps(change.to_dict(), ensure_ascii=False, indent=2), encoding="utf-8"
         )
-        before = _log_prob(model, ids, told, context.dtype)
-        after, first, begun = replay.compute()
-        assert isinstance(context, WithoutContext)
-        return Change(
-            stage=without.stage,
-            documents=int(np.concatenate(context.masks).sum()),
-            first_step=first,
-            begun_at=begun,
-            steps=max(replay.recorded.steps),
-            answer=tokenizer.decode(told),
-            tokens=len(told),
-            log_prob=before,
-            log_prob_without=_log_prob(after, ids, told, context.dtype),
-            answer_without=tokenizer.decode(_likeliest(after, tokenizer, ids, context.dtype)),
+    return change
+
+
+def _compared(
+    run: RecordedRun,
+    without: Without,
+    target: Target,
+    work: Path,
+    progress: Progress,
+    asked: Asked,
+    with_it: Weighed,
+    seed: int | None = None,
+) -> tuple[Counterfactual, Compared]:
+    found = Counterfactual(run, without, target, work, progress, seed)
+    directory = found.compute()
+    weighed = with_it if directory is None else asked.read(directory)
+    change = weighed.log_prob - with_it.log_prob
+    return found, Compared(
+        without=weighed,
+        change=change,
+        change_per_token=change / len(asked.answer),
+        times=math.exp(change) if abs(change) < _LARGEST_EXPONENT else None,
+        is_same=directory is None,
+    )
+
+
+def _announced(run: RecordedRun, without: Without, target: Target, with_control: bool) -> str:
+    """What is about to be computed, and how long it took in the run."""
+    again = computed_again(run.recipe, without, target)
+    seconds = seconds_of(run.run_dir, again)
+    took = "not timed in the run" if seconds is None else f"{seconds:.0f} s in the run, evaluations included"
+    twice = "; the control takes as long once more" if with_control else ""
+    return f"to compute again at most: {', '.join(again)} ({took}){twice}"
+
+
+def _left_out(without: Without) -> str:
+    if without.only is None:
+        return without.told
+    (name,) = without.only
+    return f"{'problem' if without.places[0].source is None else 'document'} {name}"
+
+
+def _own_model(run: RecordedRun, stage: str) -> Path:
+    """The run's own model of a stage, held to the ledger."""
+    finished = run.stage(stage).finished or {}
+    for file in finished.get("outputs") or []:
+        path = run.run_dir / file["path"]
+        if not path.is_file() or file_sha256(path) != file["sha256"]:
+            raise RunError(
+                f"{path} is not the file that line {finished['line']} of the ledger names: it was changed, or the run "
+                "was half copied"
+            )
+    return checkpoint_path(run.run_dir, stage)
+
+
+def _ask(
+    run: RecordedRun, stage: str, model: Decoder, prompt: str, answer: str | None, is_plain: bool
+) -> Asked:
+    choice = session_choice(run, run.stage(stage))
+    tokenizer = Tokenizer.load(checkpoint_path(run.run_dir, stage))
+    ids = (
+        tokenizer.encode(prompt) if is_plain else tokenizer.encode_chat([{"role": "user", "content": prompt}])
+    )
+    room = model.config.max_position_embeddings
+    if not ids:
+        raise InputError("an empty prompt has no answer: give some text")
+    if len(ids) >= room:
+        raise InputError(
+            f"the prompt has {len(ids):,} tokens, and the model of stage {stage} reads {room:,} with its answer: "
+            "shorten it"
         )
-    finally:
-        replay.close()
+    if answer is None:
+        told = _likeliest(model.to(choice.device), tokenizer, ids, choice.dtype)
+    else:
+        told = tokenizer.encode(answer)
+    if not told:
+        raise InputError("an empty answer has no probability: give some text with --answer")
+    if len(ids) + len(told) > room:
+        raise InputError(
+            f"prompt and answer have {len(ids) + len(told):,} tokens, and the model of stage {stage} reads {room:,}: "
+            "shorten one"
+        )
+    return Asked(tokenizer, tuple(ids), tuple(told), choice.device, choice.dtype)
 
 
 def _likeliest(model: Decoder, tokenizer: Tokenizer, prompt: Sequence[int], dtype: torch.dtype) -> list[int]:
     engine = Engine(model, tokenizer.stop_ids, dtype)
-    request = Request(tuple(prompt), 0, 1, Sampling(temperature=0.0, max_tokens=_LONGEST_ANSWER))
+    most = min(_LONGEST_ANSWER, model.config.max_position_embeddings - len(prompt))
+    request = Request(tuple(prompt), 0, 1, Sampling(temperature=0.0, max_tokens=most))
     return list(engine.generate([request])[0][0].tokens)
 
 
 @torch.no_grad()
-def _log_prob(model: Decoder, prompt: Sequence[int], answer: Sequence[int], dtype: torch.dtype) -> float:
-    """Of all the answer's tokens together, in nats."""
-    if not answer:
-        raise InputError("an empty answer has no probability: give some text with --answer")
+def _log_probs(
+    model: Decoder, prompt: Sequence[int], answer: Sequence[int], dtype: torch.dtype
+) -> list[float]:
+    """Of each of the answer's tokens, in nats."""
     model.training = False
     row = torch.tensor([[*prompt, *answer]], device=model.embedding.weight.device)
     states = model(row[:, :-1], torch.ones_like(row[:, :-1]), dtype, 0).states
-    return float(
-        target_log_probs(states[0, len(prompt) - 1 :], model.head_weight, row[0, len(prompt) :])
-        .double()
-        .sum()
-    )
+    found = target_log_probs(states[0, len(prompt) - 1 :], model.head_weight, row[0, len(prompt) :])
+    return [float(one) for one in found.double()]
+
+
+def _check_keep(run: RecordedRun, keep: Path | None) -> None:
+    if keep is None:
+        return
+    if keep.exists():
+        raise InputError(f"{keep} is there already: --keep makes a folder of its own, so give another name")
+    if run.run_dir.resolve() in keep.resolve().parents:
+        raise InputError(f"{keep} is inside the run, which stays as it is: give a folder beside it")
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """A folder to compute in: it gets the name `keep` when all went well, else nothing is left of it."""
+    try:
+        if keep is not None:
+            keep.parent.mkdir(parents=True, exist_ok=True)
+        where = None if keep is None else keep.parent
+        made = Path(tempfile.mkdtemp(prefix=".why-" if keep else "clearseek-why-", dir=where))
+    except OSError as error:
+        raise RunError(f"no folder can be made to compute in: {error}") from None
+    try:
+        yield made
+        if keep is not None:
+            made.chmod(0o755)
+            made.rename(keep)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -55,17 +55,20 @@ def shuffled_rows(whole: EncodedDocuments, order_key: int, length: int, policy: 
     return pack_arrays(whole.ids[place], offsets, prompts, length + 1, policy, pad_id=pad_id)
 
 
-def blank_rows(
-    rows: Rows, whole: EncodedDocuments, left_out: np.ndarray, order_key: int, policy: Policy, pad_id: int
-) -> Rows:
-    """Rows as `shuffled_rows` made them, with the places of the documents in `left_out` (bool) as empty as padding.
-
-    Every other token stays where it is, and so does every row: no step reads anything else than it did.
-    """
+def row_owners(whole: EncodedDocuments, order_key: int, length: int, policy: Policy) -> np.ndarray:
+    """The number of the document that each token of `shuffled_rows` is of, int32 as those rows; -1 for padding."""
     owners = np.repeat(np.arange(len(whole), dtype=np.int32), np.diff(whole.offsets))
     numbered = EncodedDocuments(owners, whole.offsets, whole.num_prompt_tokens)
-    held = shuffled_rows(numbered, order_key, rows.tokens.shape[1] - 1, policy, -1).tokens
-    blank = (held >= 0) & left_out[held]
+    return shuffled_rows(numbered, order_key, length, policy, -1).tokens
+
+
+def blank_rows(rows: Rows, owners: np.ndarray, left_out: np.ndarray, pad_id: int) -> Rows:
+    """Rows as `shuffled_rows` made them, with the places of the documents in `left_out` (bool) as empty as padding.
+
+    `owners` as `row_owners`. Every other token stays where it is, and so does every row: no step reads anything else
+    than it did.
+    """
+    blank = (owners >= 0) & left_out[owners]
     return Rows(
         np.where(blank, pad_id, rows.tokens).astype(rows.tokens.dtype),
         np.where(blank, 0, rows.segments).astype(rows.segments.dtype),

@@ -13,6 +13,7 @@ from clearseek.tasks.registry import Split, generate
 from clearseek.tasks.user import load_problems
 from clearseek.text.packing import epoch_order
 
+PROBLEMS_AT_A_TIME = 2048  # that a reject stage asks in one round
 _SPLITS: tuple[Split, ...] = ("train", "held_out")
 _GYM_PROBLEMS: dict[Split, int] = {"train": 2048, "held_out": 256}  # of each data set, then they repeat
 
@@ -48,6 +49,11 @@ class ProblemSource:
             return []
         places = (divmod(position, len(pool)) for position in range(round * count, (round + 1) * count))
         return _unique([pool[self._order(len(pool), epoch)[place]] for epoch, place in places])
+
+    def batch(self, round: int, total: int) -> list[Problem]:
+        """What a reject stage of `total` problems asks in a round (from 0)."""
+        count = min(PROBLEMS_AT_A_TIME, total - round * PROBLEMS_AT_A_TIME)
+        return self.draw(round, PROBLEMS_AT_A_TIME)[: max(count, 0)]
 
     def _order(self, size: int, epoch: int) -> np.ndarray:
         """The order of one pass over the pool; the last one asked for is remembered."""

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from clearseek.config.errors import RunError
 from clearseek.ledger.lines import file_sha256
+from clearseek.tasks.problem import Problem
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.sources import StageReading
 
@@ -44,6 +47,15 @@ class StoredRollouts:
             parts.append(np.stack([np.full(len(learnt), step), tensors["verdicts"], learnt], axis=1))
         return np.concatenate(parts).astype(np.int64)
 
+    def asked(self) -> Iterator[tuple[int, Problem, int]]:
+        """Every problem as it was asked: step, problem, and the tokens of its completions together."""
+        for step, path, sha in self.files:
+            tensors, problems = _read(path, sha)
+            ends = np.cumsum(tensors["samples"])
+            lengths = np.concatenate([[0], np.cumsum(tensors["lengths"])])
+            for table, end, count in zip(problems, ends, tensors["samples"], strict=True):
+                yield step, Problem(**table), int(lengths[end] - lengths[end - count])
+
     def texts(self, tokenizer: Tokenizer) -> list[str]:
         """Every completion's problem and words."""
         found = []
@@ -74,7 +86,7 @@ def _plain(words: str, tokenizer: Tokenizer) -> str:
     return words
 
 
-def _read(path: Path, sha256: str) -> tuple[dict[str, np.ndarray], list[dict[str, str]]]:
+def _read(path: Path, sha256: str) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     try:
         if file_sha256(path) != sha256:
             raise RunError(f"{path} is not the file that the ledger names: it was changed")

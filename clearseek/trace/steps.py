@@ -47,7 +47,8 @@ class DocumentSteps:
         learnt = [int(record["step"]) for record in stage.steps if record.get("tokens")]
         self._is_step = np.zeros(max(learnt, default=0) + 1, bool)
         self._is_step[learnt] = True
-        self._steps_of_row = self._all_steps_of_rows(pieces.num_rows)
+        last = len(self._is_step) - 1
+        self._steps_of_row = steps_of_rows(pieces.num_rows, last, self._batch_rows, *self._address)
 
     def of(self, document: int) -> list[int]:
         """The steps that read a document, in order; a step that read it in two pieces is named once."""
@@ -64,15 +65,18 @@ class DocumentSteps:
         pieces = [self._documents[self._row_starts[row] : self._row_starts[row + 1]] for row in rows]
         return [int(document) for document in np.unique(np.concatenate(pieces))]
 
-    def _all_steps_of_rows(self, num_rows: int) -> np.ndarray:
-        """Step of every row in every epoch that the steps reach, int64 [epochs, rows]."""
-        last = len(self._is_step) - 1
-        epochs = max(-(-last * self._batch_rows // num_rows), 1)
-        steps = np.empty((epochs, num_rows), np.int64)
-        for epoch in range(epochs):
-            positions = epoch * num_rows + np.arange(num_rows)
-            steps[epoch, epoch_order(num_rows, *self._address, epoch)] = positions // self._batch_rows + 1
-        return steps
+
+def steps_of_rows(num_rows: int, num_steps: int, batch_rows: int, seed: int, stage: str) -> np.ndarray:
+    """The step (from 1) of every row in every epoch that the steps reach, int64 [epochs, rows].
+
+    Those of the last epoch may lie beyond `num_steps`.
+    """
+    epochs = max(-(-num_steps * batch_rows // num_rows), 1)
+    steps = np.empty((epochs, num_rows), np.int64)
+    for epoch in range(epochs):
+        positions = epoch * num_rows + np.arange(num_rows)
+        steps[epoch, epoch_order(num_rows, seed, stage, epoch)] = positions // batch_rows + 1
+    return steps
 
 
 def batch_of(readings: RunReadings, stage: StageReading) -> tuple[int, tuple[int, str]]:

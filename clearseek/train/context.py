@@ -23,6 +23,7 @@ from clearseek.model.device import can_compile
 from clearseek.model.kernels.library import fits
 from clearseek.model.lora import Adapter
 from clearseek.tasks.corpus import Example
+from clearseek.tasks.problem import Problem
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.documents import Document
 from clearseek.text.examples import EncodedDocuments
@@ -88,6 +89,10 @@ class StageContext:
     def learnt_rows(self, rows: Rows, whole: EncodedDocuments, policy: Policy, pad_id: int) -> Rows:
         """Of the rows that the documents `whole` were packed into, what is learnt: all of it."""
         return rows
+
+    def asked(self, problems: list[Problem]) -> list[Problem]:
+        """Of the problems drawn for a round of sampling, those that are put to the model: all of them."""
+        return problems
 
     def stored_rollout(self, step: int) -> Rollout | None:
         """What a step (from 0) had sampled when it was first computed; None: it has to sample."""

@@ -12,14 +12,12 @@ from clearseek.tasks.verify import Verdict
 from clearseek.text.documents import Conversation
 from clearseek.text.sources import open_source
 from clearseek.text.tokenizer import Tokenizer
-from clearseek.trace.problem_source import ProblemSource
+from clearseek.trace.problem_source import PROBLEMS_AT_A_TIME, ProblemSource
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import kept_samples_path
 from clearseek.train.flops import forward_flops
 from clearseek.train.intake import write_rows
 from clearseek.train.parallel import on_first, roll_out_together
-
-_PROBLEMS_AT_A_TIME = 2048
 
 
 class RejectionSampler:
@@ -32,7 +30,7 @@ class RejectionSampler:
         self.engine = context.open_sampler(model, tokenizer)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
         self.sampling = Sampling(stage.temperature, 1.0, stage.max_completion_tokens)
-        self.num_rounds = -(-stage.count // _PROBLEMS_AT_A_TIME)
+        self.num_rounds = -(-stage.count // PROBLEMS_AT_A_TIME)
 
     def first_kept(self) -> list[dict[str, str]]:
         """The examples that are kept before anything is sampled."""
@@ -41,11 +39,10 @@ class RejectionSampler:
     def round(self, turn: int) -> tuple[list[dict[str, str]], dict[str, float]]:
         """What a round (from 0) keeps, and what its record says of everything sampled."""
         stage = self.stage
-        count = min(_PROBLEMS_AT_A_TIME, stage.count - turn * _PROBLEMS_AT_A_TIME)
         groups = roll_out_together(
             self.engine,
             self.tokenizer,
-            self.source.draw(turn, _PROBLEMS_AT_A_TIME)[:count],
+            self.context.asked(self.source.batch(turn, stage.count)),
             stage.samples,
             self.sampling,
             _key(self.context, turn),

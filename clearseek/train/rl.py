@@ -141,6 +141,7 @@ class PolicyTrainer:
             problems = self.source.draw(turn, stage.problems_per_step, self.pool.retired)[:missing]
             if not problems:
                 break
+            problems = self.context.asked(problems)
             groups = roll_out_together(
                 self.engine,
                 self.tokenizer,
