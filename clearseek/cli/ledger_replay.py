@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clearseek.cli.options import RunPath, json_option, print_json
+from clearseek.cli.options import RunPath, is_first_rank, json_option, print_json
 from clearseek.config.errors import RunError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ lane; loss, gradient norm and every other number must be the same to the last
 bit, and so must the hash of all weights and of the optimiser, after this step
 or the next one whose hash is in the ledger. Steps of reinforcement learning
 learn from the completions that the run stored; --resample samples them again
-and compares those too. Nothing is written into the run; --witness signs the
+and compares those too. What N processes computed, N replay: start it with
+torchrun --nproc-per-node N -m clearseek ledger replay. Nothing is written into the run; --witness signs the
 outcome with your key and leaves it beside, where `ledger verify` counts it.
 
 Exit codes: 0 all the same, 1 one differs or can't be replayed, 2 no such step."""
@@ -68,8 +69,10 @@ def command(
     done = []
     for one in replay_steps(recorded, wanted, resample):
         done.append(one)
-        if not as_json:
+        if not as_json and is_first_rank():
             click.echo(_line(one))
+    if not is_first_rank():
+        return
     if as_json:
         print_json([vars(one) for one in done])
     if witness:

@@ -263,6 +263,15 @@ class Counterfactual:
                 link.symlink_to(target.resolve(), target_is_directory=target.is_dir())
 
 
+def check_alone(recorded: RecordedStage) -> None:
+    """RunError for a stage that several processes computed: one doesn't come to the same bits."""
+    if (processes := recorded.session.get("processes", 1)) != 1:
+        raise RunError(
+            f"stage {recorded.name} was computed by {processes} processes, whose sums one process rounds otherwise: "
+            "what it learnt from something can't be told from that"
+        )
+
+
 def keep_changed(work: Path) -> None:
     """Drop from the folder what is only a link into the run; the rest may be kept."""
     for folder in (work / "checkpoints", work / "data"):

@@ -6,7 +6,7 @@ nothing is written, and every record is compared with the one in the ledger inst
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from clearseek.tasks.worker import VerifierPool
 from clearseek.trace.sources import run_readings
 from clearseek.train.adapters import begin_adapter
 from clearseek.train.leaves import LeavesFile
-from clearseek.train.parallel import world
+from clearseek.train.parallel import joined_world, own_device, world
 from clearseek.train.reject import RejectionSampler
 from clearseek.train.state import ResumePoint, kept_states
 from clearseek.train.state_hash import first_difference, leaves_of, root_of
@@ -50,16 +50,21 @@ def replay_steps(
     resample: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[StepReplay]:
-    """Compute (stage, step) pairs again, stage by stage in the order of the recipe."""
+    """Compute (stage, step) pairs again, stage by stage in the order of the recipe.
+
+    What several processes computed is replayed by as many, each of which calls this; the first compares.
+    """
     by_stage: dict[str, list[int]] = {}
     for name, step in wanted:
         by_stage.setdefault(name, []).append(step)
-    for name in (name for name in run.stages if name in by_stage):
-        replay = StageReplay(run, name, resample, progress)
-        try:
-            yield from replay.steps(by_stage[name])
-        finally:
-            replay.close()
+    device = str(run.stage(wanted[0][0]).session["device"]) if wanted else "cpu"
+    with joined_world(own_device(torch.device(device))):
+        for name in (name for name in run.stages if name in by_stage):
+            replay = StageReplay(run, name, resample, progress)
+            try:
+                yield from replay.steps(by_stage[name])
+            finally:
+                replay.close()
 
 
 class StageReplay:
@@ -191,14 +196,15 @@ def checked_point(
 def session_choice(run: RecordedRun, recorded: RecordedStage) -> DeviceChoice:
     """The device and dtype of the session that computed a stage, with its threads. RunError where they can't be had."""
     session = recorded.session
-    if session.get("processes", 1) != world().size:
+    if (processes := session.get("processes", 1)) != world().size:
         raise RunError(
-            f"stage {recorded.name} was computed by {session['processes']} processes; a replay runs in one, whose sums "
-            "are rounded otherwise"
+            f"stage {recorded.name} was computed by {processes} processes and here are {world().size}, whose sums are "
+            f"rounded otherwise: replay it with `torchrun --nproc-per-node {processes} -m clearseek ledger replay`"
         )
     lane, native = session.get("lane"), session.get("lane") in (None, NATIVE.name)
     recipe = run.recipe.model_copy(update={"dtype": session["dtype"]})
     choice = enter_lane(None if native else lane, str(session["device"]) if native else "auto", recipe)
+    choice = replace(choice, device=own_device(choice.device))
     torch.set_num_threads(int(session["threads"]))
     told = (session.get("machine") or {}).get("capability")
     if told not in (None, capability()) and choice.device.type == "cpu":

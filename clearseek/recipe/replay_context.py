@@ -20,6 +20,7 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.sources import RunReadings, source_documents
 from clearseek.train.context import StageContext
 from clearseek.train.leaves import LeavesFile
+from clearseek.train.parallel import world
 from clearseek.train.rollouts import Rollout, read_rollout
 from clearseek.train.state import ResumePoint
 from clearseek.train.state_hash import Leaves
@@ -33,7 +34,10 @@ class Reached(Exception):
 
 
 class ComparingLedger(SilentLedger):
-    """Compares what is recorded with what was, up to the step `until`."""
+    """Compares what is recorded with what was, up to the step `until`.
+
+    Of several processes the first compares, and none stops before the others: they compute every step together.
+    """
 
     def __init__(self, recorded: RecordedStage, leaves: "HeldLeaves", kept: LeavesFile) -> None:
         super().__init__(0)
@@ -48,10 +52,10 @@ class ComparingLedger(SilentLedger):
         if kind != "step":
             return
         step = int(fields["step"])
-        difference = self._difference(self.recorded.steps[step], fields)
-        if difference is not None:
-            self.first_wrong = step, difference
-        if difference is not None or step >= self.until:
+        if self.first_wrong is None and world().is_first:
+            difference = self._difference(self.recorded.steps[step], fields)
+            self.first_wrong = None if difference is None else (step, difference)
+        if step >= self.until or (self.first_wrong is not None and world().size == 1):
             raise Reached
 
     def _check_rows(self, fields: Record) -> None:

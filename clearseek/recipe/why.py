@@ -25,7 +25,7 @@ from clearseek.model.checkpoint import load_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.log_probs import target_log_probs
 from clearseek.recipe.control import find_other
-from clearseek.recipe.counterfactual import Again, Counterfactual, keep_changed
+from clearseek.recipe.counterfactual import Again, Counterfactual, check_alone, keep_changed
 from clearseek.recipe.recorded import RecordedRun
 from clearseek.recipe.replay import session_choice
 from clearseek.recipe.stages import checkpoint_path
@@ -132,6 +132,8 @@ def why(
     """
     told = progress or SilentProgress()
     _check_keep(run, keep)
+    for name in (target.stage, *computed_again(run.recipe, without, target)):
+        check_alone(run.stage(name))
     directory = _own_model(run, target.stage)
     model = load_model(directory)
     asked = _ask(run, target.stage, model, prompt, answer, is_plain)

@@ -1,6 +1,7 @@
 """The same run on two ranks: one set of files, the same data and counts, the same bytes every time."""
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -8,9 +9,12 @@ import pytest
 from clearseek.config.errors import RunError
 from clearseek.ledger.log import read, verify
 from clearseek.ledger.timings import read_timings
+from clearseek.recipe.recorded import read_run
+from clearseek.recipe.replay import replay_steps
 from clearseek.recipe.run import run_recipe
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import world
+from tests.recipe.replayed_run import rewrite
 from tests.recipe.tiny_run import contents, run_in_child
 from tests.train.ranks import on_ranks
 
@@ -68,6 +72,33 @@ def test_two_ranks_do_what_one_process_does(recipe, finished, tmp_path):
     first = [next(r for r in records if r["kind"] == "step") for records in (one, two)]
     for field in ("loss", "grad_norm", "mtp_loss", "balance_loss", "expert_load_max"):
         assert first[1][field] == pytest.approx(first[0][field], rel=1e-6)
+
+
+def replayed(run_dir, wanted):
+    """(stage, step, difference) of steps computed again on this rank."""
+    return [(one.stage, one.step, one.difference) for one in replay_steps(read_run(run_dir), wanted)]
+
+
+def test_two_ranks_replay_what_two_computed(finished, tmp_path):
+    """Every number to the bit, the state's hash too; one process says what to start instead."""
+    wanted = [("pretrain", 3), ("rl", 2)]
+    first, _ = on_ranks(2, replayed, tmp_path, finished, wanted, timeout_seconds=SECONDS)
+    assert first == [("pretrain", 3, None), ("rl", 2, None)]
+    with pytest.raises(
+        RunError, match=r"by 2 processes and here are 1, .* torchrun --nproc-per-node 2 -m clearseek"
+    ):
+        replayed(finished, wanted)
+
+
+def test_a_step_that_differs_is_named_by_the_first_of_two_ranks(finished, tmp_path):
+    """And none waits for the other: both go on to the last step."""
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    changed = {"kind": "step", "stage": "pretrain", "step": 3}
+    rewrite(run_dir, lambda r: r | {"loss": 2.5} if changed.items() <= r.items() else r)
+    wanted = [("pretrain", 3), ("rl", 1)]
+    first, _ = on_ranks(2, replayed, tmp_path, run_dir, wanted, timeout_seconds=SECONDS)
+    assert first[0][2].startswith("loss was 2.5 and is")
+    assert first[1] == ("rl", 1, None)
 
 
 def test_two_ranks_stopped_and_started_again_leave_the_same_bytes(recipe, finished, tmp_path):

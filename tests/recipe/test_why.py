@@ -362,7 +362,9 @@ def test_what_can_t_be_asked_is_named(run, tmp_path):
 def test_a_run_that_can_t_be_computed_again_is_refused(run, tmp_path):
     several = shutil.copytree(run, tmp_path / "several")
     rewrite(several, lambda record: record | {"processes": 2} if record["kind"] == "run" else record)
-    refused(RunError, "stage distill was computed by 2 processes; a replay runs in one", several, "sft/0")
+    refused(
+        RunError, "stage distill was computed by 2 processes, whose sums one process rounds", several, "sft/0"
+    )
     unfinished = shutil.copytree(run, tmp_path / "unfinished")
     lines = (unfinished / "ledger.jsonl").read_bytes().splitlines(keepends=True)
     end = max(i for i, line in enumerate(lines) if b'"stage_finished"' in line)
