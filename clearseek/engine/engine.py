@@ -209,7 +209,7 @@ class Engine:
         self._stepper.advance(1 if on_token is not None else turns)
         if on_token is not None and before is not None:
             self._tell(on_token, before)
-        ended = [self._finish(slot) for slot in slots.taken if self._is_over(slot)]
+        ended = [self._finish(slot) for slot in slots.not_active if self._is_over(slot)]
         if isinstance(runner, PlainRunner) and any(answer.is_lost for answer, _ in ended):
             self._start_anew()  # else what is no number would be met again in a block that somebody takes over
             runner.clear()
@@ -312,13 +312,9 @@ class Engine:
             )
 
     def _is_over(self, slot: int) -> bool:
-        """Whether a slot's sequence has ended; one that is still being read isn't active either."""
+        """Whether the sequence of a slot that isn't active has ended; one that is still being read has not."""
         answer = self.slots.at(slot)
-        return (
-            not self.slots.active[slot]
-            and answer.is_read
-            and self.slots.num_sampled[slot] > len(answer.sampled)
-        )
+        return answer.is_read and bool(self.slots.num_sampled[slot] > len(answer.sampled))
 
     def _tell(self, on_token: OnToken, before: np.ndarray) -> None:
         for slot in self.slots.taken:
@@ -334,7 +330,8 @@ class Engine:
             return answer, self._completion(answer, "error")
         if answer.ending is not None:
             return answer, self._completion(answer, answer.ending.finish_reason or "length")
-        return answer, self._completion(answer, "stop" if answer.sampled[-1] in self.stop_ids else "length")
+        is_end = answer.sampled[-1] in self.stop_ids and not answer.request.sampling.ignore_eos
+        return answer, self._completion(answer, "stop" if is_end else "length")
 
     def _completion(self, answer: Answer, reason: FinishReason) -> Completion:
         self.deadlines.drop(answer)

@@ -83,25 +83,33 @@ class FusedRunner:
             len(batch.tokens), _place(batch.wanted), count, scores.data_ptr(), _start(states), self.layout.width,
             _start(inputs),
         ]  # fmt: skip
-        given = torch.tensor(fields, dtype=torch.int64)
+        given = _words(fields)
         call("engine_step", *self._model(batch.tables.shape[1]), given)
         return scores[:, : self.layout.config.vocab_size]
 
     def decode(self, slots: Slots, course: Course, guessing: Guessing | None = None) -> None:
         """Draw tokens for active slots and note them there, with a multi-token module that guesses or without."""
-        arrays = _places(slots.for_kernel())
-        (count, room), width = slots.tokens.shape, slots.tables.shape[1]
-        fields = [
-            count, room, width, _place(course.stop_ids), len(course.stop_ids), course.most, course.enough, course.turns,
-            self.layout.config.vocab_size, self.layout.width,
-        ]  # fmt: skip
-        given = torch.tensor(fields, dtype=torch.int64)
+        arrays, width = _places(slots.for_kernel()), slots.tables.shape[1]
+        given = self._course(slots, course, self.layout.width)
         if guessing is None:
             call("engine_decode", *self._model(width), arrays, given)
             return
         assert self._further is not None
-        guesses = torch.tensor([guessing.most, *_places(guessing.for_kernel()).tolist()], dtype=torch.int64)
+        guesses = _words([guessing.most, *_places(guessing.for_kernel()).tolist()])
         call("engine_guess", *self._model(width), *self._further._model(width), arrays, given, guesses)
+
+    def take(self, slots: Slots, stop_ids: np.ndarray, asked: np.ndarray, scores: Tensor) -> None:
+        """Draw a token for each slot `asked` by its row of scores [asked, V], and note it there, as `decode` does."""
+        given = self._course(slots, Course(stop_ids, 1, 1, 1), scores.stride(0))
+        words = torch.from_numpy(np.ascontiguousarray(asked, np.int64))
+        call("engine_take", _places(slots.for_kernel()), given, words, len(asked), scores)
+
+    def _course(self, slots: Slots, course: Course, width: int) -> Tensor:
+        """As kernels read it; `width` is how far rows of scores are apart."""
+        (count, room), ends = slots.tokens.shape, course.stop_ids
+        how_far = course.most, course.enough, course.turns
+        size = self.layout.config.vocab_size
+        return _words([count, room, slots.tables.shape[1], _place(ends), len(ends), *how_far, size, width])
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""
@@ -135,7 +143,7 @@ class FusedRunner:
         if self._tables is None or self._tables[0] < length:
             self._tables = length, *layout.tables(self.caches, length, self.routes)
         parts = *self._tables[1:], layout.constants, layout.routing
-        self._told = torch.tensor([*(part.data_ptr() for part in parts), self.teams], dtype=torch.int64)
+        self._told = _words([*(part.data_ptr() for part in parts), self.teams])
         return int(layout.dtype == torch.float32), self._told
 
 
@@ -149,4 +157,9 @@ def _place(array: np.ndarray) -> int:
 
 
 def _places(arrays: Sequence[np.ndarray]) -> Tensor:
-    return torch.tensor([_place(array) for array in arrays], dtype=torch.int64)
+    return _words([_place(array) for array in arrays])
+
+
+def _words(values: list[int]) -> Tensor:
+    """Whole numbers and addresses side by side; torch's own way from a list takes ten times as long."""
+    return torch.from_numpy(np.array(values, np.int64))

@@ -42,10 +42,12 @@ class Sampling:
 
     @property
     def is_simple(self) -> bool:
-        """Whether its temperature alone decides what is drawn, and its budget or the model's own ends when it ends."""
-        top_p = self.top_p if self.temperature else 1.0
-        drawn = replace(self, prompt_log_probs=None, routed_experts=False, shown_ids=())
-        return top_p == 1.0 and drawn == Sampling(self.temperature, self.top_p, self.max_tokens)
+        """Whether its tokens are drawn by temperature, top-k and top-p alone, and no text ends it nor any other token.
+
+        The kernels decode such on without a way back.
+        """
+        drawn = replace(self, ignore_eos=False, prompt_log_probs=None, routed_experts=False, shown_ids=())
+        return drawn == Sampling(self.temperature, self.top_p, self.max_tokens, self.top_k)
 
 
 @dataclass(frozen=True)

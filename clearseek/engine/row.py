@@ -77,19 +77,24 @@ class Row:
         self.seen = SeenTokens(prompt) if has_penalties(sampling) else None
         self.forced_at: list[int] = []
         self._prompt, self._maker, self._tracker, self._grammar = prompt, maker, tracker, grammar
-        self._is_plain = self.seen is None and grammar is None and _is_plain(sampling)
+        self._is_unchanged = self.seen is None and grammar is None and not sampling.logit_bias
         self._next_forced: tuple[int, ...] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether its next token is drawn from the model's own distribution at the temperature."""
-        return self._is_plain and not self.forced
+        sampling = self.sampling
+        is_whole = (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1.0, 0.0)
+        return is_whole and sampling.temperature > 0 and self._is_unchanged and not self.forced
 
     @property
-    def takes_likeliest(self) -> bool:
-        """Whether its next token is the one that the model finds likeliest, whatever is cut off."""
-        is_changed = self.seen is not None or self._grammar is not None or self.sampling.logit_bias
-        return not (self.sampling.temperature or is_changed or self.forced)
+    def suits_kernel(self) -> bool:
+        """Whether kernels draw its next token, as they do in decoding on: by temperature, top-k and top-p.
+
+        At temperature 0 nothing that is cut off matters.
+        """
+        is_likely = not (self.sampling.temperature and self.sampling.min_p)
+        return is_likely and self._is_unchanged and not self.forced
 
     @property
     def error(self) -> InputError | None:
@@ -168,8 +173,3 @@ class Row:
             return ()
         may_open = self._tracker is not None and self._tracker.may_open
         return () if may_open else tuple(self._grammar.forced())
-
-
-def _is_plain(sampling: Sampling) -> bool:
-    cuts = (sampling.top_k, sampling.top_p, sampling.min_p)
-    return sampling.temperature > 0 and cuts == (0, 1.0, 0.0) and not sampling.logit_bias

@@ -1,7 +1,7 @@
 """From scores to tokens for rows that each have settings of their own; a row's result is its own alone, to the bit.
 
-Order, as vLLM's: the constraint's mask, bias, penalties, temperature, min-p, top-k, top-p. Plain rows, which have a
-temperature and nothing else, go through one kernel where there is one, whatever stands beside them.
+Order, as vLLM's: the constraint's mask, bias, penalties, temperature, min-p, top-k, top-p. Rows that have a
+temperature, top-k and top-p and nothing else go through one kernel where there is one, whatever stands beside them.
 Shapes: B rows, V vocabulary.
 """
 
@@ -64,10 +64,10 @@ def draw(rows: Sequence[Row], logits: Tensor, uniforms: Tensor, dtype: torch.dty
     if len(parts) == 1:
         return _draw_part(parts[0][0], rows, logits, uniforms, dtype)
     drawn = Drawn.empty(len(rows), logits.device)
-    for temperature, places in parts:
+    for way, places in parts:
         index = torch.tensor(places, device=logits.device)
         chosen = [rows[place] for place in places]
-        drawn.put(index, _draw_part(temperature, chosen, logits[index], uniforms[index], dtype))
+        drawn.put(index, _draw_part(way, chosen, logits[index], uniforms[index], dtype))
     return drawn
 
 
@@ -81,35 +81,54 @@ def distribution(rows: Sequence[Row], logits: Tensor) -> Tensor:
     return spread
 
 
-def _parts(rows: Sequence[Row], size: int, is_fused: bool) -> Iterator[tuple[float | None, list[int]]]:
-    """Places of rows that are drawn together: plain ones of a temperature, and all others (None).
+@dataclass(frozen=True)
+class _Way:
+    """How some rows are drawn together: by the kernel or from the whole distribution."""
 
-    Rows of temperature 0 are plain where the kernel takes the likeliest token, as it does in decoding on.
+    temperature: float
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def _parts(rows: Sequence[Row], size: int, is_fused: bool) -> Iterator[tuple[_Way | None, list[int]]]:
+    """Places of rows that are drawn together: plain ones of the same settings, and all others (None).
+
+    Where there are kernels all that suit these are plain.
     """
-    groups: dict[float | None, list[int]] = {}
+    groups: dict[_Way | None, list[int]] = {}
     for place, row in enumerate(rows):
-        is_plain = row.is_plain or (is_fused and row.takes_likeliest)
-        groups.setdefault(row.sampling.temperature if is_plain else None, []).append(place)
+        groups.setdefault(_way_of(row, is_fused), []).append(place)
     most = max(1, _SCORES_AT_ONCE // size)
     for key, places in groups.items():
         for start in range(0, len(places), most):
             yield key, places[start : start + most]
 
 
+def _way_of(row: Row, is_fused: bool) -> _Way | None:
+    sampling = row.sampling
+    if is_fused and row.suits_kernel:
+        is_drawn = sampling.temperature > 0
+        return _Way(sampling.temperature, *((sampling.top_k, sampling.top_p) if is_drawn else ()))
+    return _Way(sampling.temperature) if row.is_plain else None
+
+
 def _draw_part(
-    temperature: float | None, rows: Sequence[Row], logits: Tensor, uniforms: Tensor, dtype: torch.dtype
+    way: _Way | None, rows: Sequence[Row], logits: Tensor, uniforms: Tensor, dtype: torch.dtype
 ) -> Drawn:
-    if temperature is None:
+    if way is None:
         return _draw_changed(rows, logits, uniforms)
     if fits(dtype, logits):
-        tokens, log_probs, entropies = kernels.draw(logits, uniforms, temperature)
+        tokens, log_probs, entropies, kept = kernels.draw(
+            logits, uniforms, way.temperature, way.top_k, way.top_p
+        )
     else:
-        every = log_probs_from_logits(logits, temperature)
+        every = log_probs_from_logits(logits, way.temperature)
         probs = every.softmax(-1)
         tokens = fixed_point.draw(fixed_point.weights_of(probs), uniforms)
         log_probs, entropies = _at(every, tokens), fixed_point.entropies(probs, every)
-    whole, processed = torch.ones_like(log_probs), log_probs if temperature else torch.zeros_like(log_probs)
-    return Drawn(tokens, log_probs, processed, whole, entropies, torch.zeros_like(tokens, dtype=torch.bool))
+        kept = torch.ones_like(log_probs)
+    processed = log_probs - kept.log() if way.temperature else torch.zeros_like(log_probs)
+    return Drawn(tokens, log_probs, processed, kept, entropies, torch.zeros_like(tokens, dtype=torch.bool))
 
 
 def _draw_changed(rows: Sequence[Row], logits: Tensor, uniforms: Tensor) -> Drawn:

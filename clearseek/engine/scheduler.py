@@ -87,10 +87,8 @@ class Scheduler:
         """How many of its tokens each slot that is being read may read, no more than `budget` together."""
         reading: dict[int, int] = {}
         reported = REPORTED_ROWS
-        for slot in self.slots.taken:
+        for slot in self.slots.not_active:
             sequence = self.slots.at(slot)
-            if self.slots.active[slot]:
-                continue
             most = min(budget, reported) if sequence.is_reporting else budget
             if count := min(len(sequence.tokens) - sequence.num_computed, most):
                 reading[slot] = count
@@ -100,10 +98,10 @@ class Scheduler:
 
     def computed(self, batch: Batch) -> None:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""
-        slots, counts = np.unique(batch.slots, return_counts=True)
-        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
-            sequence = self.slots.at(slot)
-            if not self.slots.active[slot]:
+        counts = np.bincount(batch.slots, minlength=len(self.slots.active))
+        for slot in self.slots.not_active:
+            if count := int(counts[slot]):
+                sequence = self.slots.at(slot)
                 sequence.num_computed += count
                 self._publish(sequence)
                 self.slots.active[slot] = sequence.num_computed >= len(sequence.tokens)
@@ -200,26 +198,25 @@ class Scheduler:
     def _batch_of(
         self, rows: list[tuple[int, int, int]], guesses: Mapping[int, list[int]]
     ) -> tuple[Batch, np.ndarray]:
-        tokens, positions, slots = [], [], []
-        wanted: list[int] = []
-        asked: list[int] = []
-        count = 0
-        for slot, first, length in rows:
+        rows = [(slot, first, length or 1 + len(guesses.get(slot, ()))) for slot, first, length in rows]
+        slots, firsts, lengths = np.array(rows, np.int64).reshape(-1, 3).T
+        ends = lengths.cumsum()
+        positions = np.arange(lengths.sum()) + np.repeat(firsts - ends + lengths, lengths)
+        tokens = np.repeat(self.slots.last_token[slots], lengths)
+        is_wanted = np.repeat(self.slots.active[slots] > 0, lengths)
+        is_asked = self.slots.active[slots] > 0
+        for place in np.flatnonzero(~is_asked).tolist():
+            slot, first, length = rows[place]
             sequence = self.slots.at(slot)
-            if self.slots.active[slot]:
-                tokens.append(np.array([self.slots.last_token[slot], *guesses.get(slot, ())]))
-                num_wanted = length = len(tokens[-1])
-            else:
-                tokens.append(np.array(sequence.tokens[first : first + length]))
-                num_wanted = int(first + length == len(sequence.tokens))
-            positions.append(np.arange(first, first + length))
-            slots.append(np.full(length, slot))
-            count += length
-            wanted += range(count - num_wanted, count)
-            asked += [slot] * bool(num_wanted)
-        joined = [np.concatenate([*part, []]).astype(np.int64) for part in (tokens, positions, slots)]
-        batch = Batch(joined[0], joined[1], joined[2], self.slots.tables, np.array(wanted, np.int64))
-        return batch, np.array(asked, np.int64)
+            tokens[ends[place] - length : ends[place]] = sequence.tokens[first : first + length]
+            is_wanted[ends[place] - 1] = is_asked[place] = first + length == len(sequence.tokens)
+        for slot, guessed in guesses.items():
+            end = int(ends[np.flatnonzero(slots == slot)[0]])
+            tokens[end - len(guessed) : end] = guessed
+        batch = Batch(
+            tokens, positions, np.repeat(slots, lengths), self.slots.tables, np.flatnonzero(is_wanted)
+        )
+        return batch, slots[is_asked]
 
     def _note_routes(self, sequence: Sequence, known: int) -> None:
         """Keep the experts of its first `known` tokens, where they are asked for; those that were kept stay."""

@@ -18,7 +18,7 @@ class Slots:
     # the order in which kernels read them: `Slots` in step.cpp
     FOR_KERNEL = (
         "last_token", "position", "num_sampled", "budget", "active", "tables", "inverse", "uniforms", "tokens",
-        "log_probs", "entropies",
+        "log_probs", "entropies", "top_k", "top_p", "minds_ends",
     )  # fmt: skip
 
     def __init__(self, size: int, room: int, num_blocks: int) -> None:
@@ -32,6 +32,9 @@ class Slots:
         self.seated = np.zeros(size, np.int64)  # the how-manieth to be seated
         self.tables = np.zeros((size, num_blocks), np.int32)
         self.inverse = np.ones(size, np.float32)  # 1 / temperature; 0: the likeliest
+        self.top_k = np.zeros(size, np.int64)  # 0: all
+        self.top_p = np.ones(size, np.float32)
+        self.minds_ends = np.ones(size, np.uint8)  # whether the model's own end tokens end it
         self.is_plain = np.ones(size, np.bool_)  # see `Sampling.is_simple`; nobody was told to answer now
         self.uniforms = np.zeros((size, room), np.float32)
         self.tokens = np.zeros((size, room), np.int64)
@@ -60,6 +63,13 @@ class Slots:
         """The others, in the order of their slots."""
         return [slot for slot, sequence in enumerate(self.sequences) if sequence is not None]
 
+    @property
+    def not_active(self) -> list[int]:
+        """Those that are taken by a sequence which is still being read, or has ended."""
+        return [
+            slot for slot in np.flatnonzero(self.active == 0).tolist() if self.sequences[slot] is not None
+        ]
+
     def at(self, slot: int) -> Sequence:
         """Who sits in a slot that is taken."""
         sequence = self.sequences[slot]
@@ -85,6 +95,8 @@ class Slots:
         self.position[slot], self.num_sampled[slot] = len(sequence.tokens) - 1, known
         self.budget[slot], self.active[slot] = sampling.max_tokens, sequence.is_read
         self.inverse[slot] = 1 / sampling.temperature if sampling.temperature else 0
+        self.top_k[slot], self.top_p[slot] = sampling.top_k, sampling.top_p
+        self.minds_ends[slot] = not sampling.ignore_eos
         self.is_plain[slot] = sequence.ending is None
         self.uniforms[slot, : sampling.max_tokens] = uniforms(
             sequence.request.key, sequence.sample, sampling.max_tokens

@@ -34,7 +34,7 @@ class Stepper:
     def advance(self, turns: int) -> None:
         """A step for everyone, or up to so many at once where nothing has to be seen to between tokens."""
         slots, runner = self.slots, self.runner
-        reading = any(not slots.active[slot] for slot in slots.taken)
+        reading = bool(slots.not_active)
         plain = bool(np.all(slots.is_plain[slots.active > 0]))
         alone = self.drafter is None or isinstance(self.drafter, MtpDrafter)
         if isinstance(runner, FusedRunner) and plain and alone and not reading:
@@ -50,7 +50,7 @@ class Stepper:
         enough = max(active // 32, 1) if self.scheduler.num_waiting else active
         if not active:
             return
-        course = Course(np.array(sorted(self.stop_ids), np.int64), most, enough, turns)
+        course = Course(self._ends, most, enough, turns)
         if guessing is not None:
             guessing.begin(self.slots)
         runner.decode(self.slots, course, guessing)
@@ -102,11 +102,18 @@ class Stepper:
         for slot, guessed in guesses.items():
             self.acceptance.note(len(guessed), accepted[slot])
 
+    @property
+    def _ends(self) -> np.ndarray:
+        return np.array(sorted(self.stop_ids), np.int64)
+
     def _newest(self, slot: int) -> int:
         return int(self.slots.last_token[slot])
 
     def _draw(self, asked: np.ndarray, scores: torch.Tensor) -> None:
         """A token for each slot by its row of scores [slots, V]."""
+        if isinstance(self.runner, FusedRunner) and bool(np.all(self.slots.is_plain[asked])):
+            self.runner.take(self.slots, self._ends, asked, scores)
+            return
         numbers = torch.from_numpy(self.slots.uniforms[asked, self.slots.num_sampled[asked]])
         rows = [self.slots.at(slot).row for slot in asked.tolist()]
         # in whatever the model's kernels compute, theirs draws as it does when it decodes on
@@ -125,7 +132,8 @@ class Stepper:
         if math.isnan(log_prob):
             return True
         if answer.ending is None:
-            return token in self.stop_ids or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
+            is_end = bool(self.slots.minds_ends[slot]) and token in self.stop_ids
+            return is_end or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
         answer.row.note(token)
         answer.text.append(answer.ending.feed(token))
         beside = alternatives(answer.request.sampling, scores, token, log_prob)

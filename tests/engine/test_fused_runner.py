@@ -225,3 +225,33 @@ def test_rarer_parts_answer_as_pytorch_does(name, monkeypatch):
     assert [one.tokens for one, _ in pairs] == [other.tokens for _, other in pairs]
     for one, other in pairs:
         assert torch.allclose(torch.tensor(one.log_probs), torch.tensor(other.log_probs), atol=1e-4)
+
+
+HOW = [
+    {"temperature": 0.6, "top_p": 0.95},
+    {"temperature": 1.3, "top_k": 9, "top_p": 0.8},
+    {"top_k": 3, "ignore_eos": True},
+    {"temperature": 0.0, "top_k": 4, "ignore_eos": True},
+]
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+def test_cut_off_or_past_the_end_tokens_are_the_same_decoded_at_once_and_step_by_step(form):
+    """Beside a request with a stop string every token is a step of its own; alone all are one call."""
+    model = model_of("qwen3")
+    dtype = torch.float32 if form == "float32" else torch.bfloat16
+    ends = range(model.config.vocab_size // 8)
+
+    def said(asked: list[Request]) -> list:
+        engine = Engine(model, ends, dtype, 8, form=Format(form))
+        return [(one.tokens, one.log_probs, one.finish_reason) for (one,) in engine.generate(asked)]
+
+    requests = [Request((5, 6, 7 + n), n, 1, Sampling(max_tokens=30, **own)) for n, own in enumerate(HOW)]
+    assert all(request.sampling.is_simple for request in requests)
+    slow = Request((9, 8), 77, 1, Sampling(max_tokens=40, ignore_eos=True, logit_bias={3: 0.5}))
+    together, alone = said([*requests, slow])[:-1], [said([request])[0] for request in requests]
+    assert together == alone == said(requests)
+    for (tokens, _, reason), own in zip(alone, HOW, strict=True):
+        assert (reason == "stop") == (tokens[-1] in ends and not own.get("ignore_eos", False))
+        assert len(tokens) == 30 or not own.get("ignore_eos", False)
+    assert any(token in ends for token in alone[2][0][:-1])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clearseek.engine.fixed_point import draw as draw_place
@@ -39,17 +39,19 @@ SETTINGS = [
 FIELDS = ("tokens", "log_probs", "processed_log_probs", "kept_mass", "entropies", "forced")
 
 
-def drawn_of(own: dict, count: int = DRAWS) -> Drawn:
+def drawn_of(own: dict, count: int = DRAWS, dtype: torch.dtype = torch.float32) -> Drawn:
     """Many draws of one row's distribution."""
     rows = [row(len(LOGITS), **SEEN, **own)] * count
     logits = torch.from_numpy(LOGITS).expand(count, -1)
-    return draw(rows, logits, torch.from_numpy(uniforms(5, 0, count)))
+    return draw(rows, logits, torch.from_numpy(uniforms(5, 0, count)), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("own", SETTINGS, ids=str)
-def test_draws_follow_the_exact_distribution(own):
+def test_draws_follow_the_exact_distribution(own, dtype):
+    """In bf16 the kernels draw, where there are any."""
     probs = exact(LOGITS, **SEEN, **own)
-    counts = np.bincount(drawn_of(own).tokens.numpy(), minlength=len(LOGITS))
+    counts = np.bincount(drawn_of(own, dtype=dtype).tokens.numpy(), minlength=len(LOGITS))
     kept = np.flatnonzero(probs)
     assert set(np.flatnonzero(counts)) <= set(kept)
     if len(kept) > 1:
@@ -142,12 +144,46 @@ def test_asking_for_nothing_but_a_temperature_takes_the_kernel_beside_any_row():
     numbers = torch.tensor([0.25, 0.5, 0.75])
     drawn = draw([row(40), row(40, top_k=2), row(40, temperature=0.5)], logits, numbers, torch.bfloat16)
     for place, temperature in ((0, 1.0), (2, 0.5)):
-        tokens, log_probs, entropies = kernels.draw(
+        tokens, log_probs, entropies, _ = kernels.draw(
             logits[place : place + 1], numbers[place : place + 1], temperature
         )
         assert tokens[0] == drawn.tokens[place]
         assert log_probs[0] == drawn.log_probs[place]
         assert entropies[0] == drawn.entropies[place]
+
+
+@pytest.mark.skipif(why_not() is not None, reason="no kernels here")
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([2, 17, 64, 500, 5000]),
+    st.sampled_from([0, 1, 2, 16, 70, 499, 6000]),
+    st.sampled_from([1e-9, 0.05, 0.5, 0.95, 0.999, 1.0]),
+    st.sampled_from([0.3, 1.0, 1.5]),
+    st.sampled_from(["spread", "equal", "flat", "some can't be"]),
+    st.integers(0, 1000),
+)
+def test_kernels_cut_off_what_the_plain_form_does(size, top_k, top_p, temperature, kind, seed):
+    """Tokens may differ where a chance falls between probabilities that are rounded apart: the last units of 2^-38."""
+    assume(top_p < 1 or 0 < top_k < size)  # else each draws in an order of its own
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(8, size, generator=generator) * (0.01 if kind == "flat" else 3)
+    if kind == "equal":
+        logits = logits.round()
+    if kind == "some can't be":
+        logits[:, 1::2] = -torch.inf
+    numbers = torch.randint(2**24, (8,), generator=generator) * 2.0**-24
+    rows = [row(size, top_k=top_k, top_p=top_p, temperature=temperature)] * 8
+    found, wanted = (draw(rows, logits, numbers, dtype) for dtype in (torch.bfloat16, torch.float32))
+    spread, places = distribution(rows, logits), torch.arange(8)
+    assert torch.isfinite(spread[places, found.tokens]).all(), "drawn from what is cut off"
+    assert (found.tokens != wanted.tokens).sum() <= 1
+    same = found.tokens == wanted.tokens
+    torch.testing.assert_close(
+        found.kept_mass, wanted.kept_mass, rtol=0, atol=1e-5 + 1.5 / size * (kind == "flat")
+    )
+    torch.testing.assert_close(
+        found.processed_log_probs[same], wanted.processed_log_probs[same], rtol=0, atol=2e-3
+    )
 
 
 @settings(max_examples=200, deadline=None)

@@ -41,7 +41,7 @@ def test_what_is_no_number_stays_none(random):
     """A NaN must reach the loss and the sampler's records: nobody would notice it otherwise."""
     scores = torch.zeros(2, 40)
     scores[0, 3] = float("nan")
-    tokens, log_probs_drawn, entropies = kernels.draw(scores, torch.tensor([0.5, 0.5]), 1.0)
+    tokens, log_probs_drawn, entropies, _ = kernels.draw(scores, torch.tensor([0.5, 0.5]), 1.0)
     assert log_probs_drawn.isnan().tolist() == entropies.isnan().tolist() == [True, False]
     assert int(tokens.max()) < 40
     states, weight = random(2, 32, dtype=BF16).detach(), random(20, 32)

@@ -211,7 +211,7 @@ def test_drawing_follows_the_probabilities():
     """A hundred thousand draws from one row; -inf is never drawn, whatever the uniform number."""
     scores = torch.tensor([[0.0, 2.0, float("-inf"), 1.0, -1.0] + [float("-inf")] * 20 + [0.5]])
     uniforms = (torch.arange(100_000) + 0.5) / 100_000
-    tokens, given, entropy = kernels.draw(scores.expand(100_000, -1), uniforms, 0.8)
+    tokens, given, entropy, _ = kernels.draw(scores.expand(100_000, -1), uniforms, 0.8)
     expected = (scores / 0.8).log_softmax(-1)[0]
     counts = torch.bincount(tokens, minlength=26) / 100_000
     assert (counts - expected.exp()).abs().max() < 1e-4
@@ -226,10 +226,10 @@ def test_exponentials_are_exact_to_fp32():
     """Of two tokens whose scores lie d apart the first has −log(1 + e⁻ᵈ); beyond fp32's range nothing is left."""
     distances = torch.cat([torch.linspace(0, 86, 100_001), torch.tensor([88.0, 1e4, float("inf")])])
     scores = torch.stack([torch.zeros_like(distances), -distances], dim=1)
-    tokens, given, _ = kernels.draw(scores, torch.zeros(len(distances)), 1.0)
+    tokens, given, *_ = kernels.draw(scores, torch.zeros(len(distances)), 1.0)
     assert tokens.max() == 0
     torch.testing.assert_close(given.double(), scores.double().log_softmax(-1)[:, 0], rtol=0, atol=2e-7)
-    tokens, given, _ = kernels.draw(scores[:90_000], torch.ones(90_000), 1.0)
+    tokens, given, *_ = kernels.draw(scores[:90_000], torch.ones(90_000), 1.0)
     torch.testing.assert_close(
         given.double(),
         scores[:90_000].double().log_softmax(-1).gather(1, tokens[:, None])[:, 0],

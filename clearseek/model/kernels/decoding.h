@@ -1,8 +1,9 @@
 // Decoding: tokens of many sequences, one step after another without a way back to Python. Part of step.cpp.
 #pragma once
 
-extern "C" void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens,
-                     float* log_probs, float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads);
+extern "C" void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t top_k, float top_p,
+                     int64_t* tokens, float* log_probs, float* entropies, float* kept, float* scratch, int64_t rows,
+                     int64_t size, int64_t threads);
 
 // What `engine/slots.py` keeps of the sequences that are being decoded, in this order: all pointers, a row per slot
 struct Slots {
@@ -13,10 +14,13 @@ struct Slots {
     const float *inverse, *uniforms;  // 1 / temperature, 0: the likeliest; [slots, room]
     int64_t* tokens;                  // [slots, room], as are the next two
     float *log_probs, *entropies;
+    const int64_t* top_k;  // 0: all
+    const float* top_p;
+    const uint8_t* minds_ends;
 };
 
 // How far decoding goes: until `enough` slots have ended or one has `most` new tokens or `turns` are over. A slot ends
-// at one of the `ends`, with its budget, or where scores are no numbers, and is active no more.
+// at one of the `ends` if it minds them, with its budget, or where scores are no numbers, and is active no more.
 struct Course {
     int64_t slots, room, table_width;
     const int64_t* ends;
@@ -53,8 +57,8 @@ public:
     int64_t drawn(int64_t n, const float* scores, int64_t ahead, float* log_prob, float* entropy) const {
         int64_t token;
         const int64_t place = std::min(s.num_sampled[n] + ahead, c.room - 1);
-        draw(scores, c.width, s.uniforms + n * c.room + place, s.inverse[n], &token, log_prob, entropy,
-             scratch.data() + n * c.width, 1, c.vocabulary, 1);
+        draw(scores, c.width, s.uniforms + n * c.room + place, s.inverse[n], s.top_k[n], s.top_p[n], &token,
+             log_prob, entropy, nullptr, scratch.data() + n * c.width, 1, c.vocabulary, 1);
         return token;
     }
 
@@ -64,8 +68,8 @@ public:
         const int64_t token = drawn(n, scores, 0, &log_prob, &entropy), at = n * c.room + s.num_sampled[n];
         s.tokens[at] = s.last_token[n] = token, s.log_probs[at] = log_prob, s.entropies[at] = entropy;
         s.num_sampled[n]++, s.position[n]++;
-        const bool is_end = std::isnan(log_prob) || std::find(c.ends, c.ends + c.num_ends, token) != c.ends + c.num_ends;
-        if (is_end || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0;
+        const bool is_end = s.minds_ends[n] && std::find(c.ends, c.ends + c.num_ends, token) != c.ends + c.num_ends;
+        if (is_end || std::isnan(log_prob) || s.num_sampled[n] >= s.budget[n]) s.active[n] = 0;
         return token;
     }
 };

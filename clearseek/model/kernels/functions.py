@@ -295,15 +295,25 @@ def _places(query: Tensor, key: Tensor, shared: Tensor | None, value: Tensor) ->
     return query, query.stride(1), *_place(key), *common, *_place(value)
 
 
-def draw(scores: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    scores: Tensor, uniforms: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One token per row of scores [B, V] in fp32 by inverse sampling: tokens, log-probabilities, entropies, [B].
 
-    Temperature 0 takes the likeliest, and reports the rest as at 1.
+    Temperature 0 takes the likeliest, and reports the rest as at 1. With `top_k` or `top_p` the likeliest alone are
+    drawn from; what is reported is of all, and last which share of these was kept, [B].
     """
     scores, uniforms = dense_rows(scores.float()), uniforms.float().contiguous()
     rows, size = scores.shape
     tokens, scratch = scores.new_empty(rows, dtype=torch.int64), scores.new_empty(rows, size)
-    log_probs, entropies = scores.new_empty(2, rows).unbind()
-    given = scores, scores.stride(0), uniforms, float(1 / temperature if temperature else 0)
-    call("draw", *given, tokens, log_probs, entropies, scratch, rows, size)
-    return tokens, log_probs, entropies
+    log_probs, entropies, kept = scores.new_empty(3, rows).unbind()
+    given = (
+        scores,
+        scores.stride(0),
+        uniforms,
+        float(1 / temperature if temperature else 0),
+        top_k,
+        float(top_p),
+    )
+    call("draw", *given, tokens, log_probs, entropies, kept, scratch, rows, size)
+    return tokens, log_probs, entropies, kept

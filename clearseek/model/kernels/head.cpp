@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "nucleus.h"
 #include "product.h"
 #include "simd.h"
 
@@ -46,6 +47,26 @@ static float target_log_prob(float* row, int64_t target, float inverse, int64_t 
     return wanted - std::log(whole);
 }
 
+// The first token whose cumulative weight exceeds the threshold
+static int64_t drawn_of_all(const float* weight, int64_t size, double threshold) {
+    double reached = 0;
+    for (int64_t c = 0; c < size; c += 16) {  // sixteen at once, then one by one
+        const __mmask16 some = lanes(size - c);
+        const double next = reached + sum(_mm512_maskz_loadu_ps(some, weight + c));
+        if (next <= threshold && c + 16 < size) {
+            reached = next;
+            continue;
+        }
+        for (int64_t i = c; i < size && i < c + 16; i++) {
+            reached += weight[i];
+            if (reached > threshold) return i;
+        }
+    }
+    int64_t last = size - 1;  // rounding: the last token that can be drawn at all
+    while (last > 0 && weight[last] == 0) last--;
+    return last;
+}
+
 extern "C" {
 
 // Scores [N, width] in fp32 = states [N, C] · a weight laid out by `pack_weight`, from bf16 with fp32 sums.
@@ -82,10 +103,12 @@ void target_log_probs(const bf16* states, const uint32_t* weight, const int64_t*
 
 // From rows `width` apart: the first token whose cumulative probability exceeds uniform · total; its log-probability; the
 // row's entropy. `inverse` 0: the likeliest token, of equal ones the first, and the rest as at temperature 1. Of scores
-// that are no numbers any token, whose log-probability is none either.
-void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t* tokens, float* log_probs,
-          float* entropies, float* scratch, int64_t rows, int64_t size, int64_t threads) {
-    const bool takes_likeliest = inverse == 0;
+// that are no numbers any token, whose log-probability is none either. Where `top_k` is above 0 or `top_p` below 1 the
+// likeliest tokens alone are drawn from, most likely first: see `Nucleus`. `kept`, unless null, is the share of these.
+void draw(const float* scores, int64_t width, const float* uniforms, float inverse, int64_t top_k, float top_p,
+          int64_t* tokens, float* log_probs, float* entropies, float* kept, float* scratch, int64_t rows, int64_t size,
+          int64_t threads) {
+    const bool takes_likeliest = inverse == 0, is_cut = (top_k > 0 && top_k < size) || top_p < 1;
     if (takes_likeliest) inverse = 1;
     PARALLEL(threads)
     for (int64_t n = 0; n < rows; n++) {
@@ -103,29 +126,15 @@ void draw(const float* scores, int64_t width, const float* uniforms, float inver
             mean = _mm512_fmadd_ps(e, shifted, mean);
         }
         const float whole = sum(total), log_sum = std::log(whole);
-        double threshold = static_cast<double>(uniforms[n]) * whole, reached = 0;
-        int64_t chosen = takes_likeliest ? std::min(std::find(row, row + size, top) - row, size - 1) : -1;
-        for (int64_t c = 0; c < size && chosen < 0; c += 16) {  // sixteen at once, then one by one
-            const __mmask16 some = lanes(size - c);
-            const double next = reached + sum(_mm512_maskz_loadu_ps(some, weight + c));
-            if (next <= threshold && c + 16 < size) {
-                reached = next;
-                continue;
-            }
-            for (int64_t i = c; i < size && i < c + 16; i++) {
-                reached += weight[i];
-                if (reached > threshold) {
-                    chosen = i;
-                    break;
-                }
-            }
-        }
-        if (chosen < 0)  // rounding: the last token that can be drawn at all
-            for (chosen = size - 1; chosen > 0 && weight[chosen] == 0; chosen--) {
-            }
+        int64_t chosen = -1;
+        float share = 1;
+        if (takes_likeliest) chosen = std::min(std::find(row, row + size, top) - row, size - 1);
+        else if (is_cut && std::isfinite(whole)) chosen = Nucleus(row, weight, size, top, whole, inverse).drawn(top_k, top_p, uniforms[n], share);
+        else chosen = drawn_of_all(weight, size, static_cast<double>(uniforms[n]) * whole);
         tokens[n] = chosen;
         log_probs[n] = (row[chosen] - top) * inverse - log_sum;
         entropies[n] = log_sum - sum(mean) / whole;
+        if (kept) kept[n] = share;
     }
 }
 }

@@ -731,6 +731,14 @@ void engine_step(int64_t is_wide, const Model* model, const StepBatch* batch, in
     is_wide ? go(std::vector<Activations<float>>()) : go(std::vector<Activations<bf16>>());
 }
 
+// The next token of some slots, by a row of scores each
+void engine_take(const Slots* slots, const Course* course, const int64_t* asked, int64_t count, const float* scores,
+                 int64_t threads) {
+    const Sequences all(*slots, *course);
+    PARALLEL(threads)
+    for (int64_t i = 0; i < count; i++) all.take(asked[i], scores + i * course->width);
+}
+
 // Tokens of every active slot
 void engine_decode(int64_t is_wide, const Model* model, const Slots* slots, const Course* course, int64_t threads) {
     (is_wide ? decode<float> : decode<bf16>)(*model, *slots, *course, threads);
