@@ -1,7 +1,8 @@
 """The engine in a thread of its own: requests from the event loop in, what is new of every answer out.
 
-The thread tells of all streams at once, and the seldomer the more there are: a stream's tokens of some steps become one
-delta. So the loop's share of the processor stays small, and it never falls behind.
+The thread tells of all streams at once, and the seldomer the more there are: a stream's tokens of some steps become
+one delta. So the loop's share of the processor stays small, and it never falls behind. A first token is told at once.
+Tokens become text in the loop, while the thread computes the next ones.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ _TELL_SECONDS = (
 )
 _MOST_TELL_SECONDS = 0.1
 _MOST_AT_ONCE = 64
+_MOST_CALL_SECONDS = 0.02  # of several tokens that nobody can interrupt: who asks meanwhile waits for the end
 
 
 class EngineService:
@@ -41,7 +43,7 @@ class EngineService:
         self._orders: deque[Callable[[], None]] = deque()
         self._bell = threading.Event()
         self._streams: dict[Sequence, _Stream] = {}  # the thread's own
-        self._outbox: list[tuple[Answering, Delta]] = []
+        self._outbox: list[tuple[_Stream, Delta]] = []
         self._lock, self._posted = threading.Lock(), False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0  # samples taken on and not ended
@@ -128,32 +130,36 @@ class EngineService:
                 self.engine.cancel(answer)
 
     def _step(self) -> None:
-        started = monotonic()
+        started, before = monotonic(), self.engine.slots.num_sampled.copy()
         for answer, completion in self.engine.step(at_once=self._at_once):
             self._finish(answer, completion)
         now, patience = monotonic(), min(_TELL_SECONDS * len(self._streams), _MOST_TELL_SECONDS)
-        self._pace(now - started, patience)
-        if now - self._told_at >= patience:
+        turns = int((self.engine.slots.num_sampled - before).max())
+        self._pace(now - started, turns, min(patience, _MOST_CALL_SECONDS))
+        is_time = now - self._told_at >= patience
+        if is_time:
             self._told_at = now
-            self._tell_all(started)
+        self._tell_news(started, is_time)
         self._hand_over()
 
-    def _tell_all(self, started: float) -> None:
+    def _tell_news(self, started: float, of_all: bool) -> None:
+        """What is new `of_all` streams, or of those alone that were never told of."""
         slots = self.engine.slots
         for slot in slots.taken:
             answer = slots.at(slot)
             stream, count = self._streams[answer], int(slots.num_sampled[slot])
+            if stream.told and not of_all:
+                continue
             stream.answering.seated_at = stream.answering.seated_at or started
             if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
                 new = slice(stream.told, count)
                 self._tell(stream, slots.tokens[slot, new].tolist(), slots.log_probs[slot, new].tolist())
 
-    def _pace(self, seconds: float, wanted: float) -> None:
-        """As many tokens at once as take about so long as is `wanted`."""
-        if seconds > wanted:
-            self._at_once = max(self._at_once // 2, 1)
-        elif seconds < wanted / 2:
-            self._at_once = min(self._at_once * 2, _MOST_AT_ONCE)
+    def _pace(self, seconds: float, turns: int, wanted: float) -> None:
+        """As many tokens at once as take so long as is `wanted`, by how long the latest `turns` took."""
+        if turns < self._at_once:
+            return  # prompts were read, or answers ended
+        self._at_once = min(max(int(wanted * turns / seconds), 1), 2 * self._at_once, _MOST_AT_ONCE)
 
     def _begin(self, answering: Answering, answers: list[Sequence], begun: "asyncio.Future[None]") -> None:
         try:
@@ -201,7 +207,7 @@ class EngineService:
     ) -> None:
         delta = stream.delta(tokens, log_probs, completion)
         with self._lock:
-            self._outbox.append((stream.answering, delta))
+            self._outbox.append((stream, delta))
 
     def _hand_over(self) -> None:
         """Have the loop take what is in the outbox, unless it is about to."""
@@ -224,8 +230,8 @@ class EngineService:
     def _deliver(self) -> None:
         with self._lock:
             outbox, self._outbox, self._posted = self._outbox, [], False
-        for answering, delta in outbox:
-            answering.put(delta)
+        for stream, delta in outbox:
+            stream.put(delta)
 
 
 class _Stream:
@@ -243,24 +249,25 @@ class _Stream:
         )
 
     def delta(self, tokens: list[int], log_probs: list[float], completion: Completion | None) -> Delta:
-        """Tokens that were not told yet."""
+        """Tokens that were not told yet; as text where the engine has made one."""
         alternatives = self.answer.alternatives[self.told : self.told + len(tokens)]
         self.told += len(tokens)
         if self._is_first and self.answer.num_found is not None:
             self.answering.cached_tokens = self.answer.num_found
-        text = self._text(tokens, completion)
-        return Delta(self.answer.sample, tokens, log_probs, alternatives, text, completion)
+        pieces = self.answer.text[self._pieces :] if self._decoder is None else []
+        self._pieces += len(pieces)
+        return Delta(self.answer.sample, tokens, log_probs, alternatives, "".join(pieces), completion)
 
-    def _text(self, tokens: list[int], completion: Completion | None) -> str:
-        if self._decoder is None:
-            pieces = self.answer.text[self._pieces :]
-            self._pieces += len(pieces)
-            return "".join(pieces)
-        said = tokens
-        if completion is not None and completion.finish_reason == "stop":
-            said = tokens[:-1]
-        text = "".join(map(self._decoder.feed, said))
-        return text if completion is None else text + self._decoder.close()
+    def put(self, delta: Delta) -> None:
+        """Hand it to whoever asked, with its text; called in the loop."""
+        if self._decoder is not None:
+            delta.text = self._text(self._decoder, delta)
+        self.answering.put(delta)
+
+    def _text(self, decoder: IncrementalDecoder, delta: Delta) -> str:
+        ends = delta.completion is not None and delta.completion.finish_reason == "stop"
+        text = "".join(map(decoder.feed, delta.tokens[:-1] if ends else delta.tokens))
+        return text if delta.completion is None else text + decoder.close()
 
 
 def _accept(begun: "asyncio.Future[None]") -> None:

@@ -21,6 +21,7 @@ class IncrementalDecoder:
             if token not in tags and not tokenizer.decode([token], skip_special=True)
         }
         self._context: list[int] = []  # given out already; how the next tokens read may depend on them
+        self._before = 0  # characters of the context's text
         self._held: list[int] = []
         self._ahead = 0  # characters of the held tokens' text that are given out already
 
@@ -50,11 +51,11 @@ class IncrementalDecoder:
     def _give(self, count: int) -> str:
         given, self._held = self._held[:count], self._held[count:]
         text = self._text_of(given)
-        self._context = given or self._context
+        if given:
+            self._context, self._before = given, len(self._tokenizer.decode(given))
         ahead, self._ahead = self._ahead, max(0, self._ahead - len(text))
         return text[ahead:]
 
     def _text_of(self, ids: list[int]) -> str:
         """The text of tokens as it reads after the context (some vocabularies drop a first space)."""
-        before = self._tokenizer.decode(self._context)
-        return self._tokenizer.decode(self._context + ids)[len(before) :]
+        return self._tokenizer.decode(self._context + ids)[self._before :]
