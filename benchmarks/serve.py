@@ -1,8 +1,9 @@
 """The server under load on loopback: many streaming clients beside the bare engine at the same batch.
 
-First the engine alone answers the load, then `clearseek serve` does, each as a process of its own; the clients compare
-every answer with what the engine alone said. Prints one JSON object: tokens a second of both, the median time between
-tokens of both, whose difference is the server's own, answers lost or crossed, and how memory grew.
+First the engine alone answers the load, then `clearseek serve` does, then the engine again, since a machine's speed
+drifts, each as a process of its own; the clients compare every answer with what the engine alone said. Prints one JSON
+object: tokens a second of both, the median time between tokens of both, whose difference is the server's own, answers
+lost or crossed, what each tenth of the time was like, and how memory grew.
 
     make bench-serve                                        # 60 s with 64 clients on runs/r1-mini
     make bench-serve ARGS="--seconds 600 --model DIRECTORY"
@@ -10,6 +11,7 @@ tokens of both, whose difference is the server's own, answers lost or crossed, a
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -26,7 +28,7 @@ from clearseek.ledger.machine import describe_machine
 
 TOKENS = 256  # of an answer on average; they end at different times
 QUESTIONS = 256  # different ones; clients take turns through them
-WARM_SHARE = 0.1  # of the time, before memory is measured
+TENTHS = 10
 
 
 def main() -> None:
@@ -38,18 +40,21 @@ def main() -> None:
     alone = run_bare(chosen)
     print(f"bare engine: {alone['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
     served = asyncio.run(serve_and_ask(chosen, alone.pop("texts")))
-    between = served["median_seconds_between_tokens"] - alone["median_seconds_between_tokens"]
+    again = run_bare(chosen)
+    del again["texts"]
+    mean = {name: (alone[name] + again[name]) / 2 for name in alone}
+    longer = served["median_seconds_between_tokens"] - mean["median_seconds_between_tokens"]
     report = {
         "machine": describe_machine(),
         "model": Path(chosen.model).name,
         "clients": chosen.clients,
         "tokens_an_answer": TOKENS,
-        "bare": alone,
+        "bare": {"before": alone, "after": again},
         "served": served,
-        "throughput_of_bare": served["tokens_per_second"] / alone["tokens_per_second"],
-        "overhead_seconds_per_token": between,
+        "throughput_of_bare": served["tokens_per_second"] / mean["tokens_per_second"],
+        "overhead_seconds_per_token": longer,
         "overhead_processor_seconds_per_token": served["processor_seconds_per_token"]
-        - alone["processor_seconds_per_token"],
+        - mean["processor_seconds_per_token"],
     }
     print(json.dumps(report, indent=1))
 
@@ -178,29 +183,54 @@ async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: i
     """The load itself."""
     started = time.perf_counter()
     load = Load(texts, started + chosen.seconds)
-    before = processor_seconds(pid)
+    begun = look(pid, load)
     clients = [
         asyncio.create_task(client(address, number, chosen.clients, load)) for number in range(chosen.clients)
     ]
-    await asyncio.sleep(chosen.seconds * WARM_SHARE)
-    memory = [resident_bytes(pid)]  # while it warms up each page of the cache is touched once
+    looks = [begun]
     while time.perf_counter() < load.ends:
-        await asyncio.sleep(chosen.seconds / 10)
-        memory.append(resident_bytes(pid))
+        await asyncio.sleep(chosen.seconds / TENTHS)
+        looks.append(look(pid, load))
     await asyncio.gather(*clients)
-    seconds = time.perf_counter() - started
+    ended, memory = look(pid, load), [one.resident_bytes for one in looks[1:]]
     return {
-        "seconds": seconds,
+        "seconds": ended.at - started,
         "answers": load.answers,
         "lost": load.lost,
         "crossed_or_wrong": load.wrong,
-        "tokens_per_second": load.tokens / seconds,
+        "tokens_per_second": load.tokens / (ended.at - started),
         "tokens_a_chunk": load.tokens / max(load.chunks, 1),
         "median_seconds_to_first_token": statistics.median(load.to_first),
         "median_seconds_between_tokens": statistics.median(load.between),
-        "processor_seconds_per_token": (processor_seconds(pid) - before) / load.tokens,
+        "processor_seconds_per_token": (ended.processor_seconds - begun.processor_seconds) / load.tokens,
+        "tenths": [between(*pair) for pair in itertools.pairwise(looks)],
         "resident_bytes": memory,  # after each tenth of the time
-        "memory_growth": memory[-1] / memory[0] - 1,
+        "memory_growth": memory[-1] / memory[0] - 1,  # in the first each page of the cache is touched once
+    }
+
+
+@dataclass(frozen=True)
+class Look:
+    """The server and its load at some time."""
+
+    at: float  # seconds
+    tokens: int  # of answers that have ended
+    processor_seconds: float
+    resident_bytes: int
+
+
+def look(pid: int, load: Load) -> Look:
+    """How they are now."""
+    return Look(time.perf_counter(), load.tokens, processor_seconds(pid), resident_bytes(pid))
+
+
+def between(first: Look, second: Look) -> dict[str, float]:
+    """What happened meanwhile."""
+    tokens = second.tokens - first.tokens
+    used = second.processor_seconds - first.processor_seconds
+    return {
+        "tokens_per_second": tokens / (second.at - first.at),
+        "processors": used / (second.at - first.at),
     }
 
 

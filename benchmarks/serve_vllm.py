@@ -1,10 +1,11 @@
 """`vllm bench serve` against `clearseek serve` and `vllm serve`: the same random 0.1B weights, prompts and clients.
 
-vLLM's own client measures both servers, one after the other, each alone. Prints one JSON object: what the client
-reports of each, and `targets`: at least vLLM's throughput, at most its time to first token.
+vLLM's own client measures both servers in turns; while one answers the other is stopped, so that it can't spin beside
+it. Prints one JSON object: what the client reports of each in every turn, the medians, and `targets` by these: at least
+vLLM's throughput, at most its time to first token.
 
     make peers-vllm bench-serve-vllm
-    make bench-serve-vllm ARGS="--prompts 128 --clients 16"
+    make bench-serve-vllm ARGS="--prompts 128 --clients 16 --turns 5"
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import statistics
 import string
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ if __name__ == "__main__":
     sys.argv[0] = "vllm"
     main()
 """
-_START_SECONDS, _BENCH_SECONDS = 600.0, 900.0
+_START_SECONDS, _BENCH_SECONDS, _END_SECONDS = 600.0, 900.0, 30.0
 _REPORTED = (
     "completed", "failed", "duration", "output_throughput", "total_token_throughput", "median_ttft_ms", "p99_ttft_ms",
     "median_tpot_ms",
@@ -50,15 +52,21 @@ _REPORTED = (
 def main() -> None:
     """Measure both and print."""
     chosen = options()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
         model = named_model(Path(folder))
-        ours = [sys.executable, "-m", "clearseek", "serve", str(model), "--max-running", str(chosen.clients)]
-        theirs = [*vllm(model.parent), "serve", str(model), "--served-model-name", NAME]
-        theirs += ["--dtype", "bfloat16", "--max-num-seqs", str(chosen.clients), "--max-model-len", "2048"]
-        theirs += ["--host", "127.0.0.1"]
-        report = {"clearseek": bench(ours, model, chosen), "vllm": bench(theirs, model, chosen)}
-    report = {"machine": describe_machine(), "shape": SHAPE, **vars(chosen), **report, **targets(report)}
-    print(json.dumps(report, indent=1))
+        run = {
+            name: servers.enter_context(serving(command)) for name, command in commands(model, chosen).items()
+        }
+        turns: dict[str, list[dict[str, Any]]] = {name: [] for name in run}
+        for turn in range(chosen.turns):
+            for name, server in run.items():
+                with server.awake():
+                    turns[name].append(bench(server.address, model, chosen, seed=turn))
+                print(name, json.dumps(turns[name][-1]), file=sys.stderr, flush=True)
+    report = {"machine": describe_machine(), "shape": SHAPE, **vars(chosen)}
+    for name, told in turns.items():
+        report[name] = {"turns": told, "median": medians(told)}
+    print(json.dumps(report | targets(report), indent=1))
 
 
 def options() -> argparse.Namespace:
@@ -68,14 +76,41 @@ def options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--input-tokens", type=int, default=128)
     parser.add_argument("--output-tokens", type=int, default=64)
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="as is --top-p: each server has its own defaults"
+    )
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--turns", type=int, default=3, help="of each server, one after the other")
+    parser.add_argument("--only", choices=["clearseek", "vllm"], help="leave the other one out")
     if not PYTHON.exists():
         parser.error("vLLM is absent: make peers-vllm makes it")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.turns < 1:
+        parser.error(f"--turns {chosen.turns}: at least 1")
+    return chosen
+
+
+def commands(model: Path, chosen: argparse.Namespace) -> dict[str, list[str]]:
+    """How each server is started."""
+    ours = [sys.executable, "-m", "clearseek", "serve", str(model), "--max-running", str(chosen.clients)]
+    theirs = [*vllm(model.parent), "serve", str(model), "--served-model-name", NAME]
+    theirs += ["--dtype", "bfloat16", "--max-num-seqs", str(chosen.clients), "--max-model-len", "2048"]
+    theirs += ["--host", "127.0.0.1"]
+    both = {"clearseek": ours, "vllm": theirs}
+    return {name: command for name, command in both.items() if chosen.only in (None, name)}
+
+
+def medians(turns: list[dict[str, Any]]) -> dict[str, float]:
+    """Of each figure that every turn has."""
+    shared = [name for name in turns[0] if all(name in turn for turn in turns)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in shared}
 
 
 def targets(report: dict[str, Any]) -> dict[str, Any]:
-    """The issue's two, as ratios of ours to vLLM's."""
-    ours, theirs = report["clearseek"], report["vllm"]
+    """The issue's two, as ratios of ours to vLLM's; none where one was left out."""
+    if not {"clearseek", "vllm"} <= report.keys():
+        return {"targets": []}
+    ours, theirs = report["clearseek"]["median"], report["vllm"]["median"]
     throughput = ours["output_throughput"] / theirs["output_throughput"]
     first = ours["median_ttft_ms"] / theirs["median_ttft_ms"]
     rows = [
@@ -119,37 +154,55 @@ def named_model(folder: Path) -> Path:
     return model
 
 
-def bench(command: list[str], model: Path, chosen: argparse.Namespace) -> dict[str, Any]:
-    """What vLLM's client reports of one server, after a first round that warms it up."""
-    with serving(command) as address, tempfile.TemporaryDirectory() as folder:
-        for prompts in (chosen.clients, chosen.prompts):
-            asking = [
-                *vllm(model.parent), "bench", "serve", "--backend", "openai", "--base-url", address,
-                "--endpoint", "/v1/completions", "--model", NAME, "--tokenizer", model,
-                "--dataset-name", "random", "--ignore-eos", "--disable-tqdm",
-                "--random-input-len", chosen.input_tokens, "--random-output-len", chosen.output_tokens,
-                "--num-prompts", prompts, "--max-concurrency", chosen.clients, "--seed", prompts,
-                "--save-result", "--result-dir", folder, "--result-filename", "result.json",
-            ]  # fmt: skip
-            subprocess.run(
-                [str(word) for word in asking],
-                check=True,
-                env=environment(),
-                timeout=_BENCH_SECONDS,
-                stdout=sys.stderr,
-            )
+def bench(address: str, model: Path, chosen: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """What vLLM's client reports of one server, after some questions that warm it up."""
+    with tempfile.TemporaryDirectory() as folder:
+        asking = [
+            *vllm(model.parent), "bench", "serve", "--backend", "openai", "--base-url", address,
+            "--endpoint", "/v1/completions", "--model", NAME, "--tokenizer", model,
+            "--dataset-name", "random", "--ignore-eos", "--disable-tqdm", "--num-warmups", chosen.clients,
+            "--random-input-len", chosen.input_tokens, "--random-output-len", chosen.output_tokens,
+            "--temperature", chosen.temperature, "--top-p", chosen.top_p,
+            "--num-prompts", chosen.prompts, "--max-concurrency", chosen.clients, "--seed", seed,
+            "--save-result", "--result-dir", folder, "--result-filename", "result.json",
+        ]  # fmt: skip
+        subprocess.run(
+            [str(word) for word in asking],
+            check=True,
+            env=environment(),
+            timeout=_BENCH_SECONDS,
+            stdout=sys.stderr,
+        )
         told = json.loads((Path(folder) / "result.json").read_text())
+    if told["failed"] or told["completed"] != chosen.prompts:
+        raise RuntimeError(f"{told['completed']} of {chosen.prompts} answers came, {told['failed']} failed")
     return {name: told[name] for name in _REPORTED if name in told}
 
 
+class Running:
+    """A server's process and whatever it has started, stopped but for where it is to answer."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str) -> None:
+        self.process, self.address = process, address
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it compute within the block alone."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGSTOP)
+
+
 @contextmanager
-def serving(command: list[str]) -> Iterator[str]:
-    """A server's address, once it is healthy."""
+def serving(command: list[str]) -> Iterator[Running]:
+    """A server that was healthy once and is stopped now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
-        [*command, "--port", str(port)], env=environment(), stdout=sys.stderr, start_new_session=True
+        [*command, "--port", str(port)], env=environment(), stdout=sys.stderr, process_group=0
     ) as process:
         try:
             until = time.monotonic() + _START_SECONDS
@@ -157,11 +210,21 @@ def serving(command: list[str]) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > until:
                     raise RuntimeError(f"{' '.join(command[:4])} did not come up")
                 time.sleep(0.5)
-            yield address
+            os.killpg(process.pid, signal.SIGSTOP)
+            yield Running(process, address)
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(90)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server in good order, and what is left of it after that without."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGCONT)
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def healthy(address: str) -> bool:
