@@ -42,10 +42,8 @@ def command(model: Path | None, as_json: bool) -> None:
     else:
         rows = [[row.what, "ok" if row.is_right else "FAILED", row.found] for row in proof.rows]
         print_columns([["tested", "", "found"], *rows])
-        if proof.isolation == "hook":
-            click.echo(
-                "note: no network namespace may be made here; the audit hook alone stood guard", err=True
-            )
+    if proof.isolation == "hook":
+        click.echo("note: no network namespace may be made here; the audit hook alone stood guard", err=True)
     if model is not None and is_run and (model / SEAL).is_file():
         click.echo(f"signed in {write_witness(model, proof.facts, 'privacy')}", err=True)
     if not proof.is_right:

@@ -24,7 +24,7 @@ Then, with any client of OpenAI's API:
 
 \b
 Others in the network may ask too, with a key:
-  clearseek serve --new-key --api-key-file keys
+  clearseek serve --new-key --key-name mina --api-key-file keys
   clearseek serve runs/r1-mini --host 0.0.0.0 --allow-host box.local --api-key-file keys
 
 Ctrl-C or SIGTERM lets answers end first; a second one does not.
@@ -45,6 +45,7 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     "--api-key-file", type=click.Path(path_type=Path), help="Answer only to keys whose hashes are here."
 )
 @click.option("--new-key", is_flag=True, help="Make a key, print it once, add its hash to --api-key-file.")
+@click.option("--key-name", default="key", show_default=True, metavar="NAME", help="Whose the new key is.")
 @click.option(
     "--history",
     type=click.Path(path_type=Path),
@@ -85,6 +86,7 @@ def command(
     models: tuple[str, ...],
     api_key_file: Path | None,
     new_key: bool,
+    key_name: str,
     engine: str,
     vllm_url: str,
     device: str,
@@ -95,21 +97,23 @@ def command(
     """Serve models over HTTP, as OpenAI's and DeepSeek's APIs do.
 
     MODELS are run directories, checkpoints, directories in Hugging Face format,
-    or GGUF files. The first is opened at once, the others when they are asked
-    for; a run's checkpoints are asked for as RUN@STAGE.
+    or GGUF files; without any, the small model that comes along is served. The
+    first is opened at once, the others when they are asked for; a run's
+    checkpoints are asked for as RUN@STAGE.
     """
     if new_key:
-        _make_key(api_key_file)
+        _make_key(api_key_file, key_name)
         return
     if engine == "vllm" and (len(models) > 1 or form or speculation):
         raise click.UsageError(
             "--engine vllm serves one model, as that server was started: no --format, no --speculation."
         )
-    if not models:
-        raise click.UsageError("Missing argument 'MODELS...'.")
+    if engine == "vllm" and not models:
+        raise click.UsageError("Missing argument 'MODEL': whose tokenizer that server's model has.")
 
     from clearseek.config.places import data_directory
     from clearseek.config.server import Server
+    from clearseek.config.shipped import shipped_model
     from clearseek.serve import run
     from clearseek.serve.keys import Keys, read_keys
     from clearseek.serve.logs import write_logs
@@ -126,7 +130,7 @@ def command(
     registry = (
         _vllm(models[0], vllm_url)
         if engine == "vllm"
-        else _ours(models, wanted, How(device, form, speculation))
+        else _ours(models or (str(shipped_model()),), wanted, How(device, form, speculation))
     )
     run.serve(
         wanted,
@@ -153,11 +157,11 @@ def _vllm(model: str, url: str) -> "Registry":
     return Registry([open_vllm(model, Vllm(kind="vllm", url=url))])
 
 
-def _make_key(path: Path | None) -> None:
+def _make_key(path: Path | None, name: str) -> None:
     if path is None:
         raise click.UsageError("--new-key needs --api-key-file FILE, where the key's hash is kept.")
     from clearseek.serve.keys import new_key
 
-    key = new_key(path, "key")
+    key = new_key(path, name)
     click.echo(key)
     click.echo(f"Keep it: it is shown this once. Its hash is in {path}.", err=True)

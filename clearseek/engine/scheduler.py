@@ -265,9 +265,13 @@ class Scheduler:
 
 
 def _chained(sequence: Sequence, count: int) -> list[bytes]:
-    """Names of its first `count` full blocks, and maybe more; each is made once."""
-    chained = sequence.chained
+    """Names of its first `count` full blocks, and maybe more; each is made once.
+
+    They begin with whose they are: how fast an answer comes must tell nobody what others have asked.
+    """
+    chained, owner = sequence.chained, sequence.request.client.encode()
     for number in range(len(chained), count):
         first = number * BLOCK_TOKENS
-        chained.append(chain(chained[-1] if chained else b"", sequence.tokens[first : first + BLOCK_TOKENS]))
+        before = chained[-1] if chained else owner
+        chained.append(chain(before, sequence.tokens[first : first + BLOCK_TOKENS]))
     return chained

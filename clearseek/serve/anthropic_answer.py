@@ -26,11 +26,15 @@ _NOT_ENDED: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
 
 @dataclass
 class AnthropicAnswer:
-    """One answer; `model` is its name as it was asked for, `max_tokens` the bound, be it beyond the context."""
+    """One answer; `model` is its name as it was asked for, `max_tokens` the bound, be it beyond the context.
+
+    Without `tells_thoughts` blocks of thought are there and empty.
+    """
 
     model: str
     pieces: Pieces
     max_tokens: int
+    tells_thoughts: bool = True
     _blocks: Blocks = field(default_factory=Blocks)
 
     def __post_init__(self) -> None:
@@ -50,7 +54,8 @@ class AnthropicAnswer:
                 yield _event({"type": "message_start", "message": self._message([], _NOT_ENDED)})
                 started = True
             for change in self._blocks.of(piece):
-                yield self._told(change)
+                if self._is_told(change):
+                    yield self._told(change)
             ended = piece if piece.completion is not None else ended
         for change in self._blocks.close():
             yield self._told(change)
@@ -65,7 +70,8 @@ class AnthropicAnswer:
             deque(self._blocks.of(piece), maxlen=0)
             ended = piece if piece.completion is not None else ended
         assert ended is not None, "an answer ends"
-        return self._message([_whole(block) for block in self._blocks.all], self._ending(ended))
+        content = [_whole(block, self.tells_thoughts) for block in self._blocks.all]
+        return self._message(content, self._ending(ended))
 
     def failure(self, error: ApiError) -> bytes:
         """The event that tells of an error in mid-stream."""
@@ -91,7 +97,11 @@ class AnthropicAnswer:
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": hit,
             "output_tokens": self.pieces.completion_tokens,
+            "output_tokens_details": {"thinking_tokens": self.pieces.thought_tokens},
         }
+
+    def _is_told(self, change: Change) -> bool:
+        return self.tells_thoughts or change[0] != "more" or self._blocks.all[-1].kind != "thought"
 
     def _told(self, change: Change) -> bytes:
         step, text = change
@@ -115,10 +125,10 @@ def _begun(block: Block) -> dict[str, Any]:
     return {"type": "tool_use", "id": block.call.id, "name": block.call.name, "input": {}}
 
 
-def _whole(block: Block) -> dict[str, Any]:
+def _whole(block: Block, tells_thoughts: bool) -> dict[str, Any]:
     match block.kind:
         case "thought":
-            return _begun(block) | {"thinking": block.text, "signature": _SIGNATURE}
+            return _begun(block) | {"thinking": block.text if tells_thoughts else "", "signature": _SIGNATURE}
         case "text":
             return _begun(block) | {"text": block.text}
     return _begun(block) | {"input": _object(block.text)}

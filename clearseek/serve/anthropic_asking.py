@@ -33,10 +33,16 @@ def as_chat(body: Counted) -> ChatRequest:
             "top_k": body.top_k,
             "stop": body.stop_sequences,
             "user": body.metadata.user_id if body.metadata else None,
+            "response_format": _format(body),
         }
     if messages[-1]["role"] == "assistant":
         messages[-1]["prefix"] = True  # Anthropic has a last turn of the assistant's continued
     return ChatRequest.model_validate({name: value for name, value in asked.items() if value is not None})
+
+
+def _format(body: Counted) -> dict[str, Any] | None:
+    wanted = body.output_config.format if body.output_config else None
+    return None if wanted is None else {"type": "json_schema", "json_schema": {"schema": wanted.schema_}}
 
 
 def _text(content: str | list[TextBlock]) -> str:
@@ -70,6 +76,8 @@ def _turns(message: InputMessage) -> list[dict[str, Any]]:
 
 def _tools(body: Counted) -> dict[str, Any]:
     if not body.tools:
+        if body.tool_choice is not None and body.tool_choice.type in ("any", "tool"):
+            raise ApiError(400, "tool_choice: there are no tools to choose from", param="tool_choice")
         return {}
     tools = [
         {

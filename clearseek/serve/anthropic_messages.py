@@ -24,10 +24,11 @@ _COUNTED: dict[int | str, dict[str, Any]] = {200: {"model": CountedTokens}}
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
-    model = await state.model(body.model)
+    model = await state.model(body.model, request)
     # its clients have to name a bound, and name large ones
     pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict, fills_context=True)
-    answer = AnthropicAnswer(body.model, pieces, body.max_tokens)
+    tells_thoughts = body.thinking is None or body.thinking.display != "omitted"
+    answer = AnthropicAnswer(body.model, pieces, body.max_tokens, tells_thoughts)
     return reply(request, model.name, pieces, answer, bool(body.stream))
 
 
@@ -35,5 +36,5 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
 @router.post("/anthropic/v1/messages/count_tokens", responses=_COUNTED)
 async def count_tokens(body: Counted, request: Request) -> dict[str, Any]:
     """How many tokens the prompt would have."""
-    model = await state_of(request).model(body.model)
+    model = await state_of(request).model(body.model, request)
     return {"input_tokens": len(await prompt_of(model, as_chat(body)))}

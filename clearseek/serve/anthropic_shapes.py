@@ -45,6 +45,12 @@ class AnswerToolUse(Shape):
     input: dict[str, Any]
 
 
+class AnthropicOutput(Shape):
+    """What tokens of an answer were."""
+
+    thinking_tokens: int = Field(ge=0)
+
+
 class AnthropicUsage(Shape):
     """Tokens; those of the prompt that the cache knew are counted apart."""
 
@@ -52,6 +58,7 @@ class AnthropicUsage(Shape):
     cache_creation_input_tokens: Literal[0]
     cache_read_input_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
+    output_tokens_details: AnthropicOutput
 
 
 class AnthropicMessage(Shape):

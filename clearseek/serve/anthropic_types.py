@@ -72,6 +72,7 @@ class AnthropicTool(Wire):
     input_schema: dict[str, JsonValue]
     type: Literal["custom"] | None = None
     strict: bool | None = None
+    eager_input_streaming: bool | None = None  # arguments are streamed as they come, whoever asks
     cache_control: CacheControl | None = None
 
 
@@ -84,16 +85,28 @@ class ToolChoice(Wire):
 
 
 class ThinkingChoice(Wire):
-    """Whether the model thinks, and for how many tokens at most."""
+    """Whether the model thinks, for how many tokens at most, and whether that is told.
+
+    There are no summaries here: "summarized" tells the thought itself, as it is told where nothing is said.
+    """
 
     type: Literal["enabled", "disabled", "adaptive"]
+    display: Literal["summarized", "omitted"] | None = None
     budget_tokens: int | None = Field(default=None, ge=0, le=2**31)
 
 
+class OutputFormat(Wire):
+    """What the answer has to look like."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, JsonValue] = Field(alias="schema")
+
+
 class OutputConfig(Wire):
-    """DeepSeek's and Anthropic's switch of how hard to think."""
+    """How hard to think (DeepSeek's switch, too), and what the answer has to look like."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
 
 
 class Metadata(Wire):
@@ -112,6 +125,7 @@ class Counted(Wire):
     tool_choice: ToolChoice | None = None
     thinking: ThinkingChoice | None = None
     output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
 
 
 class MessagesRequest(Counted):

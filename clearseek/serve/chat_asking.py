@@ -61,21 +61,30 @@ async def ask(
     )
 
 
-async def prompt_of(model: ServedModel, body: ChatRequest) -> list[int]:
-    """The token ids of a conversation's prompt. InputError and `ApiError` as `ask` raises them."""
+async def prompt_of(model: ServedModel, body: ChatRequest, add_generation_prompt: bool = True) -> list[int]:
+    """The token ids of a conversation's prompt. InputError and `ApiError` as `ask` raises them.
+
+    Without the generation prompt it need not be one that an answer can follow.
+    """
     thinking, variables, _ = _thinking(model, body)
-    _check_history(body, thinking, strict=False)
-    return await _encode(model, body, thinking, variables | Tools.of(model, body).variables)
+    if add_generation_prompt:
+        _check_history(body, thinking, strict=False)
+    variables |= Tools.of(model, body).variables
+    return await _encode(model, body, thinking, variables, add_generation_prompt)
 
 
 async def _encode(
-    model: ServedModel, body: ChatRequest, thinking: bool, variables: dict[str, Any]
+    model: ServedModel,
+    body: ChatRequest,
+    thinking: bool,
+    variables: dict[str, Any],
+    add_generation_prompt: bool = True,
 ) -> list[int]:
     is_continued = bool(body.messages[-1].prefix)
     return await model.encode(
         fit_calls(_messages(body), model.tokenizer.chat.source),
         thinking,
-        add_generation_prompt=not is_continued,
+        add_generation_prompt=add_generation_prompt and not is_continued,
         continue_final_message=is_continued,
         **variables,
     )

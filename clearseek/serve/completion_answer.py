@@ -136,9 +136,9 @@ class CompletionAnswer:
             return None
         texts = [self._records.text(token) for token in tokens]
         offsets, at = [], self._offsets.get(index, 0)
-        for text in texts:
+        for token in tokens:
             offsets.append(at)
-            at += len(text)
+            at += len(self.tokenizer.decode([token], skip_special=True))  # those are none of the text
         self._offsets[index] = at
         likeliest = [
             {self._records.text(token): value for token, value in zip(one.tokens, one.log_probs, strict=True)}

@@ -26,6 +26,9 @@ def requests_of(model: ServedModel, body: CompletionRequest, key_owner: str) -> 
     settings = settings_of(body)
     if body.best_of is not None and (body.stream or body.best_of < body.n):
         raise ApiError(400, "best_of: at least n, and not in a stream", param="best_of")
+    if body.echo and body.stream and body.logprobs is not None:
+        why = "those of an echoed prompt are known at the end; leave out stream, echo or logprobs"
+        raise ApiError(400, f"logprobs: {why}", param="logprobs")
     if body.echo and body.suffix is not None:
         raise ApiError(400, "echo: a text with a suffix can't be echoed", param="echo")
     asked = []

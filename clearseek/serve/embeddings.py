@@ -6,17 +6,21 @@ so the better the model; who needs more takes a model that is made for it.
 
 import asyncio
 import base64
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import Field
+from starlette.responses import Response
 
 from clearseek.serve.answer_types import ERRORS, EmbeddingList
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.errors import ApiError
+from clearseek.serve.logs import note
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.state import state_of
+from clearseek.serve.streaming import WholeAnswer
 from clearseek.serve.wire import Wire
 
 router = APIRouter(responses=ERRORS)
@@ -35,28 +39,44 @@ class EmbeddingRequest(Wire):
 
 @router.post("/v1/embeddings", responses={200: {"model": EmbeddingList}})
 @router.post("/embeddings", responses={200: {"model": EmbeddingList}})
-async def embeddings(body: EmbeddingRequest, request: Request) -> dict[str, Any]:
+async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     """A vector for each text."""
-    model = await state_of(request).model(body.model)
-    if not isinstance(model.service, EngineService):
+    state = state_of(request)
+    model = await state.model(body.model, request)
+    service = model.service
+    if not isinstance(service, EngineService):
         raise ApiError(
             400, f"model: {model.name} is answered elsewhere, and its states are not here", param="model"
         )
-    texts = _texts(body.input)
-    prompts = [_tokens(model, number, text) for number, text in enumerate(texts)]
-    size = model.service.engine.model.config.hidden_size
+    prompts = await asyncio.to_thread(_prompts, model, body.input)
+    size = service.engine.model.config.hidden_size
     if body.dimensions not in (None, size):
         raise ApiError(
             400, f"dimensions: this model's vectors have {size}, and can't be cut", param="dimensions"
         )
-    vectors = [await asyncio.to_thread(model.service.mean_state, prompt) for prompt in prompts]
+    note(request.scope, model=model.name, prompt_tokens=sum(map(len, prompts)))
+    left = Event()
+
+    async def produce() -> dict[str, Any]:
+        return _listed(await service.mean_states(prompts, left.is_set), prompts, body, model.name)
+
+    return WholeAnswer(produce, left.set, state.settings.keep_alive_seconds)
+
+
+def _listed(
+    vectors: list[np.ndarray], prompts: list[list[int]], body: EmbeddingRequest, name: str
+) -> dict[str, Any]:
     data = [
         {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
         for index, vector in enumerate(vectors)
     ]
     count = sum(map(len, prompts))
     usage = {"prompt_tokens": count, "total_tokens": count}
-    return {"object": "list", "data": data, "model": body.model or model.name, "usage": usage}
+    return {"object": "list", "data": data, "model": body.model or name, "usage": usage}
+
+
+def _prompts(model: ServedModel, given: Any) -> list[list[int]]:
+    return [_tokens(model, number, text) for number, text in enumerate(_texts(given))]
 
 
 def _texts(given: Any) -> list[str | list[int]]:

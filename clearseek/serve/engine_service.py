@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 import numpy as np
@@ -47,6 +47,7 @@ class EngineService:
         self._lock, self._posted = threading.Lock(), False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0  # samples taken on and not ended
+        self._reading, self._num_reading = asyncio.Lock(), 0  # for embeddings
         self._at_once, self._told_at, self._closing = 1, 0.0, False
         self._thread = threading.Thread(target=self._run, name="clearseek-engine", daemon=True)
         self._thread.start()
@@ -65,7 +66,12 @@ class EngineService:
         """Begin with a request. InputError where it can't be answered, `Busy` where too many wait."""
         if self._closing:
             raise Ending
-        if self._asked + request.num_drawn > self.engine.num_slots + self.most_waiting:
+        room = self.engine.num_slots + self.most_waiting
+        if request.num_drawn > room:
+            raise InputError(
+                f"{request.num_drawn} answers are asked for; this server takes on {room} at once"
+            )
+        if self._asked + request.num_drawn > room:
             raise Busy(f"{self.num_waiting} requests wait already; try again later")
         loop = self._loop = asyncio.get_running_loop()
         begun: asyncio.Future[None] = loop.create_future()
@@ -95,6 +101,23 @@ class EngineService:
         states = model(batch, torch.ones_like(batch), self.engine.dtype, 0).states[0].float().mean(0)
         mean: np.ndarray = (states / states.norm().clamp_min(1e-12)).cpu().numpy()
         return mean
+
+    async def mean_states(
+        self, prompts: Iterable[list[int]], has_left: Callable[[], bool]
+    ) -> list[np.ndarray]:
+        """The mean states of several, until who asked `has_left`; one request at a time. `Busy` where too many wait."""
+        if self._closing:
+            raise Ending
+        if self._num_reading > self.most_waiting:
+            raise Busy(f"{self._num_reading} requests for embeddings wait already; try again later")
+        self._num_reading += 1
+        try:
+            async with self._reading:
+                return [
+                    await asyncio.to_thread(self.mean_state, prompt) for prompt in prompts if not has_left()
+                ]
+        finally:
+            self._num_reading -= 1
 
     def close(self, seconds: float) -> None:
         """Cancel what is on its way and end the thread."""

@@ -1,6 +1,8 @@
 """What is wrong with a body that has not the shape it should have, in one line that names the field."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
@@ -19,8 +21,9 @@ _OF_UNIONS = (
 
 
 def invalid(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong."""
-    first = error.errors()[0]
+    """The first thing that is wrong; of what could be several things, as the one that it is most."""
+    errors = error.errors()
+    first = max(_about_the_same(errors), key=lambda one: len(one["loc"]))
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", first["msg"])
         return ApiError(400, f"the body is not JSON: {why}", code="invalid_json")
@@ -30,6 +33,13 @@ def invalid(error: RequestValidationError) -> ApiError:
         return ApiError(400, f"{place}: there is no such field{_suggestion(name)}", param=place)
     message = f"{place}: {first['msg']}" if place else "the body has to be a JSON object"
     return ApiError(400, message, param=place or None)
+
+
+def _about_the_same(errors: Sequence[Any]) -> list[Any]:
+    """Errors of one union's alternatives, of which the first error is one."""
+    place = errors[0]["loc"]
+    cut = next((i for i, part in enumerate(place) if str(part).startswith(_OF_UNIONS)), None)
+    return [errors[0]] if cut is None else [one for one in errors if one["loc"][:cut] == place[:cut]]
 
 
 def _place(location: tuple[int | str, ...]) -> list[str]:

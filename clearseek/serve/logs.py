@@ -1,9 +1,15 @@
-"""One line for every request, as text or as JSON: when, what path, how it ended, how long; never what was said."""
+"""One line for every request, as text or as JSON: when, what path, how it ended, how long; never what was said.
+
+Every answer has its request's id, which is in the line, too: `x-request-id` for OpenAI's and DeepSeek's clients,
+`request-id` for Anthropic's.
+"""
 
 import json
 import logging
+import secrets
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,19 +29,30 @@ class Logged:
         if scope["type"] != "http" or scope["path"] in _QUIET:
             await self.app(scope, receive, send)
             return
-        started, told = time.monotonic(), {"status": 0}
-        scope.setdefault("state", {})["told"] = told
+        started, number = time.monotonic(), f"req_{secrets.token_hex(12)}"
+        told: dict[str, Any] = {"status": 0}
+        ends: list[Callable[[], None]] = []
+        scope.setdefault("state", {}).update(told=told, ends=ends)
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 told["status"] = message["status"]
+                named = [(name, number.encode()) for name in (b"x-request-id", b"request-id")]
+                message = {**message, "headers": [*message.get("headers", []), *named]}
             await send(message)
 
         try:
             await self.app(scope, receive, sending)
         finally:
-            line = {"method": scope["method"], "path": scope["path"][:200], **told}
+            for end in ends:
+                end()
+            line = {"id": number, "method": scope["method"], "path": scope["path"][:200], **told}
             _LOG.info("request", extra={"told": line | {"seconds": round(time.monotonic() - started, 4)}})
+
+
+def at_end(scope: Scope, act: Callable[[], None]) -> None:
+    """Do something when a request is over, however it ends."""
+    scope["state"]["ends"].append(act)
 
 
 def note(scope: Scope, **facts: Any) -> None:
@@ -57,9 +74,15 @@ class _Form(logging.Formatter):
             if record.exc_info:
                 line["traceback"] = self.formatException(record.exc_info)
             return json.dumps(line, ensure_ascii=False, default=str)
-        facts = " ".join(f"{name}={value}" for name, value in told.items())
+        facts = " ".join(f"{name}={_plain(value)}" for name, value in told.items())
         text = f"{stamp} {record.levelname.lower()} {record.getMessage()} {facts}".rstrip()
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _plain(value: object) -> str:
+    """What a client said stays on its line: nothing in it can end the line, or steer a terminal."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else json.dumps(text)
 
 
 def write_logs(form: str) -> None:

@@ -23,7 +23,7 @@ _RESPONSES = streamed(ChatCompletion, "chat.completion.chunk")
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
-    model = await state.model(body.model)
+    model = await state.model(body.model, request)
     pieces = await ask(model, body, request.state.client, state.settings.strict)
     answer = ChatAnswer(
         model_name(body, model),

@@ -9,7 +9,7 @@ from clearseek.serve.completion_answer import CompletionAnswer
 from clearseek.serve.completion_asking import requests_of
 from clearseek.serve.completion_types import CompletionRequest
 from clearseek.serve.drawing import model_name
-from clearseek.serve.logs import note
+from clearseek.serve.logs import at_end, note
 from clearseek.serve.paths import is_deepseek
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, WholeAnswer
@@ -24,7 +24,7 @@ _RESPONSES = streamed(TextCompletion, "text_completion")
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Go on with texts, or fill their holes."""
     state = state_of(request)
-    model = await state.model(body.model)
+    model = await state.model(body.model, request)
     answerings: list[Answering] = []
     try:
         for asked in requests_of(model, body, request.state.client):
@@ -37,6 +37,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
         model_name(body, model), body, answerings, model.tokenizer, is_deepseek(request.url.path)
     )
     note(request.scope, model=model.name, prompt_tokens=answer.usage()["prompt_tokens"])
+    at_end(request.scope, lambda: note(request.scope, completion_tokens=answer.completion_tokens))
     seconds = state.settings.keep_alive_seconds
     if body.stream:
         return EventStream(answer.events(), answer.cancel, seconds)

@@ -28,6 +28,8 @@ def refuse_outbound(allowed: Iterable[str] = ()) -> None:
             _check_address(arguments[0], arguments[1], hosts)
         elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
             _check_host(arguments[0], hosts)
+        elif event == "socket.getnameinfo":
+            _check_host(arguments[0][0], hosts)
 
     sys.addaudithook(hook)
 

@@ -1,4 +1,8 @@
-"""The models of a server, by name: read when they are asked for, given up when another one needs their memory."""
+"""The models of a server, by name: read when they are asked for, given up when another one needs their memory.
+
+One is opened at a time. Who asks for a model that has no room waits until others have ended their answers; who asks
+for an open one meanwhile waits behind it, so that no model keeps the others out.
+"""
 
 import asyncio
 import gc
@@ -6,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 
 from clearseek.serve.errors import ApiError, Busy
 from clearseek.serve.served_model import ServedModel
@@ -17,6 +20,7 @@ DEEPSEEK_NAMES = (
     "deepseek-flash", "deepseek-v4-pro", "deepseek-v4-flash", "deepseek-chat", "deepseek-reasoner",
 )  # fmt: skip
 _CLOSE_SECONDS = 10.0
+_LOOK_SECONDS = 0.02  # between two looks whether somebody has ended
 _MEMORY = Path("/proc/meminfo")
 
 
@@ -34,7 +38,8 @@ class Registry:
     """Finds the model that a request names; `aliases` are other names of some.
 
     `models` are open and stay so; `sources` are opened on demand, at most `most_open` of them at a time. Where memory
-    lacks for one, those that were not asked for the longest go first, but none that is answering.
+    lacks for one, those that were not asked for the longest go first, but none that is answering: it is waited for,
+    `patience_seconds` at most.
     """
 
     def __init__(
@@ -44,13 +49,16 @@ class Registry:
         sources: Iterable[Source] = (),
         most_open: int | None = None,
         available: Callable[[], int | None] | None = None,
+        patience_seconds: float = 600.0,
     ) -> None:
         self._open = {model.name: model for model in models}
         self._sources = {source.name: source for source in sources}
         self._names = list(dict.fromkeys([*self._open, *self._sources]))
         self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self._names[0]) | dict(aliases or {})
         self._most_open, self._available = most_open, available or available_bytes
-        self._opening: dict[str, asyncio.Task[ServedModel]] = {}
+        self._patience = patience_seconds
+        self._turns: dict[str, _Turn] = {}  # of models that are asked for and wait
+        self._door, self._lacks_room = asyncio.Lock(), False
 
     @property
     def names(self) -> list[str]:
@@ -75,15 +83,18 @@ class Registry:
             self._open[self._names[0]] = self._sources[self._names[0]].open()
 
     async def get(self, name: str | None) -> ServedModel:
-        """The model of that name, the first where none is given. `ApiError` where there is none or no room for it."""
+        """The model of that name, the first where none is given; it stays open until it is released.
+
+        `ApiError` where there is none, or no room for it.
+        """
         found = self.resolve(name)
-        if found in self._open:
-            self._open[found].used_at = monotonic()
+        if found in self._open and not self._lacks_room:
+            self._open[found].claim()
             return self._open[found]
-        if found not in self._opening:
-            opening = self._opening[found] = asyncio.create_task(self._read(self._sources[found]))
-            opening.add_done_callback(lambda _: self._opening.pop(found))
-        return await asyncio.shield(self._opening[found])
+        if found not in self._turns:
+            turn = self._turns[found] = _Turn(found)
+            turn.task = asyncio.create_task(self._take(turn))
+        return await self._turns[found].wait()
 
     def close(self, seconds: float) -> None:
         """End all of them."""
@@ -104,16 +115,39 @@ class Registry:
             )
         return found
 
+    async def _take(self, turn: "_Turn") -> ServedModel:
+        try:
+            async with self._door:
+                if turn.name not in self._open:
+                    self._open[turn.name] = await self._read(self._sources[turn.name])
+                model = self._open[turn.name]
+                model.claim(turn.num_waiting)  # before the next one in turn sees it idle
+                return model
+        finally:
+            del self._turns[turn.name]
+
     async def _read(self, source: Source) -> ServedModel:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._make_room_for(source)
+        except TimeoutError:
+            raise Busy(
+                f"there is no memory for {source.name}: the others were answering for {self._patience:g} s",
+                seconds=10,
+            ) from None
+        finally:
+            self._lacks_room = False
+        _LOG.info("opening %s", source.name)
+        return await asyncio.to_thread(source.open)
+
+    async def _make_room_for(self, source: Source) -> None:
         while not self._has_room_for(source):
             idle = [model for model in self._open.values() if model.name in self._sources and model.is_idle]
-            if not idle:
-                raise Busy(f"there is no memory for {source.name} while the others are answering", seconds=10)
-            await self._give_up(min(idle, key=lambda model: model.used_at))
-        _LOG.info("opening %s", source.name)
-        model = await asyncio.to_thread(source.open)
-        self._open[source.name] = model
-        return model
+            if idle:
+                await self._give_up(min(idle, key=lambda model: model.used_at))
+            else:
+                self._lacks_room = True
+                await asyncio.sleep(_LOOK_SECONDS)
 
     def _has_room_for(self, source: Source) -> bool:
         count = sum(name in self._sources for name in self._open)
@@ -127,6 +161,27 @@ class Registry:
         del self._open[model.name]
         await asyncio.to_thread(model.service.close, _CLOSE_SECONDS)
         gc.collect()
+
+
+@dataclass
+class _Turn:
+    """Those that wait for one model."""
+
+    name: str
+    num_waiting: int = 0
+    task: "asyncio.Task[ServedModel] | None" = None
+
+    async def wait(self) -> ServedModel:
+        """The model, claimed."""
+        assert self.task is not None, "a turn is begun at once"
+        self.num_waiting += 1
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            self.num_waiting -= 1
+            if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
+                self.task.result().release()
+            raise
 
 
 def available_bytes() -> int | None:

@@ -21,7 +21,7 @@ _RESPONSES = streamed(ResponseObject, "response.* and what it grows by")
 async def responses(body: ResponsesRequest, request: Request) -> Response:
     """Answer a conversation."""
     state = state_of(request)
-    model = await state.model(body.model)
+    model = await state.model(body.model, request)
     pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
     answer = ResponsesAnswer(body.model or model.name, body, pieces)
     return reply(request, model.name, pieces, answer, body.stream)

@@ -16,8 +16,6 @@ from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.text.tool_calls.recognise import ReplyForm
 
-_ABOUT_TO_ASK_SECONDS = 2.0  # between getting the model and asking it
-
 
 @dataclass
 class ServedModel:
@@ -33,6 +31,7 @@ class ServedModel:
     tally: Tally = field(default_factory=Tally)
     patience_seconds: float = 600.0  # for an answer to begin; DeepSeek's
     used_at: float = field(default_factory=time.monotonic)
+    num_claims: int = 0  # requests that have got the model and are not over
 
     @property
     def reply_form(self) -> ReplyForm:
@@ -47,13 +46,19 @@ class ServedModel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is being answered, and nobody was about to ask just now."""
-        is_busy = self.service.num_running or self.service.num_waiting
-        return not is_busy and time.monotonic() - self.used_at > _ABOUT_TO_ASK_SECONDS
+        """Whether nobody is being answered, and no request has the model."""
+        return not (self.service.num_running or self.service.num_waiting or self.num_claims)
+
+    def claim(self, count: int = 1) -> None:
+        """It has to stay open until as many releases."""
+        self.num_claims, self.used_at = self.num_claims + count, time.monotonic()
+
+    def release(self) -> None:
+        """One request less has it."""
+        self.num_claims, self.used_at = self.num_claims - 1, time.monotonic()
 
     async def submit(self, request: Request) -> Answering:
         """Begin with a request, and count it. InputError and `Busy` as the service raises them."""
-        self.used_at = time.monotonic()
         answering = await self.service.submit(request)
         self.tally.begin(answering)
         answering.wait_at_most(self.patience_seconds)

@@ -9,6 +9,7 @@ from clearseek.serve.errors import Ending
 from clearseek.serve.generations import Generations
 from clearseek.serve.history.answers import Answers
 from clearseek.serve.history.histories import Histories
+from clearseek.serve.logs import at_end
 from clearseek.serve.registry import Registry
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.tracers import Tracers
@@ -29,16 +30,24 @@ class State:
     def __post_init__(self) -> None:
         self.answers, self.histories = Answers(self.generations), Histories(self.settings.history)
 
-    async def model(self, name: str | None) -> ServedModel:
-        """The model that a request names. `ApiError` where there is none, or nothing new is taken."""
+    async def model(self, name: str | None, request: Request) -> ServedModel:
+        """The model that a request names, open until the request is over.
+
+        `ApiError` where there is none, or nothing new is taken.
+        """
         if self.is_ending:
             raise Ending
-        return await self.registry.get(name)
+        model = await self.registry.get(name)
+        at_end(request.scope, model.release)
+        return model
 
     @property
     def num_answering(self) -> int:
-        """Answers that are computed or wait for their turn."""
-        return sum(one.service.num_running + one.service.num_waiting for one in self.registry.loaded())
+        """Answers that are computed or wait for their turn, and requests that still have a model."""
+        return sum(
+            one.service.num_running + one.service.num_waiting + one.num_claims
+            for one in self.registry.loaded()
+        )
 
 
 def state_of(request: Request) -> State:

@@ -64,13 +64,20 @@ _LONG_SECONDS = (
     240.0,
     480.0,
 )
+_TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
+_SAMPLES = (1.0, 2.0, 5.0, 10.0, 20.0)
 HISTOGRAMS = {
+    "request_prompt_tokens": ("Tokens of an answer's prompt.", _TOKENS),
+    "request_generation_tokens": ("Tokens of an answer.", _TOKENS),
+    "request_params_n": ("Answers asked for at once.", _SAMPLES),
+    "request_params_max_tokens": ("Tokens that an answer may have.", _TOKENS),
     "time_to_first_token_seconds": ("From asking to the first token.", _SECONDS),
     "inter_token_latency_seconds": ("Between two tokens of an answer.", _TOKEN_SECONDS),
     "request_time_per_output_token_seconds": ("Mean of an answer's tokens after the first.", _TOKEN_SECONDS),
     "e2e_request_latency_seconds": ("From asking to the end.", _LONG_SECONDS),
     "request_queue_time_seconds": ("Waiting for a seat.", _LONG_SECONDS),
     "request_prefill_time_seconds": ("From the seat to the first token.", _LONG_SECONDS),
+    "request_inference_time_seconds": ("From the seat to the last token.", _LONG_SECONDS),
     "request_decode_time_seconds": ("From the first token to the last.", _LONG_SECONDS),
 }
 
@@ -85,7 +92,10 @@ class Tally:
 
     def begin(self, answering: Answering) -> None:
         """An answer was asked for; it will be noted as it comes."""
-        self.prompt_tokens += len(answering.request.prompt)
+        request = answering.request
+        self.prompt_tokens += len(request.prompt)
+        self.histograms["request_params_n"].observe(request.num_samples)
+        self.histograms["request_params_max_tokens"].observe(request.sampling.max_tokens)
         answering.observer = self
 
     def note_tokens(self, answering: Answering, count: int, seconds: float | None) -> None:
@@ -99,12 +109,15 @@ class Tally:
     def note_end(self, answering: Answering, reason: str, count: int, now: float) -> None:
         """A sample has ended after `count` tokens."""
         self.ended[{"cancelled": "abort", "deadline": "length"}.get(reason, reason)] += 1
+        self.histograms["request_prompt_tokens"].observe(len(answering.request.prompt))
+        self.histograms["request_generation_tokens"].observe(count)
         first, seated = answering.first_at, answering.seated_at or answering.begun_at
         times = {"e2e_request_latency_seconds": now - answering.begun_at}
         times["request_queue_time_seconds"] = seated - answering.begun_at
         if first is not None:
             times["request_prefill_time_seconds"] = first - seated
             times["request_decode_time_seconds"] = now - first
+            times["request_inference_time_seconds"] = now - seated
             if count > 1:
                 times["request_time_per_output_token_seconds"] = (now - first) / (count - 1)
         for name, seconds in times.items():

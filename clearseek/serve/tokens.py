@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request
 from pydantic import Field, JsonValue
 
 from clearseek.serve.answer_types import ERRORS, Text, Tokens
+from clearseek.serve.chat_asking import prompt_of
 from clearseek.serve.errors import ApiError
-from clearseek.serve.openai_chat_types import Message
+from clearseek.serve.openai_chat_types import ChatRequest, Message, Tool
 from clearseek.serve.state import state_of
 from clearseek.serve.wire import Wire
 
@@ -20,7 +21,8 @@ class TokenizeRequest(Wire):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[Message] | None = None
+    messages: list[Message] | None = Field(default=None, min_length=1)
+    tools: list[Tool] | None = Field(default=None, max_length=128)
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, JsonValue] | None = None
@@ -38,16 +40,17 @@ class DetokenizeRequest(Wire):
 @router.post("/v1/tokenize", include_in_schema=False)
 async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
     """A text's or a conversation's tokens."""
-    model = await state_of(request).model(body.model)
+    model = await state_of(request).model(body.model, request)
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give a prompt or messages, one of them")
+    if body.prompt is not None and (body.tools or body.chat_template_kwargs):
+        raise ApiError(400, "tools and chat_template_kwargs: only a conversation has them", param="tools")
     if body.messages is not None:
-        messages = [{"role": one.role, "content": one.text} for one in body.messages]
-        variables = dict(body.chat_template_kwargs or {})
-        thinking = bool(variables.pop("thinking", variables.pop("enable_thinking", True)))
-        tokens = await model.encode(
-            messages, thinking, add_generation_prompt=body.add_generation_prompt, **variables
-        )
+        chat = ChatRequest(
+            model=body.model, messages=body.messages, tools=body.tools,
+            chat_template_kwargs=body.chat_template_kwargs,
+        )  # fmt: skip
+        tokens = await prompt_of(model, chat, body.add_generation_prompt)
     else:
         begin = model.tokenizer.bos_id if body.add_special_tokens else None
         tokens = await asyncio.to_thread(model.tokenizer.encode_plain, body.prompt or "")
@@ -60,7 +63,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
 @router.post("/v1/detokenize", include_in_schema=False)
 async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, Any]:
     """The text of tokens."""
-    model = await state_of(request).model(body.model)
+    model = await state_of(request).model(body.model, request)
     size = model.tokenizer.vocab_size
     if body.tokens and not 0 <= min(body.tokens) <= max(body.tokens) < size:
         raise ApiError(400, f"tokens: they are from 0 to {size - 1}", param="tokens")

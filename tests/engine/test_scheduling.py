@@ -177,6 +177,23 @@ def test_clients_are_served_in_turn():
     assert order == [0, 3, 1, 2]
 
 
+def test_a_client_finds_only_what_it_has_asked_itself():
+    """Else how fast an answer comes, and its count of cached tokens, would tell what others have asked."""
+    engine = engine_of(num_slots=2)
+
+    def found(client):
+        (answer,) = engine.submit(
+            Request((*range(90), *range(60)), 0, sampling=Sampling(max_tokens=1), client=client)
+        )
+        while not engine.is_idle:
+            engine.step()
+            engine.scheduler.check()
+        return answer.num_found
+
+    clients = ("mina", "mina", "juno", "juno", "", "")
+    assert [found(client) for client in clients] == [0, 128, 0, 128, 0, 128]
+
+
 def test_a_request_that_no_cache_could_hold_is_refused(monkeypatch):
     engine = engine_of("qwen3", 2, monkeypatch)
     with pytest.raises(InputError, match="more cache than there is room for"):

@@ -41,6 +41,15 @@ def test_all_that_is_right_is_right(told, tmp_path):
     assert proof.facts["outcome"] == "nothing left"
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_that_the_hook_alone_stood_guard_is_said_however_it_is_printed(told, tmp_path, monkeypatch, more):
+    monkeypatch.setattr(proofs.space, "can_enter", lambda: False)
+    told["isolation"] = "hook"
+    result = CliRunner().invoke(command, [str(tmp_path), *more])
+    assert result.exit_code == 0
+    assert "the audit hook alone stood guard" in result.stderr
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_each_thing_that_is_wrong_fails_it(told, tmp_path, what):
     told |= WRONG[what]

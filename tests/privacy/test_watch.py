@@ -17,8 +17,16 @@ CONNECTS = {
     "socket.connect": "socket.socket().connect(('192.0.2.1', 80))",
     "socket.getaddrinfo": "socket.getaddrinfo('example.com', 80)",
     "socket.gethostbyname": "socket.gethostbyname('example.com')",
+    "socket.getnameinfo": "socket.getnameinfo(('192.0.2.1', 80), 0)",
     "socket.sendto": "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
 }
+ELSEWHERE = (
+    "::ffff:192.0.2.1",
+    "127.example.com",
+    "localhost.example.com",
+    "::192.0.2.1",
+    "0.0.0.0.example.com",
+)
 HERE = """
 server = socket.create_server(("127.0.0.1", 0))
 socket.create_connection(server.getsockname(), timeout=5)
@@ -40,6 +48,13 @@ def test_what_would_leave_is_refused_and_noted(tmp_path, event):
     assert "refused while privacy is tested" in done.stderr
     assert rows[0]["attempt"] == event
     assert "socket" in rows[-1]["modules"]
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_what_only_begins_like_this_machine_is_elsewhere(tmp_path, host):
+    done, rows = watched(tmp_path, f"socket.getaddrinfo({host!r}, 80)")
+    assert "refused while privacy is tested" in done.stderr
+    assert rows[0]["to"] == host
 
 
 def test_what_stays_here_is_let_through(tmp_path):

@@ -1,5 +1,7 @@
 """Anthropic's own client against a live server: thinking, text and tool use, whole and streamed; errors; counting."""
 
+import json
+
 import anthropic
 import pytest
 
@@ -113,6 +115,45 @@ def test_the_stop_sequence_that_ended_it_is_told(server):
     assert "".join(block.text for block in stopped.content) == said[: said.index(stop)]
     with client.messages.stream(**asked, stop_sequences=[stop]) as stream:
         assert stream.get_final_message().stop_sequence == stop
+
+
+def test_a_thought_that_is_to_be_omitted_is_there_and_empty(client):
+    asked = settings(thinking={"type": "enabled", "budget_tokens": 1024, "display": "omitted"})
+    with client.messages.stream(**asked) as stream:
+        streamed = list(stream) and stream.get_final_message()
+    whole = client.messages.create(**asked)
+    for message in (whole, streamed):
+        assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+        assert (message.content[0].thinking, bool(message.content[0].signature)) == ("", True)
+        assert message.usage.output_tokens_details.thinking_tokens > 0
+    summarized = settings(thinking={"type": "adaptive", "display": "summarized"})
+    check(client.messages.create(**summarized))
+
+
+def test_an_answer_of_a_schema(server):
+    client = anthropic.Anthropic(base_url=server, api_key="x", max_retries=0)
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [1, 2]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    wanted = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    message = client.messages.create(
+        **settings(tools=[], thinking={"type": "disabled"}, max_tokens=200), **wanted
+    )
+    assert json.loads(message.content[0].text)["a"] in (1, 2)
+
+
+def test_a_tool_has_to_be_there_to_be_forced(client):
+    for choice in ({"type": "any"}, {"type": "tool", "name": "add"}):
+        with pytest.raises(anthropic.BadRequestError, match="there are no tools to choose from"):
+            client.messages.create(**settings(tools=[], tool_choice=choice))
+
+
+def test_what_clients_say_of_caching_and_streaming_is_known(client):
+    tool = TOOLS[0] | {"eager_input_streaming": True, "cache_control": {"type": "ephemeral"}}
+    check(client.messages.create(**settings(tools=[tool]), cache_control={"type": "ephemeral"}))
 
 
 def test_a_bound_beyond_the_context_is_the_context(hermes):

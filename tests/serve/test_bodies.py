@@ -5,6 +5,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from clearseek.config.server import Server
@@ -130,3 +131,18 @@ def test_half_a_request_from_a_closed_end_gets_nothing_or_4xx(impatient):
 def test_what_is_no_http_is_4xx(impatient, sent):
     answer, _ = raw(impatient, sent)
     assert answer.startswith(b"HTTP/1.1 4"), answer
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "place"),
+    [
+        ("/v1/chat/completions", [{"type": "image_url", "image_url": {}}], "content.0.type: Input should be 'text'"),
+        ("/v1/messages", [{"type": "image", "source": {}}], "content.0: Input tag 'image' found"),
+        ("/v1/chat/completions", 5, "content: Input should be a valid string"),
+    ],
+)  # fmt: skip
+def test_of_several_shapes_the_one_that_was_meant_is_told(server, path, content, place):
+    body = {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": content}]}
+    answer = httpx.post(f"{server}{path}", json=body)
+    assert answer.status_code == 400
+    assert place in answer.json()["error"]["message"]

@@ -1,5 +1,8 @@
 """`/v1/completions`, tokens and embeddings, as OpenAI's client and plain arithmetic see them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import openai
 import pytest
@@ -65,7 +68,11 @@ def test_log_probabilities_are_the_model_s(client, served, tokenizer):
     assert told.token_logprobs[0] is None
     torch.testing.assert_close(torch.tensor(told.token_logprobs[1:]), own, rtol=0, atol=1e-4)
     assert len(told.tokens) == len(told.text_offset) == len(told.top_logprobs) == tokens.shape[1]
-    assert told.text_offset[0] == 0
+    own_texts = ["" if token == tokenizer.bos_id else text
+                 for token, text in zip(tokens[0].tolist(), told.tokens, strict=True)]  # fmt: skip
+    assert told.text_offset == [len("".join(own_texts[:place])) for place in range(len(own_texts))]
+    with pytest.raises(openai.BadRequestError, match="of an echoed prompt are known at the end"):
+        ask(client, logprobs=3, echo=True, stream=True)
 
 
 def test_the_best_of_several_is_given(client):
@@ -109,6 +116,16 @@ def test_tokens_are_told_there_and_back(address, tokenizer):
     assert post("/tokenize", prompt=text, add_special_tokens=False)["tokens"] == told["tokens"][1:]
     messages = [{"role": "user", "content": "12 + 5?"}]
     assert post("/tokenize", messages=messages)["tokens"] == tokenizer.encode_chat(messages)
+    thought = {"role": "assistant", "content": "17", "reasoning_content": "so", "prefix": True}
+    wanted = tokenizer.encode_chat(
+        [*messages, thought], add_generation_prompt=False, continue_final_message=True
+    )
+    assert post("/tokenize", messages=[*messages, thought])["tokens"] == wanted
+    ended = [*messages, {"role": "assistant", "content": "17"}]
+    wanted = tokenizer.encode_chat(ended, add_generation_prompt=False)
+    assert post("/tokenize", messages=ended, add_generation_prompt=False)["tokens"] == wanted
+    assert "the last message is the assistant's" in str(post("/tokenize", messages=ended))
+    assert "only a conversation has them" in str(post("/tokenize", prompt="a", chat_template_kwargs={"a": 1}))
     assert "give a prompt or messages" in str(post("/tokenize"))
     assert "tokens: they are from 0 to" in str(post("/detokenize", tokens=[10**6]))
 
@@ -135,6 +152,28 @@ def test_embeddings_are_the_mean_of_the_last_states(client, served, tokenizer, f
     assert answer.usage.prompt_tokens == sum(len(tokenizer.encode_plain(text)) for text in texts)
     with pytest.raises(openai.BadRequestError, match="dimensions: this model's vectors have"):
         client.embeddings.create(model="tiny", input="x", dimensions=7)
+
+
+def test_embeddings_wait_their_turn_and_are_bounded(tokenizer):
+    model = tiny_served(tokenizer, most_waiting=0)
+    begun, go = threading.Event(), threading.Event()
+
+    def slowly(tokens, state=model.service.mean_state):
+        begun.set()
+        assert go.wait(30)
+        return state(tokens)
+
+    model.service.mean_state = slowly
+    with live(Registry([model])) as address, ThreadPoolExecutor(1) as pool:
+        asked = {"input": ["12", "5"]}
+        first = pool.submit(httpx.post, f"{address}/v1/embeddings", json=asked, timeout=60)
+        assert begun.wait(30)
+        second = httpx.post(f"{address}/v1/embeddings", json=asked)
+        assert (second.status_code, second.headers["retry-after"]) == (429, "1")
+        assert not model.is_idle
+        go.set()
+        assert first.result().status_code == 200
+        assert len(first.result().json()["data"]) == 2
 
 
 def test_the_balance_is_deepseek_s_shape(address):

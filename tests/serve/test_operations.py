@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from clearseek.config.server import Server
+from clearseek.serve.logs import _Form
 from clearseek.serve.registry import Registry
 from clearseek.serve.tally import Tally
 from tests.model.every_family import small
@@ -56,6 +58,11 @@ def test_metrics_count_what_was_answered(tokenizer):
         total = sum(one["completion_tokens"] for one in usage)
         assert 0 < counted(address, "inter_token_latency_seconds_count") <= total - 4
         assert counted(address, "prefix_cache_queries_total") > 0
+        assert counted(address, "request_generation_tokens_sum") == total
+        assert counted(address, "request_prompt_tokens_sum") == 2 * sum(one["prompt_tokens"] for one in usage)
+        assert counted(address, "request_params_n_sum") == 4
+        assert counted(address, "request_params_max_tokens_sum") == 16
+        assert counted(address, "request_inference_time_seconds_count") == 4
         assert counted(address, "num_requests_running") == 0
 
 
@@ -129,6 +136,34 @@ def test_a_line_is_logged_without_what_was_said(server, caplog):
     (told,) = [record.told for record in caplog.records]
     assert {"method", "path", "status", "seconds", "model", "prompt_tokens", "completion_tokens"} <= set(told)
     assert "canary" not in json.dumps(told)
+
+
+def test_a_path_can_neither_end_its_line_nor_steer_a_terminal():
+    told = {"path": "/v1/models/a\n2026-11-29 info forged \x1b[31m\u2028", "status": 404}
+    record = logging.makeLogRecord({"msg": "request", "told": told, "levelname": "INFO"})
+    line = _Form(as_json=False).format(record)
+    assert line.isprintable()
+    assert line.endswith("status=404")
+    assert json.loads(_Form(as_json=True).format(record))["path"] == told["path"]
+
+
+def test_every_answer_has_the_id_of_its_line(server, caplog):
+    with caplog.at_level("INFO", "clearseek.serve.requests"):
+        answers = [httpx.post(f"{server}/v1/chat/completions", json=one) for one in (body(), body(n=-1))]
+        answers.append(httpx.get(f"{server}/v1/models", headers={"Host": "elsewhere"}))
+        wait_for(lambda: len(caplog.records) == 3, "no line")
+    assert [answer.status_code for answer in answers] == [200, 400, 421]
+    ids = [record.told["id"] for record in caplog.records]
+    assert [answer.headers["x-request-id"] for answer in answers] == ids
+    assert [answer.headers["request-id"] for answer in answers] == ids
+    assert len(set(ids)) == 3
+
+
+def test_more_answers_than_can_ever_be_taken_on_are_a_mistake_and_no_rush(tokenizer):
+    with live(Registry([tiny_served(tokenizer, num_slots=2, most_waiting=1)])) as address:
+        answer = httpx.post(f"{address}/v1/chat/completions", json=body(n=4))
+        assert answer.status_code == 400
+        assert "4 answers are asked for; this server takes on 3 at once" in answer.text
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +245,7 @@ reach(lambda: connect("192.0.2.1"))
 reach(lambda: connect("192.0.2.1", socket.SOCK_DGRAM))
 reach(lambda: urllib.request.urlopen("http://example.org/", timeout=1))
 reach(lambda: socket.getaddrinfo("example.org", 80))
+reach(lambda: socket.getnameinfo(("192.0.2.1", 80), 0))
 """
 
 
@@ -218,5 +254,5 @@ def test_nothing_leaves_this_machine():
         [sys.executable, "-c", REACH_OUT], capture_output=True, text=True, timeout=60, check=True
     )
     words = [line.split()[0] for line in done.stdout.splitlines()]
-    assert words == ["tried", "tried", "refused", "refused", "refused", "refused"]
+    assert words == ["tried", "tried", *["refused"] * 5]
     assert "refused a connection to example.org: nothing leaves this machine" in done.stderr

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -29,7 +30,6 @@ class Opened:
 
     def _make(self, tokenizer, name):
         model = scripted_model(tokenizer, name, name)
-        model.used_at -= 10
         model.service.close = lambda seconds: self.open.remove(name)
         self.open.add(name)
         self.times[name] += 1
@@ -56,30 +56,107 @@ def test_memory_is_taken_from_who_was_not_asked_the_longest(tokenizer):
     registry = Registry(sources=opened.sources, available=lambda: 7 - 3 * len(opened.open))
 
     async def ask():
-        for name in ("a", "b", "a"):
-            (await registry.get(name)).used_at -= 10 * (name == "b") + 5
-        await registry.get("c")
+        for name in ("a", "b", "a", "c"):
+            (await registry.get(name)).release()
 
     asyncio.run(ask())
     assert opened.open == {"a", "c"}
 
 
-def test_who_answers_is_not_given_up(tokenizer):
+def test_who_answers_is_not_given_up_but_waited_for(tokenizer):
     opened = Opened(tokenizer, {"a": 3, "b": 3})
-    registry = Registry(sources=opened.sources, most_open=1)
+    registry = Registry(sources=opened.sources, most_open=1, patience_seconds=0.2)
 
     async def ask():
         model = await registry.get("a")
-        model.service.num_waiting = 1
-        with pytest.raises(Busy, match="there is no memory for b while the others are answering"):
+        with pytest.raises(Busy, match="there is no memory for b: the others were answering"):
             await registry.get("b")
-        model.service.num_waiting, model.used_at = 0, model.used_at - 10
-        assert (await registry.get("b")).name == "b"
+        waiting = asyncio.create_task(registry.get("b"))
+        await asyncio.sleep(0.05)
+        assert (opened.open, waiting.done()) == ({"a"}, False)
+        model.release()
+        assert (await waiting).name == "b"
         with pytest.raises(ApiError, match="there is no model 'd'; GET /v1/models lists: a, b"):
             await registry.get("d")
 
     asyncio.run(ask())
     assert opened.open == {"b"}
+
+
+def test_who_asks_for_an_open_model_waits_behind_who_waits_for_room(tokenizer):
+    opened = Opened(tokenizer, {"a": 3, "b": 3})
+    registry, order = Registry(sources=opened.sources, most_open=1), []
+
+    async def use(name):
+        model = await registry.get(name)
+        order.append(model.name)
+        await asyncio.sleep(0.05)
+        model.release()
+
+    async def ask():
+        first = asyncio.create_task(use("a"))
+        await asyncio.sleep(0.02)
+        others = [asyncio.create_task(use("b"))]
+        await asyncio.sleep(0.02)
+        others += [asyncio.create_task(use(name)) for name in ("a", "a", "b")]
+        await asyncio.gather(first, *others)
+
+    asyncio.run(ask())
+    assert order == ["a", "b", "b", "a", "a"]
+    assert opened.times == {"a": 2, "b": 1}
+
+
+def test_no_more_are_opened_at_once_than_may_be_however_many_ask(tokenizer):
+    opened = Opened(tokenizer, dict.fromkeys("abc", 3))
+    registry, most = Registry(sources=opened.sources, most_open=1), 0
+
+    async def use(name):
+        nonlocal most
+        model = await registry.get(name)
+        most = max(most, len(opened.open))
+        assert name in opened.open
+        await asyncio.sleep(0.001)
+        assert name in opened.open
+        model.release()
+
+    async def ask():
+        await asyncio.gather(*(use("abc"[number % 3]) for number in range(60)))
+
+    asyncio.run(ask())
+    assert most == 1
+
+
+def test_who_leaves_while_waiting_holds_nothing(tokenizer):
+    opened = Opened(tokenizer, {"a": 3, "b": 3})
+    registry = Registry(sources=opened.sources, most_open=1)
+
+    async def ask():
+        model = await registry.get("a")
+        leaving = asyncio.create_task(registry.get("b"))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        model.release()
+        (await registry.get("b")).release()
+        (await registry.get("a")).release()
+
+    asyncio.run(ask())
+
+
+def test_eight_clients_share_three_models_in_the_memory_of_one(run):
+    sources = find_sources([str(run)], Server(), How(form="float32"))
+    asked = {"prompt": "12 + 5", "max_tokens": 8, "temperature": 0}
+    with live(Registry(sources=sources, most_open=1)) as address:
+
+        def say(number):
+            with openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0) as client:
+                name = sources[number % 3].name
+                return name, client.completions.create(model=name, **asked).choices[0].text
+
+        with ThreadPoolExecutor(8) as clients:
+            said = list(clients.map(say, range(24)))
+    assert len(set(said)) == 3
+    assert len({text for name, text in said if name != "mine"}) == 2
 
 
 @pytest.fixture(scope="module")

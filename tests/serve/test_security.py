@@ -161,8 +161,22 @@ def test_new_key_prints_a_key_that_then_works(tmp_path):
     result = CliRunner().invoke(command, ["--new-key", "--api-key-file", str(tmp_path / "keys")])
     assert result.exit_code == 0
     assert read_keys(tmp_path / "keys").owner(result.stdout.strip()) == "key"
+    named = ["--new-key", "--key-name", "mina", "--api-key-file", str(tmp_path / "keys")]
+    second = CliRunner().invoke(command, named).stdout.strip()
+    assert read_keys(tmp_path / "keys").owner(second) == "mina"
     assert CliRunner().invoke(command, ["--new-key"]).exit_code == 2
-    assert CliRunner().invoke(command, []).exit_code == 2
+
+
+def test_without_a_model_the_one_that_comes_along_is_served(monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        "clearseek.serve.run.serve", lambda settings, registry, *rest: served.append(registry)
+    )
+    monkeypatch.setattr("clearseek.serve.outbound.refuse_outbound", lambda hosts: None)
+    assert CliRunner().invoke(command, ["--port", "0"], catch_exceptions=False).exit_code == 0
+    assert served[0].names == ["r1-mini"]
+    served[0].close(10)
+    assert "whose tokenizer" in CliRunner().invoke(command, ["--engine", "vllm"]).output
 
 
 def test_another_name_has_to_be_given(tokenizer):

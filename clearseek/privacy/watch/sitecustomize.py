@@ -5,11 +5,12 @@ lines to the file that CLEARSEEK_WATCH names: attempts when they are made, modul
 """
 
 import atexit
+import ipaddress
 import json
 import os
 import sys
 
-_HERE = ("localhost", "ip6-localhost", "127.", "::1", "::ffff:127.", "0.0.0.0", "::")
+_NAMES = ("localhost", "ip6-localhost", "", None)
 
 
 def _note(**facts: object) -> None:
@@ -23,7 +24,14 @@ def _note(**facts: object) -> None:
 
 def _is_here(host: object) -> bool:
     name = host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else host
-    return name is None or name == "" or (isinstance(name, str) and name.startswith(_HERE))
+    if name in _NAMES:
+        return True
+    try:
+        address = ipaddress.ip_address(str(name).partition("%")[0])
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def _hook(event: str, arguments: tuple) -> None:
@@ -32,6 +40,8 @@ def _hook(event: str, arguments: tuple) -> None:
         host = address[0] if isinstance(address, tuple) else None  # others never leave: they are paths
     elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
         host = arguments[0]
+    elif event == "socket.getnameinfo":
+        host = arguments[0][0]
     else:
         return
     if not _is_here(host):

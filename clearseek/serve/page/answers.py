@@ -54,7 +54,7 @@ class Asked(Wire):
 async def begin(id: str, body: Asked, request: Request) -> Response:
     """Begin an answer; it is written whether somebody watches or not."""
     state, history = state_of(request), history_of(request)
-    model = await state.model(body.model)
+    model = await state.model(body.model, request)
     settings = body.settings.model_dump(exclude_none=True)
     if body.message is not None:
         message = history.message(id, body.message)

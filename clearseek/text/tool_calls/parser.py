@@ -83,6 +83,8 @@ def _answer(calls: Calls, form: ReplyForm, call_form: CallForm | None) -> Steps[
     closer = ""
     if form.answer is not None:
         closer = yield from _opened(reader, form.answer.start, form.answer.end)
+    if form.speaker:
+        yield from _leave_out(reader, form.speaker)
     if isinstance(call_form, LlamaCalls) and (yield from reader.peek()):
         reader.keep()
         yield from calls.attempt(call_form.read(calls, ""))
@@ -114,6 +116,15 @@ def _opened(reader: Reader, start: str, end: str) -> Steps[str]:
     reader.kept = None
     yield from reader.accept(("\n",))
     return end
+
+
+def _leave_out(reader: Reader, text: str) -> Steps[None]:
+    """A text that comes next, with the whitespace before it; where it doesn't come, that stays."""
+    reader.keep()
+    yield from reader.spaces()
+    if not (yield from reader.accept((text,))):
+        reader.place -= len(reader.take_kept())
+    reader.kept = None
 
 
 def _blank_end(reader: Reader) -> Steps[None]:

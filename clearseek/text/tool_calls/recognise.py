@@ -17,17 +17,22 @@ _HUNYUAN_SUFFIX = re.compile(r"HYTK\s*=\s*'([^']*)'")
 _PANGU_TURN = ("[unused9]", "[unused10]")
 _ANSWER_TAGS = (Tags("<answer>", "</answer>"), Tags("<response>", "</response>"))  # Hunyuan's and ERNIE's
 
+_HUNYUAN_SPEAKER = "助手："  # "assistant:", which its template teaches it to begin with
 _HUNYUAN_CALLS = JsonCalls(Tags("<tool_calls>", "</tool_calls>"), is_list=True)
 
 
 @dataclass(frozen=True)
 class ReplyForm:
-    """How replies are written. `answer`: tags that may stand around the answer; `is_harmony`: in channels."""
+    """How replies are written. `answer`: tags that may stand around the answer; `is_harmony`: in channels.
+
+    `speaker`: what may stand before the answer, to say whose it is.
+    """
 
     thought: Tags = THINK_TAGS
     calls: CallForm | None = None
     answer: Tags | None = None
     is_harmony: bool = False
+    speaker: str = ""
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -44,7 +49,8 @@ def reply_form(template: str) -> ReplyForm:
     calls = _calls(template)
     answer = next((tags for tags in _ANSWER_TAGS if tags.start in template and tags.end in template), None)
     if calls == _HUNYUAN_CALLS:
-        answer = _ANSWER_TAGS[0]  # its models write them whether a template shows them or not
+        # its models write them whether a template shows them or not
+        return ReplyForm(_thought_tags(template), calls, _ANSWER_TAGS[0], speaker=_HUNYUAN_SPEAKER)
     return ReplyForm(_thought_tags(template), calls, answer)
 
 

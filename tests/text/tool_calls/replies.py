@@ -33,7 +33,12 @@ SCHEMAS = {
 
 FORMS = {
     "hermes": ReplyForm(calls=JsonCalls()),
-    "hunyuan": ReplyForm(calls=JsonCalls(Tags("<tool_calls>", "</tool_calls>"), is_list=True), answer=Tags("<answer>", "</answer>")),
+    "hunyuan": ReplyForm(calls=JsonCalls(Tags("<tool_calls>", "</tool_calls>"), is_list=True), answer=Tags("<answer>", "</answer>"), speaker="助手："),
+    "ernie": ReplyForm(calls=JsonCalls(), answer=Tags("<response>", "</response>")),
+    "pangu": ReplyForm(Tags("[unused16]", "[unused17]"), JsonCalls(Tags("[unused11]", "[unused12]"), is_list=True)),
+    "r1": ReplyForm(calls=DeepSeekCalls(is_fenced=True)),
+    "dsml_v4": ReplyForm(calls=DsmlCalls("tool_calls")),
+    "mistral_list": ReplyForm(Tags("[THINK]", "[/THINK]"), MistralCalls(is_list=True)),
     "deepseek": ReplyForm(calls=DeepSeekCalls(is_fenced=False)),
     "dsml": ReplyForm(calls=DsmlCalls("function_calls")),
     "xml": ReplyForm(calls=QwenXmlCalls()),
@@ -46,9 +51,9 @@ FORMS = {
 
 CALL = '{"name": "weather", "arguments": {"city": "서울", "days": 2}}'
 TEXTS = {
-    "hermes": f"t</think>\n\nok\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{{\"name\": \"now\"}}\n</tool_call>",
-    "hunyuan": f"<think>\nt\n</think>\n<answer>\nok\n<tool_calls>[{CALL}, {{\"name\": \"now\", \"arguments\": {{}}}}]</tool_calls>\n</answer>",
-    "deepseek": "t</think>ok<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{\"city\": \"서울\", \"days\": 2}"
+    "hermes": f't</think>\n\nok\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{{"name": "now"}}\n</tool_call>',
+    "hunyuan": f'<think>\nt\n</think>\n<answer>\n助手：ok\n<tool_calls>[{CALL}, {{"name": "now", "arguments": {{}}}}]</tool_calls>\n</answer>',
+    "deepseek": 't</think>ok<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "서울", "days": 2}'
     "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     "dsml": 't</think>ok\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">서울'
     '</｜DSML｜parameter>\n<｜DSML｜parameter name="days" string="false">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
@@ -64,7 +69,15 @@ TEXTS = {
     '<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "서울", "days": 2}<|call|>'
     "<|start|>assistant to=functions.now<|channel|>commentary json<|message|>{}<|call|>",
     "none": "t</think>ok",
-}  # fmt: skip
+    "ernie": f't\n</think>\n\n<response>\nok\n</response>\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{{"name": "now"}}\n</tool_call>\n',
+    "pangu": f't[unused17]ok[unused11][{CALL}, {{"name": "now", "arguments": {{}}}}][unused12]',
+    "mistral_list": f't[/THINK]ok[TOOL_CALLS][{CALL}, {{"name": "now", "arguments": {{}}}}]',
+}
+TEXTS["dsml_v4"] = TEXTS["dsml"].replace("function_calls", "tool_calls")
+TEXTS["r1"] = (
+    "t</think>ok<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\": \"서울\", \"days\": 2}\n```"
+    "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+)  # fmt: skip
 
 
 def parse(form, chunks, inside=True, schemas=SCHEMAS):

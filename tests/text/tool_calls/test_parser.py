@@ -84,10 +84,19 @@ def test_what_comes_out_is_sound(reply: tuple[str, str], inside: bool) -> None:
 def test_without_tools_nothing_is_a_call(name: str) -> None:
     reply = gathered(FORMS[name], TEXTS[name], inside=name != "hunyuan", schemas=None)
     assert (reply.calls, reply.thought.strip()) == ([], "t")
-    if name not in ("harmony", "hunyuan"):
-        assert (
-            reply.content == TEXTS[name].split("</think>")[-1].split("[/THINK]")[-1].split("</think:o>")[-1]
-        )
+    if not FORMS[name].is_harmony and FORMS[name].answer is None:
+        assert reply.content == TEXTS[name].split(FORMS[name].thought.end)[-1]
+
+
+@pytest.mark.parametrize("schemas", [SCHEMAS, None])
+def test_who_speaks_is_left_out_at_the_answer_s_beginning_alone(
+    schemas: dict[str, dict[str, object]],
+) -> None:
+    for answer in ("助手：yes 助手：no", "\n助手：yes 助手：no", "<answer>\n助手：yes 助手：no\n</answer>"):
+        text = f"<think>\n助手：t\n</think>\n{answer}"
+        reply = gathered(FORMS["hunyuan"], text, inside=False, schemas=schemas)
+        assert (reply.thought.strip(), reply.content.strip()) == ("助手：t", "yes 助手：no")
+    assert gathered(FORMS["hunyuan"], "t</think>助手 helps", schemas=schemas).content == "助手 helps"
 
 
 @pytest.mark.parametrize(

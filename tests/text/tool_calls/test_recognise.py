@@ -45,7 +45,7 @@ PANGU = {
 }  # fmt: skip
 FAMILIES = {
     "ernie": (ERNIE, ReplyForm(THINK_TAGS, JsonCalls(), Tags("<response>", "</response>"))),
-    "hunyuan": (HUNYUAN, ReplyForm(THINK_TAGS, JsonCalls(Tags("<tool_calls>", "</tool_calls>"), True), Tags("<answer>", "</answer>"))),
+    "hunyuan": (HUNYUAN, ReplyForm(THINK_TAGS, JsonCalls(Tags("<tool_calls>", "</tool_calls>"), True), Tags("<answer>", "</answer>"), speaker="助手：")),
     "pangu": (PANGU, ReplyForm(Tags("[unused16]", "[unused17]"), JsonCalls(Tags("[unused11]", "[unused12]"), True))),
 }  # fmt: skip
 REPLIES = {
