@@ -118,7 +118,7 @@ class Metadata(Wire):
 class Counted(Wire):
     """What a prompt is made of."""
 
-    model: str = Field(max_length=1000)
+    model: str = Field(max_length=1000, examples=["deepseek-flash"])  # any server here answers to it
     messages: list[InputMessage] = Field(min_length=1)
     system: str | list[TextBlock] | None = None
     tools: list[AnthropicTool] | None = Field(default=None, max_length=128)

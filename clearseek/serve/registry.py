@@ -88,7 +88,7 @@ class Registry:
         `ApiError` where there is none, or no room for it.
         """
         found = self.resolve(name)
-        if found in self._open and not self._lacks_room:
+        if found in self._open and not (self._lacks_room and found in self._sources):
             self._open[found].claim()
             return self._open[found]
         if found not in self._turns:
