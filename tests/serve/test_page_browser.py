@@ -322,6 +322,7 @@ def test_a_passphrase_locks_and_opens(visit):
     visit.page.get_by_role("button", name="Preferences").click()
     visit.button("Encrypt with a passphrase").click()
     visit.page.get_by_label("Passphrase").fill("바른 말")
+    visit.page.get_by_label("The same again").fill("바른 말")
     visit.page.keyboard.press("Enter")
     visit.button("Lock").click()
     expect(visit.page.locator("aside .title")).to_have_count(0)

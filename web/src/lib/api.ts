@@ -11,6 +11,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Nobody answers: the server was ended, or the network is away. */
+export class Unreachable extends Error {}
+
 const KEY = 'clearseek-key';
 
 export function setKey(key: string): void {
@@ -29,7 +32,9 @@ async function ask(path: string, method = 'GET', body?: unknown, signal?: AbortS
     headers['Content-Type'] = 'application/json';
     sent = JSON.stringify(body);
   }
-  const response = await fetch(path, { method, headers, body: sent, signal, cache: 'no-store' });
+  const response = await fetch(path, { method, headers, body: sent, signal, cache: 'no-store' }).catch((error) => {
+    throw signal?.aborted ? error : new Unreachable();
+  });
   if (!response.ok) throw new ApiError(response.status, await reason(response));
   return response;
 }

@@ -1,10 +1,11 @@
 /** What the page shows and does: the conversation that is open, answers on their way, the list of the others. */
 
-import { api, ApiError } from './api';
+import { api, ApiError, Unreachable } from './api';
 import { branch, leafBelow, pairOf, treeOf } from './tree';
 import type {
   Conversation, Delta, DroppedFile, Event, Head, Keeping, Message, Model, Settings, State, Usage,
 } from './types';
+import { t } from './words.svelte';
 
 const FLUSH_MS = 50; // what comes of an answer within so long is shown together
 
@@ -45,15 +46,48 @@ class Chat {
   offline = $state(false);
   ready = $state(false);
   news = $state(0); // grows when a message was added: the reader is taken to the end
+  sought = $state(''); // a message that was searched for: the reader is taken to it
+  asked = $state(''); // where a model was asked and has not begun: it may have to be read from the disk first
   begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
   #held = new Map<string, Delta>();
   #refreshes = 0;
   #watching = new Map<string, AbortController>();
+  #tabs = new BroadcastChannel('clearseek'); // tells other tabs which conversation has changed, nothing of it
 
   tree = $derived(treeOf(this.open?.messages ?? []));
   path = $derived(branch(this.tree, this.open?.leaf ?? null));
   writing = $derived((this.open?.messages ?? []).filter((one) => one.state === 'writing'));
+  asking = $derived(this.asked !== '' && this.asked === this.open?.id);
+  isBusy = $derived(this.asking || this.writing.length > 0);
+  unanswered = $derived(!this.isBusy && this.path.at(-1)?.role === 'user' ? this.path.at(-1) : undefined);
   current = $derived(this.models.find((one) => one.name === this.model));
+
+  constructor() {
+    this.#tabs.onmessage = ({ data }) => void this.meet(data);
+    document.addEventListener('visibilitychange', () => !document.hidden && this.ready && void this.meet(this.open?.id));
+  }
+
+  /** Another tab, or this one after a rest, sees what has become of a conversation elsewhere. */
+  private async meet(id?: string): Promise<void> {
+    if (this.failure) return; // it was not read yet
+    await this.try(async () => {
+      await this.refresh();
+      if (id && this.open?.id === id && !this.isBusy) await this.again(id);
+    });
+  }
+
+  /** Read the open conversation again, where it has grown. */
+  private async again(id: string): Promise<void> {
+    const whole = await api.open(id);
+    if (this.open?.id !== id || this.isBusy) return;
+    const isSame = whole.messages.every((one) => this.find(one.id)?.state === one.state);
+    if (isSame && whole.messages.length === this.open.messages.length) return;
+    const { leaf } = this.open;
+    this.open = { ...whole, messages: whole.messages.map((one) => new Turn(one)) };
+    if (leaf && !this.path.some((one) => one.id === leaf)) this.open.leaf = leaf; // the reader is on another branch
+    else this.news++;
+    for (const message of this.writing) void this.watch(message.id);
+  }
 
   async start(): Promise<void> {
     await this.try(async () => {
@@ -80,7 +114,8 @@ class Chat {
     if (turn === this.#refreshes) this.heads = heads; // what was asked later is newer, whichever comes first
   }
 
-  async show(id: string): Promise<void> {
+  /** Open a conversation, at a message where one was searched for. */
+  async show(id: string, message = ''): Promise<void> {
     this.unwatch();
     try {
       const whole = await api.open(id);
@@ -90,10 +125,13 @@ class Chat {
       throw error;
     }
     this.settings = this.open.settings;
+    const sought = this.find(message);
+    if (sought && !this.path.includes(sought)) await this.choose(sought);
     const last = this.path.at(-1)?.model;
     if (last && this.models.some((one) => one.name === last)) this.model = last;
     if (location.hash !== `#/c/${id}`) history.pushState(null, '', `#/c/${id}`);
     for (const message of this.writing) void this.watch(message.id);
+    this.sought = sought?.id ?? '';
     this.news++;
   }
 
@@ -128,7 +166,8 @@ class Chat {
         this.settings = this.open.settings;
         history.pushState(null, '', `#/c/${head.id}`);
       }
-      await this.say(text, this.open.leaf, files);
+      // what was left without an answer, as the model could not be asked, is said anew beside it
+      await this.say(text, this.unanswered ? this.unanswered.parent : this.open.leaf, files);
     });
   }
 
@@ -143,8 +182,14 @@ class Chat {
     open.messages.push(new Turn(said));
     open.leaf = said.id;
     open.title ||= text.trim().split('\n')[0]!.slice(0, 60) || files[0]?.name || '';
+    this.sought = '';
     this.news++;
     await this.ask(said.id);
+  }
+
+  /** Ask again where asking failed. */
+  async retry(message: Message): Promise<void> {
+    await this.try(() => this.ask(message.id));
   }
 
   /** Another answer beside `message`. */
@@ -154,13 +199,22 @@ class Chat {
 
   private async ask(parent: string): Promise<void> {
     const names = this.second && this.second !== this.model ? [this.model, this.second] : [this.model];
-    const pair = names.length > 1 ? crypto.randomUUID() : '';
-    for (const model of names) {
-      const settings = this.cleanSettings();
-      this.take(await api.answer(this.open!.id, { parent, model, settings, pair }));
+    const pair = names.length > 1 ? `${parent}-${this.tree.children.get(parent)?.length ?? 0}` : '';
+    const id = this.open!.id;
+    this.asked = id;
+    try {
+      for (const model of names) {
+        const settings = this.cleanSettings();
+        const answer = await api.answer(id, { parent, model, settings, pair });
+        if (this.open?.id === id) this.take(answer); // the reader may have gone elsewhere while the model was read
+      }
+    } finally {
+      if (this.asked === id) this.asked = '';
+      this.#tabs.postMessage(id);
     }
-    if (pair) await this.choose(pairOf(this.tree, this.path.at(-1)!)[0]!);
+    if (pair && this.open?.id === id) await this.choose(pairOf(this.tree, this.path.at(-1)!)[0]!);
     void this.refresh();
+    if (this.current?.context === null) this.models = await api.models(); // now that it is open, it says
   }
 
   /** Go on where an answer ended. */
@@ -208,6 +262,7 @@ class Chat {
       await new Promise((done) => setTimeout(done, RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]));
     }
     this.#watching.delete(id);
+    if (!aborter.signal.aborted) this.#tabs.postMessage(conversation);
   }
 
   /** Keep what came until it is shown with what comes next. */
@@ -307,10 +362,17 @@ class Chat {
       return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) this.needsKey = true;
-      else this.failure = error instanceof Error ? error.message : String(error);
+      else this.failure = wordsOf(error);
       return false;
     }
   }
+}
+
+/** What goes wrong often, in the reader's language; the rest in the server's words. */
+function wordsOf(error: unknown): string {
+  if (error instanceof Unreachable) return t('unreachable');
+  if (error instanceof ApiError && error.status === 429) return t('busy');
+  return error instanceof Error ? error.message : String(error);
 }
 
 export const chat = new Chat();

@@ -36,22 +36,12 @@ async function drawFormula(formula: HTMLElement): Promise<void> {
   (await katex).render(tex, formula, { displayMode, output: 'mathml', ...bounds });
 }
 
-/** A diagram with its styles and the frame that it needs: its own was measured where the styles were not. */
-function fitted(svg: string, styles: string): string {
-  const host = document.body.appendChild(document.createElement('div'));
-  host.className = 'hidden';
-  const root = host.attachShadow({ mode: 'open' });
+/** A diagram with its styles in it, as large as it says that it is. */
+function whole(svg: string, styles: string): string {
   const drawing = new DOMParser().parseFromString(svg, 'image/svg+xml').documentElement as unknown as SVGSVGElement;
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync(styles);
-  root.adoptedStyleSheets = [sheet];
-  root.append(drawing);
-  const { x, y, width, height } = drawing.getBBox();
-  host.remove();
-  const EDGE = 8;
-  drawing.setAttribute('viewBox', `${x - EDGE} ${y - EDGE} ${width + 2 * EDGE} ${height + 2 * EDGE}`);
-  drawing.setAttribute('width', String(width + 2 * EDGE));
-  drawing.setAttribute('height', String(height + 2 * EDGE));
+  const { width, height } = drawing.viewBox.baseVal;
+  drawing.setAttribute('width', String(width));
+  drawing.setAttribute('height', String(height));
   drawing.style.maxWidth = '';
   const escaped = styles.replace(/[&<]/g, (sign) => (sign === '&' ? '&amp;' : '&lt;'));
   return new XMLSerializer().serializeToString(drawing).replace('>', `><style>${escaped}</style>`);
@@ -59,20 +49,25 @@ function fitted(svg: string, styles: string): string {
 
 /**
  * What mermaid draws, and its styles apart. It puts style elements into the page while it draws, which the page's policy
- * refuses with a complaint each; so it is given others to write into, and the styles come back in the picture.
+ * refuses with a complaint each; so it is given others to write into. What they say holds while it draws, as it measures
+ * its words then, and comes back to be put into the picture.
  */
 async function drawn(draw: () => Promise<{ svg: string }>): Promise<[svg: string, styles: string]> {
   const create = document.createElement;
+  const sheet = new CSSStyleSheet();
   let styles = '';
   document.createElement = function (this: Document, name: string, options?: ElementCreationOptions): HTMLElement {
     if (name.toLowerCase() !== 'style') return create.call(this, name, options);
     const stand = document.createElementNS(null, 'defs') as HTMLElement;
-    return Object.defineProperty(stand, 'innerHTML', { set: (text: string) => (styles += text) });
+    const write = (text: string) => sheet.replaceSync((styles += text));
+    return Object.defineProperty(stand, 'innerHTML', { set: write });
   };
+  document.adoptedStyleSheets.push(sheet);
   try {
     return [(await draw()).svg, styles];
   } finally {
     document.createElement = create;
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
   }
 }
 
@@ -88,12 +83,13 @@ async function drawDiagram(figure: HTMLElement): Promise<void> {
       theme: isDark ? 'dark' : 'neutral',
       htmlLabels: false,
       flowchart: { htmlLabels: false, useMaxWidth: false },
+      gantt: { useWidth: 720 },
       fontFamily: 'system-ui, sans-serif',
     });
     const source = figure.querySelector('code')?.textContent ?? '';
     const [svg, styles] = await drawn(() => drawer.render(`diagram-${++diagrams}`, source));
     const picture = document.createElement('img');
-    picture.src = URL.createObjectURL(new Blob([fitted(svg, styles)], { type: 'image/svg+xml' }));
+    picture.src = URL.createObjectURL(new Blob([whole(svg, styles)], { type: 'image/svg+xml' }));
     picture.alt = source;
     figure.classList.add('drawn');
     figure.prepend(picture);

@@ -40,6 +40,11 @@ test.each([
   expect(inline(text)).toBe(html);
 });
 
+test('boxes of things to do', () => {
+  expect(md.render('- [ ] a\n- [x] b\n- [link](https://a.example)')).toMatch(/<li>☐ a<\/li>\n<li>☑ b<\/li>\n<li><a /);
+  expect(md.render('[x] no item')).toBe('<p>[x] no item</p>\n');
+});
+
 test('formulas on lines of their own', () => {
   expect(md.render('$$\nx\n+y\n$$\nafter')).toBe('<div class="math display">x\n+y</div>\n<p>after</p>\n');
   expect(md.render('\\[ x \\]')).toBe('<div class="math display">x</div>\n');

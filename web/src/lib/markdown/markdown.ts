@@ -1,6 +1,7 @@
 /** Markdown as models write it: no HTML, no remote images, links that say where they lead. */
 
 import MarkdownIt, { type MarkdownIt as Markdown } from 'markdown-it';
+import type { Token } from 'markdown-it';
 import { eastAsianEmphasis } from './flanking';
 import { math } from './math';
 
@@ -10,6 +11,7 @@ const AFTER_ADDRESS = /[\u3000-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff
 export function makeMarkdown(): Markdown {
   const md = new MarkdownIt({ html: false, linkify: true, breaks: false });
   md.use(eastAsianEmphasis).use(math);
+  md.core.ruler.push('tasks', ({ tokens }) => tokens.forEach((_, index) => markTask(tokens, index)));
   md.validateLink = (address) => /^(https?:|mailto:|#)/i.test(address.trim());
   const match = md.linkify.match.bind(md.linkify);
   md.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
@@ -49,4 +51,12 @@ export function makeMarkdown(): Markdown {
   md.renderer.rules.table_open = () => '<div class="table" tabindex="0" role="group"><table>\n';
   md.renderer.rules.table_close = () => '</table></div>\n';
   return md;
+}
+
+/** Boxes of a list of things to do: [ ] and [x] at an item's beginning. */
+function markTask(tokens: Token[], index: number): void {
+  const first = tokens[index]!.children?.[0];
+  if (tokens[index - 2]?.type !== 'list_item_open' || first?.type !== 'text') return;
+  const box = /^\[([ xX])\] /.exec(first.content);
+  if (box) first.content = `${box[1] === ' ' ? '☐' : '☑'} ${first.content.slice(4)}`;
 }
