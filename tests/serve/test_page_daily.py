@@ -10,7 +10,9 @@ from tests.serve.page import Visit, browsing, needs_browser, served, talking
 
 pytestmark = needs_browser
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
-WIDE = "| " + " | ".join(f"column{n} name" for n in range(8)) + " |\n" + "|---" * 8 + "|\n" + "| cell " * 8 + "|"
+WIDE = (
+    "| " + " | ".join(f"column{n} name" for n in range(8)) + " |\n" + "|---" * 8 + "|\n" + "| cell " * 8 + "|"
+)
 DIAGRAMS = """x</think>```mermaid
 sequenceDiagram
   Alice->>Bob: Hello

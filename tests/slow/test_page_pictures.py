@@ -30,6 +30,24 @@ def test_the_model_that_comes_along(browser):
         taken(visit, "page.png")
 
 
+ANSWERS = {
+    "en-US": ["42", "Friday", "63,59,15", "39"],
+    "ko-KR": ["42", "금요일", "63,59,15", "39"],
+    "zh-CN": ["42", "星期五", "63,59,15", "39"],
+}
+
+
+@pytest.mark.parametrize("language", ANSWERS)
+def test_it_can_do_what_the_empty_page_offers(browser, language):
+    model = open_model("r1-mini", shipped_model(), Server(max_running=2), How(device="cpu"))
+    with served(model) as address, Visit(browser, address, language) as visit:
+        for place, answer in enumerate(ANSWERS[language]):
+            visit.page.locator("button.new").click()
+            visit.page.locator(".examples button").nth(place).click()
+            visit.page.keyboard.press("Enter")
+            assert visit.answered().locator("> .prose").inner_text().strip() == answer
+
+
 def taken(visit, name):
     """A picture, which has something in it and stays small."""
     visit.page.wait_for_timeout(300)
