@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import RunPath, json_option, print_columns, print_json
+from clearseek.cli.options import RunPath, inherited_words, json_option, print_columns, print_json
 
 EPILOG = """\b
 Examples:
@@ -91,6 +91,7 @@ def _words(cost: dict[str, Any]) -> list[str]:
         if cost["signed"]
         else "time: not signed; a run is signed when it ends"
     )
+    lines += inherited_words(cost["inherited"])
     if result and result["per_point"]:
         lines.append(
             f"{result['stage']}: {result['accuracy'] * 100:.1f} % cost {result['money']:.4f} {tariff['currency']} with "

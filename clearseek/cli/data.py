@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clearseek.cli.options import RunPath, json_option, print_columns, print_json
+from clearseek.cli.options import RunPath, inherited_words, json_option, print_columns, print_json
 
 if TYPE_CHECKING:
     from clearseek.ledger.record import RunRecord
@@ -84,6 +84,8 @@ def show(
     for each, row in zip(chosen, report["sources"], strict=True):
         _print_filter(row, with_samples=source is not None)
         _print_findings(each, row)
+    for line in inherited_words(report["inherited"]):
+        click.echo(f"\n{line}")
     for teacher in report["teachers"]:
         _print_teacher(teacher)
     _print_documents(shown)

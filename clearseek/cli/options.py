@@ -114,6 +114,14 @@ def print_columns(rows: list[list[str]], left: int = 1) -> None:
     click.echo(columns(rows, left))
 
 
+def inherited_words(inherited: list[dict[str, Any]]) -> list[str]:
+    """Of a fork, a line for each run that it took stages over from."""
+    return [
+        f"{', '.join(one['stages'])}: taken over from the run whose ledger ends with {one['ledger_head'][:16]}"
+        for one in inherited
+    ]
+
+
 def is_first_rank() -> bool:
     """Whether this process speaks for the run: under torchrun only rank 0 prints."""
     return os.environ.get("RANK", "0") == "0"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from clearseek.cli.options import RunPath, json_option, print_json
+from clearseek.cli.options import RunPath, inherited_words, json_option, print_json
 
 if TYPE_CHECKING:
     from clearseek.trace.tracer import FoundDocument, FoundSpan
@@ -66,6 +66,8 @@ def command(
     click.echo(
         f"{found.num_spans:,} spans of {min_tokens} tokens or more match the training data ({searched})."
     )
+    for line in inherited_words(found.inherited):
+        click.echo(line)
     for span in found.spans:
         _print_span(span)
     if found.num_spans > len(found.spans):

@@ -39,8 +39,8 @@ def costs_of(record: RunRecord) -> list[StageCost]:
     for stage in record.stages:
         if not stage.clock:
             raise InputError(
-                f"{record.directory}: stage {stage.name} has no time in timings.jsonl, as when a run was copied or "
-                "forked without it; its cost can't be told"
+                f"{record.directory}: stage {stage.name} has no time in timings.jsonl, as when a run was copied "
+                "without it; its cost can't be told"
             )
     return [_stage_cost(record, stage) for stage in record.stages]
 
@@ -92,7 +92,7 @@ def write_cost(run: Path) -> None:
         return
     record = load_run(run)
     if any(not stage.clock for stage in record.stages):
-        return  # a fork, whose first stages were timed elsewhere
+        return  # a fork of a copy without its clock
     facts = {"sessions": record.sessions, "machine": record.machine, "stages": _plain(costs_of(record))}
     with (run / "ledger.jsonl").open("rb") as file:
         note, _ = signed_statement(log_name(file.readline()), "cost", facts)
@@ -143,6 +143,7 @@ def cost_of(run: Path, tariff: Tariff | None = None, key: str | None = None) -> 
         "signed": signed is not None,
         "sessions": record.sessions or None,
         "machine": record.machine or None,
+        "inherited": record.inherited,
         "tariff": tariff.stated(),
         "stages": [stage | {"per_point": _per_point(stage, stage["gained"])} for stage in priced],
         "total": summed,

@@ -88,6 +88,7 @@ class RunRecord:
     state: str
     chain: Head | None
     problem: str | None
+    forks: list[Record] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -127,6 +128,11 @@ class RunRecord:
     def overlap(self) -> float:
         """Held-out problems that were found in the training data; anything above 0 spoils the scores."""
         return total((data for stage in self.stages for data in stage.data), "train_held_out_overlap")
+
+    @property
+    def inherited(self) -> list[Record]:
+        """Which stages a fork took over, and the SHA-256 of the last line of the ledger that it took them from."""
+        return [inherited_of(fork) for fork in self.forks]
 
     @property
     def items_read(self) -> int:
@@ -188,7 +194,13 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunRecord:
         state=_state(path, records),
         chain=chain,
         problem=problem,
+        forks=[record for record in records if record["kind"] == "fork"],
     )
+
+
+def inherited_of(fork: Record) -> Record:
+    """What a fork's record says, as other programs are told it: `stages` and `ledger_head`."""
+    return {"stages": list(map(str, fork["stages"])), "ledger_head": str(fork["parent"]["head"])}
 
 
 def _state(path: Path, records: list[Record]) -> str:

@@ -99,6 +99,7 @@ def data_report(record: RunRecord, chosen: list[SourceRecord]) -> dict[str, Any]
     report = {
         "run": record.name,
         "state": record.state,
+        "inherited": record.inherited,
         "sources": [
             {"id": each.id, "stage": each.stage.name, "stage_kind": each.stage.kind, "kept": each.kept}
             | _facts(each.source)

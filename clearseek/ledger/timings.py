@@ -6,6 +6,8 @@ sessions, each measured by itself, and the report adds them up.
 
 import os
 import time
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from clearseek.ledger.append import LineFile
@@ -63,6 +65,18 @@ class Timings(LineFile):
 def read_timings(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The measurements that can be read; torn and foreign lines are passed over, a missing file has none."""
     return [record for record in tolerant_records(path) if isinstance(record.get("kind"), str)]
+
+
+def inherit_timings(path: Path, target: Path, stages: Collection[str]) -> None:
+    """Begin a fork's clock with how long the stages took that it takes over, and the sessions that they ran in."""
+    records = read_timings(path)
+    last = max((record["session"] for record in records if record.get("stage") in stages), default=0)
+    taken = [
+        record
+        for record in records
+        if record.get("stage") in stages or (record["kind"] == "session" and record["session"] <= last)
+    ]
+    target.write_bytes(b"".join(map(encode_line, taken)))
 
 
 def _measured(record: dict[str, Any], since: tuple[float, float]) -> dict[str, Any]:

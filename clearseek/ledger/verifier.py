@@ -34,7 +34,7 @@ from typing import Any
 LEDGER, SEAL, KEY = "ledger.jsonl", "checkpoint", "ledger.pub"
 COST, EXCERPT = "cost.note", "excerpt.note"
 KINDS = frozenset((
-    "run", "stage_started", "source", "filter", "teacher", "data", "mix", "step", "eval", "stopped_early",
+    "run", "fork", "stage_started", "source", "filter", "teacher", "data", "mix", "step", "eval", "stopped_early",
     "stage_finished", "files", "run_finished",
 ))  # fmt: skip
 SEALED_FOLDERS = ("checkpoints", "data", "states", "rollouts")

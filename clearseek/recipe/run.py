@@ -24,7 +24,7 @@ from clearseek.ledger.log import Ledger, read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
 from clearseek.ledger.seal import check_not_cut, is_complete, seal, unnamed_files
-from clearseek.ledger.timings import Timings
+from clearseek.ledger.timings import Timings, inherit_timings
 from clearseek.ledger.verifier import SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice
@@ -117,7 +117,7 @@ def open_run_directory(recipe: Recipe, run_dir: Path, fork: bool) -> Path:
 
 
 def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
-    """A new directory with the stages before the first changed one, and the ledger up to there."""
+    """A new directory with the stages before the first changed one, and the ledger and the clock up to there."""
     new = without_none(resolved(recipe))
     target = next(p for n in range(2, 10_000) if not (p := run_dir.with_name(f"{run_dir.name}-{n}")).exists())
     kept = []
@@ -142,8 +142,18 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
             elif path.is_file():
                 (target / "data").mkdir(exist_ok=True)
                 shutil.copy(path, target / path.relative_to(run_dir))
+    if kept:
+        _record_fork(run_dir, target, kept)
     _write_recipe(recipe, target)
     return target
+
+
+def _record_fork(run_dir: Path, target: Path, kept: list[str]) -> None:
+    """Say in the new ledger what of it another run has computed, and take over how long that took."""
+    with Ledger(target / "ledger.jsonl") as ledger:
+        parent = verify(run_dir / "ledger.jsonl")
+        ledger.append("fork", stages=kept, parent={"lines": parent.num_lines, "head": parent.sha256})
+    inherit_timings(run_dir / "timings.jsonl", target / "timings.jsonl", kept)
 
 
 def _copy_lines(source: Path, target: Path, count: int | None) -> None:

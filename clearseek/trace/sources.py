@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import DataSource
 from clearseek.ledger.log import read
+from clearseek.ledger.record import inherited_of
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Document
 from clearseek.text.sources import open_source
@@ -58,6 +59,7 @@ class RunReadings:
     seed: int
     stages: list[StageReading]
     others: list[StageReading]
+    inherited: list[Record] = field(default_factory=list)
 
     def stage(self, name: str) -> StageReading:
         """The stage of that name; InputError lists those that read documents."""
@@ -70,7 +72,7 @@ class RunReadings:
     def only(self, names: Collection[str]) -> "RunReadings":
         """Those of some stages."""
         stages, others = ([one for one in these if one.name in names] for these in (self.stages, self.others))
-        return RunReadings(self.run_dir, self.seed, stages, others)
+        return replace(self, stages=stages, others=others)
 
     def teacher_of(self, stage: str | None) -> Record | None:
         """The stage whose model wrote another's examples, with what the ledger says of it; None for people's words."""
@@ -85,17 +87,20 @@ def run_readings(run_dir: Path) -> RunReadings:
     """The stages of a run that read documents. InputError where there is no run."""
     if not (run_dir / "ledger.jsonl").is_file():
         raise InputError(f"{run_dir} has no ledger.jsonl: give the directory of a run, such as runs/r1-mini")
-    stages, seed = dict[str, StageReading](), 0
+    stages, seed, inherited = dict[str, StageReading](), 0, list[Record]()
     for record in read(run_dir / "ledger.jsonl"):
         name = str(record.get("stage"))
         if record["kind"] == "run":
             seed = int(record["seed"])
+        elif record["kind"] == "fork":
+            inherited.append(inherited_of(record))
         elif record["kind"] == "stage_started":
             stages[name] = StageReading(name, str(record.get("kind_of_stage")), record.get("config") or {})
         elif name in stages:
             _file(stages[name], record)
     read_documents = [stage for stage in stages.values() if stage.mix]
-    return RunReadings(run_dir, seed, read_documents, [stage for stage in stages.values() if not stage.mix])
+    others = [stage for stage in stages.values() if not stage.mix]
+    return RunReadings(run_dir, seed, read_documents, others, inherited)
 
 
 def _file(stage: StageReading, record: Record) -> None:

@@ -66,6 +66,7 @@ class Trace:
     spans: list[FoundSpan]
     documents_searched: int
     bytes_searched: int
+    inherited: list[dict[str, Any]]  # of a fork: stages that another run computed, and the head of its ledger
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -84,7 +85,7 @@ class Tracer:
         readings = run_readings(run_dir)
         if stage is not None:
             readings = readings.only(led_to(load_run(run_dir), stage))
-        self.run_dir = run_dir
+        self.run_dir, self.inherited = run_dir, readings.inherited
         self.shelves: Sequence[Shelf] = open_shelves(readings, note)
         if not self.shelves:
             raise InputError(
@@ -120,6 +121,7 @@ class Tracer:
             spans=[self._found(words.text, span, num_documents) for span in spans[:num_spans]],
             documents_searched=sum(len(shelf.index) for shelf in self.shelves),
             bytes_searched=sum(len(shelf.index.array.text) for shelf in self.shelves),
+            inherited=self.inherited,
         )
 
     def _found(self, answer: bytes, span: Span, most: int) -> FoundSpan:

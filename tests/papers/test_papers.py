@@ -14,7 +14,9 @@ from clearseek.claims.check import check_documents
 from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
 from clearseek.ledger.cost import cost_of
-from clearseek.ledger.log import read
+from clearseek.ledger.log import read, verify
+from clearseek.ledger.record import load_run
+from clearseek.ledger.verifier import verify_run
 from clearseek.papers.code import installed_sha256
 from clearseek.papers.documents import DOCUMENTS
 from clearseek.papers.facts import read_facts
@@ -372,3 +374,34 @@ def test_a_place_that_cannot_be_is_one_line(
     error = capsys.readouterr().err
     assert "the papers can't be written there" in error
     assert error.count("\n") == 1
+
+
+def test_a_fork_has_papers_that_tell_what_it_took_over(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLEARSEEK_MODEL_KEY", str(made / "model.key"))
+    monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(made / "ledger.key"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = Path(shutil.copytree(made / "run", tmp_path / "run"))
+    recipe = write_recipe(tmp_path, RECIPE)
+    forked = run_recipe(recipe, ["rl.steps=2"], out=run, device="cpu", fork=True).run_dir
+    again = run_recipe(recipe, ["rl.steps=1"], out=forked, device="cpu", fork=True).run_dir
+    heads = [verify(run / "ledger.jsonl").sha256, verify(forked / "ledger.jsonl").sha256]
+    before, cost = cost_of(run), cost_of(again)
+    assert verify_run(again).files
+    assert cost["signed"]
+    for one, head in zip((forked, again), heads, strict=True):
+        stages = ["tokenizer", "pretrain"]
+        assert load_run(one).inherited == [{"stages": stages, "ledger_head": head}]
+    assert cost["stages"][:2] == before["stages"][:2]
+    assert cost["stages"][2]["wall_seconds"] != before["stages"][2]["wall_seconds"]
+    capsys.readouterr()
+    assert main(["papers", str(again), "--weights", "Apache-2.0"]) == 0
+    card = (again.with_name(f"{again.name}-papers") / "README.md").read_text(encoding="utf-8")
+    assert f"`{heads[1]}`" in card
+    for words in (["openness"], ["cost"], ["data"], ["trace", "--min-tokens", "2"]):
+        command, *options = words
+        assert main([command, str(again), *(["What is"] if command == "trace" else []), *options]) == 0
+        told = capsys.readouterr().out
+        if command != "openness":
+            assert (
+                f"tokenizer, pretrain: taken over from the run whose ledger ends with {heads[1][:16]}" in told
+            )
