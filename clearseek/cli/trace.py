@@ -41,9 +41,19 @@ Exit codes: 0 done, found or not, 1 the run is damaged, 2 no such run or text.""
 @click.option(
     "--documents", type=click.IntRange(min=1), default=3, show_default=True, help="Documents shown of each."
 )
+@click.option(
+    "--all", "sampled", is_flag=True, help="Also search answers that were sampled but never trained on."
+)
 @json_option
 def command(
-    run: Path, text: str, min_tokens: int, min_bytes: int, spans: int, documents: int, as_json: bool
+    run: Path,
+    text: str,
+    min_tokens: int,
+    min_bytes: int,
+    spans: int,
+    documents: int,
+    sampled: bool,
+    as_json: bool,
 ) -> None:
     """Find an answer's longest spans in what a run trained on.
 
@@ -53,9 +63,8 @@ def command(
     from clearseek.trace.tracer import Tracer
 
     answer = _answer(text)
-    found = Tracer(run, lambda line: click.echo(line, err=True)).trace(
-        answer, min_tokens, min_bytes, spans, documents
-    )
+    tracer = Tracer(run, lambda line: click.echo(line, err=True), sampled=sampled)
+    found = tracer.trace(answer, min_tokens, min_bytes, spans, documents)
     if as_json:
         print_json(found.to_dict())
         return
@@ -114,9 +123,11 @@ def _print_document(document: "FoundDocument") -> None:
             f"    written by a model: stage {document.teacher['stage']}, from {document.teacher['model']}"
         )
     for seen in document.seen:
-        click.echo(
-            f"    {seen['document']} ({seen['kind']}): {_steps(seen['steps'], seen['learning_rates'])}"
-        )
+        told = _UNREAD.get(seen["kind"]) or _steps(seen["steps"], seen["learning_rates"])
+        click.echo(f"    {seen['document']} ({seen['kind']}): {told}")
+
+
+_UNREAD = {"tokenizer": "tokenizer only, read by no step", "sampled": "sampled, never trained on"}
 
 
 def _steps(steps: list[int], rates: list[float]) -> str:

@@ -20,6 +20,7 @@ from clearseek.trace.kept import is_regenerated, text_of
 from clearseek.trace.rollouts import StoredRollouts, open_rollouts
 from clearseek.trace.sources import Record, RunReadings, StageReading, source_documents
 from clearseek.trace.steps import DocumentSteps, Pieces, find_pieces
+from clearseek.trace.unread import UnreadShelf, unread_sources
 
 Note = Callable[[str], None]
 
@@ -96,7 +97,7 @@ class RolloutShelf:
         return [_seen(self.stage, f"rollout/{document}", [step] if learnt else [])]
 
 
-Shelf = SourceShelf | RolloutShelf
+Shelf = SourceShelf | RolloutShelf | UnreadShelf
 
 
 def _seen(stage: StageReading, number: str, steps: Sequence[int]) -> Record:
@@ -109,14 +110,27 @@ def _seen(stage: StageReading, number: str, steps: Sequence[int]) -> Record:
     }
 
 
-def open_shelves(readings: RunReadings, note: Note) -> list[Shelf]:
-    """All that the stages of a run read and wrote; the same documents stand on one shelf."""
+def open_shelves(readings: RunReadings, note: Note, sampled: bool = False) -> list[Shelf]:
+    """All that the stages of a run read and wrote; the same documents stand on one shelf.
+
+    With `sampled` also the answers that its models were asked for and that no step learnt from.
+    """
     shelves: dict[str, SourceShelf] = {}
     for stage in readings.stages:
         _shelve_sources(readings, stage, shelves, note)
     stages = [*readings.stages, *readings.others]
     written = (_shelve_rollouts(readings, stage, note) for stage in stages if stage.kind == "rl")
-    return [*shelves.values(), *(shelf for shelf in written if shelf is not None)]
+    trained = {name: shelf.index for name, shelf in shelves.items()}
+
+    def open_or_build(name: str, texts: Callable[[], list[str]]) -> Index:
+        return open_index(name) or _build(name, texts(), note)
+
+    unread = (each.shelf(trained, open_or_build) for each in unread_sources(readings, trained, sampled))
+    return [
+        *shelves.values(),
+        *(shelf for shelf in written if shelf is not None),
+        *(shelf for shelf in unread if len(shelf.index)),
+    ]
 
 
 def _shelve_sources(

@@ -76,17 +76,22 @@ class Trace:
 class Tracer:
     """The opened shelves of one run, or with `stage` of all that led to that stage's model.
 
-    Opening builds indexes that aren't kept yet and says so through `note`.
+    With `sampled` also of answers that were only sampled. Opening builds indexes that aren't kept yet and says so
+    through `note`.
     """
 
     def __init__(
-        self, run_dir: Path, note: Callable[[str], None] = lambda _: None, stage: str | None = None
+        self,
+        run_dir: Path,
+        note: Callable[[str], None] = lambda _: None,
+        stage: str | None = None,
+        sampled: bool = False,
     ) -> None:
         readings = run_readings(run_dir)
         if stage is not None:
             readings = readings.only(led_to(load_run(run_dir), stage))
         self.run_dir, self.inherited = run_dir, readings.inherited
-        self.shelves: Sequence[Shelf] = open_shelves(readings, note)
+        self.shelves: Sequence[Shelf] = open_shelves(readings, note, sampled)
         if not self.shelves:
             raise InputError(
                 f"{run_dir}: no stage of this run has documents on record; one made by an older clearseek must be "

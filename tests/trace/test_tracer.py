@@ -17,7 +17,7 @@ from clearseek.trace.rollouts import VERDICTS, open_rollouts
 from clearseek.trace.sources import run_readings
 from clearseek.trace.tracer import LONGEST_TEXT_BYTES, Tracer
 from clearseek.train.rollouts import _VERDICTS
-from tests.trace.traced_run import Taken, traced_run
+from tests.trace.traced_run import PAGES, Taken, traced_run
 
 WORDS = {
     "en": "amber basin cedar delta ember fjord grove harbor inlet juniper kelp lagoon moss nectar orchid pine",
@@ -86,7 +86,8 @@ def test_all_planted_passages_are_found_with_document_and_steps(run, tracer):
         answer = f"Well, as the book says: {text}! That is all."
         trace = tracer.trace(answer, num_documents=100)
         kept = [d for s in trace.spans for d in s.documents if text in s.text]
-        if not kept:
+        kinds = {seen["kind"] for document in kept for seen in document.seen}
+        if kinds == {"tokenizer"}:
             assert text in held_out, "a passage that was trained on is found"
             continue
         found += 1
@@ -208,3 +209,36 @@ def test_the_command_prints_and_writes_json(run):
     broken = runner.invoke(command, [str(run[0]), "-"], input=b"caf\xe9")
     assert isinstance(broken.exception, InputError)
     assert "not UTF-8 (byte 3)" in str(broken.exception)
+
+
+def test_what_only_the_tokenizer_read_is_told_as_such(tracer):
+    page = PAGES["zh"].format(n=4, m=31)  # every fifth page is held out of pretraining
+    (span,) = tracer.trace(page, min_words=12).spans
+    assert span.evaluation == ["held out of pretrain/0"]
+    (seen,) = [seen for document in span.documents for seen in document.seen]
+    assert (seen["stage"], seen["kind"], seen["steps"]) == ("tokenizer", "tokenizer", [])
+    trained = PAGES["zh"].format(n=3, m=24)
+    told = {
+        seen["kind"] for one in tracer.trace(trained, min_words=12).spans[0].documents for seen in one.seen
+    }
+    assert told == {"pretrain"}
+
+
+def test_answers_that_no_step_learnt_from_are_searched_where_asked(run, tmp_path):
+    copy = Path(shutil.copytree(run[0], tmp_path / "copy"))
+    rows = [{"prompt": "Which lamp?", "thought": "of them all the amber one", "answer": "a lamp nobody lit"}]
+    told = [json.dumps(row) + "\n" for row in rows]
+    (copy / "data" / "rl.jsonl").write_text("".join(told), encoding="utf-8")
+    ledger = copy / "ledger.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if '"kind":"teacher"' in line)
+    lines[place] = lines[place].replace('"rows":0', '"rows":1')
+    ledger.write_text("".join(lines), encoding="utf-8")
+    text = "of them all the amber one\na lamp nobody lit"
+    assert Tracer(copy).trace(text, min_words=6).num_spans == 0
+    (span,) = Tracer(copy, sampled=True).trace(text, min_words=6).spans
+    (document,) = span.documents
+    assert document.source == "data/rl.jsonl"
+    assert [(seen["kind"], seen["steps"]) for seen in document.seen] == [("sampled", [])]
+    plain = CliRunner().invoke(command, [str(copy), text, "--all", "--min-tokens", "6"])
+    assert "sampled, never trained on" in plain.output
