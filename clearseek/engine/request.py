@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ class Sampling:
         int, ...
     ] = ()  # special tokens that its text keeps, for who reads calls of tools from it
 
-    @property
+    @cached_property
     def is_simple(self) -> bool:
         """Whether its tokens are drawn by temperature, top-k and top-p alone, and no text ends it nor any other token.
 

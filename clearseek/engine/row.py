@@ -23,12 +23,17 @@ class RowMaker:
         """`vocab_size` is the model's; `end_ids` end an answer; without `tokenizer` settings that need text fail."""
         self.vocab_size, self.end_ids, self.tokenizer = vocab_size, frozenset(end_ids), tokenizer
         self._grammars: Grammars | None = None
+        self._checked: Sampling | None = None  # settings that were right: many requests share theirs
         self._tags: ThoughtTags | None = None
 
     def check(self, request: Request) -> None:
         """Raise InputError where a request can't be meant, or its constraint can't be obeyed."""
-        check_request(request, self.vocab_size)
-        self.start(request)
+        sampling = request.sampling
+        check_request(request, self.vocab_size, sampling is not self._checked)
+        if sampling.is_simple:
+            self._checked = sampling
+        else:
+            self.start(request)
 
     def start(self, request: Request) -> "Row":
         """The row of one of a checked request's samples, before its first token."""

@@ -1,7 +1,7 @@
 """Whether a request's settings can be meant: each in its range, and none against another."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -24,10 +24,11 @@ _RANGES: dict[str, tuple[float, float, str]] = {  # smallest, largest, in words
 }
 
 
-def check_request(request: Request, vocab_size: int) -> None:
+def check_request(request: Request, vocab_size: int, with_sampling: bool = True) -> None:
     """Raise InputError for the first setting that is wrong: its name, its value, and what is right.
 
-    The prompt's length against the context is the engine's to check, and its ids are checked here.
+    The prompt's length against the context is the engine's to check, and its ids are checked here; `with_sampling`
+    False: its sampling was checked before.
     """
     _whole("num_samples (n)", request.num_samples, 1, _MOST_SAMPLES)
     if request.best_of is not None:
@@ -41,7 +42,8 @@ def check_request(request: Request, vocab_size: int) -> None:
     if (seconds := request.deadline_seconds) is not None and not (_is_number(seconds) and seconds > 0):
         raise _wrong("deadline_seconds", seconds, "a number of seconds above 0, or None")
     _known_ids("the prompt", request.prompt, vocab_size)
-    check_sampling(request.sampling, vocab_size)
+    if with_sampling:
+        check_sampling(request.sampling, vocab_size)
 
 
 def check_sampling(sampling: Sampling, vocab_size: int) -> None:
@@ -115,7 +117,9 @@ def _check_constraint(sampling: Sampling) -> None:
         )
 
 
-def _known_ids(name: str, tokens: Iterable[Any], vocab_size: int) -> None:
+def _known_ids(name: str, tokens: Collection[Any], vocab_size: int) -> None:
+    if tokens and set(map(type, tokens)) == {int} and min(tokens) >= 0 and max(tokens) < vocab_size:
+        return
     for token in _not_known(tokens, vocab_size):
         raise InputError(
             f"{name} names token {token!r}; token ids are whole numbers from 0 to {vocab_size - 1}"

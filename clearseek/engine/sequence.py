@@ -66,7 +66,7 @@ class Sequence:
 
     def completion(self, reason: FinishReason, weights_version: int) -> Completion:
         """What there is of it, on its way no more."""
-        entropy = float(np.mean(self.entropies)) if self.entropies else 0.0
+        entropy = math.fsum(self.entropies) / len(self.entropies) if self.entropies else 0.0
         completion = Completion(list(self.sampled), list(self.log_probs), reason, entropy, weights_version)
         completion.error, completion.routed_experts = self.error, self.routes
         if self.ending is not None:

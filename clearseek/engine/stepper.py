@@ -86,6 +86,9 @@ class Stepper:
 
     def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
         """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
+        if not guesses:
+            self._draw(asked, scores)
+            return
         counts = [1 + len(guesses.get(slot, ())) for slot in asked.tolist()]
         begins = dict(zip(asked.tolist(), np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
         accepted = dict.fromkeys(guesses, 0)
@@ -121,12 +124,12 @@ class Stepper:
         drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
         tokens = drawn.tokens.cpu().numpy()
         self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
-        for slot, token, row_scores in zip(asked.tolist(), tokens.tolist(), scores, strict=True):
-            if self._note(slot, token, row_scores):
+        for place, (slot, token) in enumerate(zip(asked.tolist(), tokens.tolist(), strict=True)):
+            if self._note(slot, token, scores, place):
                 self.slots.active[slot] = 0
 
-    def _note(self, slot: int, token: int, scores: torch.Tensor) -> bool:
-        """Tell a sequence of a new token, drawn by scores [V]; whether that ends it."""
+    def _note(self, slot: int, token: int, scores: torch.Tensor, place: int) -> bool:
+        """Tell a sequence of a new token, drawn by one row of scores [slots, V]; whether that ends it."""
         answer = self.slots.at(slot)
         log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
         if math.isnan(log_prob):
@@ -136,7 +139,7 @@ class Stepper:
             return is_end or bool(self.slots.num_sampled[slot] >= self.slots.budget[slot])
         answer.row.note(token)
         answer.text.append(answer.ending.feed(token))
-        beside = alternatives(answer.request.sampling, scores, token, log_prob)
+        beside = alternatives(answer.request.sampling, scores[place], token, log_prob)
         if beside is not None:
             answer.alternatives.append(beside)
         return answer.ending.finish_reason is not None or answer.row.error is not None

@@ -1,10 +1,11 @@
 """Addressed randomness: a sample's numbers are a function of its address, never of what ran beside it."""
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def stream_key(*address: int | str) -> int:
@@ -18,10 +19,14 @@ def uniforms(key: int, sample: int, count: int) -> np.ndarray:
 
     SplitMix64 (Steele, Lea, Flood 2014) used as a counter-based generator.
     """
-    with np.errstate(over="ignore"):
-        start = _mix(np.array([key], np.uint64) + np.uint64(sample + 1) * _GOLDEN)
-        bits = _mix(start + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+    start = np.array([(key + (sample + 1) * _GOLDEN) % 2**64], np.uint64)
+    bits = _mix(_mix(start) + _steps(count))
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+@lru_cache
+def _steps(count: int) -> np.ndarray:
+    return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

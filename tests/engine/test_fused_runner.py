@@ -160,6 +160,18 @@ def test_however_a_prompt_is_cut_every_bit_is_the_same(name, form, num_threads):
     assert torch.equal(torch.cat(parts[1]), wanted[1])
 
 
+@pytest.mark.parametrize("name", ["gpt-oss", "biases"])
+def test_a_token_alone_has_the_bits_that_it_has_within_its_prompt(name):
+    """With sinks and a window, or without: tokens that go alone are attended for in a function of their own."""
+    model = rarer(name)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    layout = Layout(model, Format("bfloat16"))
+    runner, whole_prompts = FusedRunner(layout, 8), rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH))
+    wanted = FusedRunner(layout, 8).step(whole_prompts).view(2, LENGTH, -1)
+    for t in range(LENGTH):
+        assert torch.equal(runner.step(rows_of(tokens, (0, t, t + 1), (1, t, t + 1))), wanted[:, t])
+
+
 @pytest.mark.parametrize(("form", "allowed"), [("bfloat16", 0.02), ("int8", 0.03), ("int4", 0.4)])
 @pytest.mark.parametrize("name", ["qwen3", "deepseek_v3 without query latent"])
 def test_formats_are_as_near_as_their_rounding(name, form, allowed):

@@ -12,11 +12,9 @@ struct Tiles {
         uint8_t palette = 1, start = 0, reserved[14] = {};
         uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
         uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        void use() const { asm volatile("ldtilecfg %0" ::"m"(*this)); }
     };
-    Tiles() {
-        const Shape shape;
-        asm volatile("ldtilecfg %0" ::"m"(shape));
-    }
+    Tiles() { Shape().use(); }
     ~Tiles() { asm volatile("tilerelease"); }
     Tiles(const Tiles&) = delete;
 };

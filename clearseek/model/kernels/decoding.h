@@ -30,7 +30,6 @@ struct Course {
 class Sequences {
     const Slots& s;
     const Course& c;
-    const Unset<float> scratch;
     std::vector<int64_t> before;
 
 public:
@@ -38,7 +37,7 @@ public:
     const int64_t begun;
 
     Sequences(const Slots& s, const Course& c)
-        : s(s), c(c), scratch(c.slots * c.width), before(s.num_sampled, s.num_sampled + c.slots),
+        : s(s), c(c), before(s.num_sampled, s.num_sampled + c.slots),
           begun(std::count_if(s.active, s.active + c.slots, [](uint8_t is_active) { return is_active; })) {}
 
     // Who is active, and whether to go on
@@ -55,10 +54,11 @@ public:
 
     // The token by a row of scores with the number for a slot's token `ahead` of the next; several slots at once
     int64_t drawn(int64_t n, const float* scores, int64_t ahead, float* log_prob, float* entropy) const {
+        static thread_local std::vector<float> weights;  // stays in the nearest cache
         int64_t token;
         const int64_t place = std::min(s.num_sampled[n] + ahead, c.room - 1);
         draw(scores, c.width, s.uniforms + n * c.room + place, s.inverse[n], s.top_k[n], s.top_p[n], &token,
-             log_prob, entropy, nullptr, scratch.data() + n * c.width, 1, c.vocabulary, 1);
+             log_prob, entropy, nullptr, room(weights, c.width), 1, c.vocabulary, 1);
         return token;
     }
 
@@ -93,7 +93,7 @@ struct Rows {
 template <typename Act>
 static void decode(const Model& model, const Slots& s, const Course& c, int64_t threads) {
     Sequences all(s, c);
-    std::vector<Activations<Act>> activations;
+    std::vector<Activations<Act>>& activations = kept_activations<Act>();
     const Unset<float> scores(all.begun * c.width);
     Rows rows;
     for (int64_t turn = 0; all.go_on(turn); turn++) {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "newest_attention.h"
 #include "paged_attention.h"
 #include "routing.h"
 #include "team.h"
@@ -251,8 +252,31 @@ private:
         });
     }
 
+    // A head of 16 · N numbers, all turned by halves: as below, in registers
+    template <int N>
+    void turn_whole(Act* x, const float* weight, const float* cos, const float* sin) const {
+        __m512 v[N], squares = _mm512_setzero_ps();
+        UNROLLED for (int i = 0; i < N; i++) v[i] = load(x + 16 * i);
+        if (weight) {
+            UNROLLED for (int i = 0; i < N; i++) squares = _mm512_fmadd_ps(v[i], v[i], squares);
+            const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(sum(squares) / (16 * N) + k.eps));
+            UNROLLED for (int i = 0; i < N; i++) v[i] = _mm512_mul_ps(_mm512_mul_ps(v[i], factor), load(weight + 16 * i));
+        }
+        UNROLLED for (int i = 0; i < N / 2; i++) {
+            const __m512 a = load(cos + 16 * i), b = load(sin + 16 * i), first = v[i], second = v[i + N / 2];
+            store(x + 16 * i, _mm512_fnmadd_ps(second, b, _mm512_mul_ps(first, a)));
+            store(x + 16 * (i + N / 2), _mm512_fmadd_ps(first, b, _mm512_mul_ps(second, a)));
+        }
+    }
+
     // One head of one token: norm where there is a weight, and turning `rotary` numbers from `begin` on; in place
     void turn_head(const StepLayer& layer, Act* x, const float* weight, int64_t size, int64_t begin, int64_t position) const {
+        if (size == m.rotary && !m.turns_pairs && !m.norm_after_turn) {
+            const int64_t line = position * size / 2;
+            if (size == 32) return turn_whole<2>(x, weight, layer.cos + line, layer.sin + line);
+            if (size == 64) return turn_whole<4>(x, weight, layer.cos + line, layer.sin + line);
+            if (size == 128) return turn_whole<8>(x, weight, layer.cos + line, layer.sin + line);
+        }
         alignas(64) float head[MAX_HEAD];
         for (int64_t c = 0; c < size; c += 16) store(head + c, load(x + c));
         if (weight && !m.norm_after_turn) norm_row(head, weight, head, size, k.eps);
@@ -300,22 +324,69 @@ private:
         Act *query = a.query.data(), *key = a.key.data(), *mixed = a.mixed.data();
         linear(layer.query, query, layer.query_bias, layer.key_value, key, layer.key_value_bias, left(a.normed.data(), m.hidden));
         team.wait();
-        team.share(rows * (heads + key_heads), [&](int64_t i) {
-            const int64_t n = i / (heads + key_heads), h = i % (heads + key_heads), position = b.positions[first + n];
-            if (h < heads) return turn_head(layer, query + (n * heads + h) * size, layer.query_norm, size, 0, position);
-            Act* row = key + n * width;
-            const int64_t head = h - heads;
-            turn_head(layer, row + head * size, layer.key_norm, size, 0, position);
-            Act* value = row + keys + head * m.value_size;
-            if (k.value_scale != 1.0f)
-                for (int64_t c = 0; c < m.value_size; c += 16)
-                    store(value + c, _mm512_mul_ps(load(value + c), _mm512_set1_ps(k.value_scale)));
-            cache.write(table(n)[position / BLOCK_TOKENS], head, position % BLOCK_TOKENS, row + head * size, value, is_newest(n));
-        });
-        team.wait();
-        attend(layer, cache, key_heads, group, query, size, mixed);
+        const auto take_in = [&](int64_t n, int64_t head) { take_in_key(layer, cache, n, head, key + n * width); };
+        const auto turn_query = [&](int64_t n, int64_t head) {
+            turn_head(layer, query + (n * heads + head) * size, layer.query_norm, size, 0, b.positions[first + n]);
+        };
+        if (goes_alone(group)) {
+            attend_newest(layer, cache, key_heads, group, query, mixed, [&](int64_t n, int64_t part) {
+                for (int64_t h = part * group; h < (part + 1) * group; h++) turn_query(n, h);
+                take_in(n, part);
+            });
+        } else {
+            team.share(rows * (heads + key_heads), [&](int64_t i) {
+                const int64_t n = i / (heads + key_heads), h = i % (heads + key_heads);
+                h < heads ? turn_query(n, h) : take_in(n, h - heads);
+            });
+            team.wait();
+            attend(layer, cache, key_heads, group, query, size, mixed);
+        }
         team.wait();
         put_out(layer, mixed, heads * m.value_size);
+    }
+
+    // A token's row of keys and values: one head of it into the cache
+    void take_in_key(const StepLayer& layer, const PagedCache<Act>& cache, int64_t n, int64_t head, Act* row) {
+        const int64_t position = b.positions[first + n];
+        Act *key = row + head * cache.size, *value = row + layer.key_heads * cache.size + head * cache.value_size;
+        turn_head(layer, key, layer.key_norm, cache.size, 0, position);
+        if (k.value_scale != 1.0f)
+            for (int64_t c = 0; c < cache.value_size; c += 16)
+                store(value + c, _mm512_mul_ps(load(value + c), _mm512_set1_ps(k.value_scale)));
+        cache.write(table(n)[position / BLOCK_TOKENS], head, position % BLOCK_TOKENS, key, value, is_newest(n));
+    }
+
+    // Whether every row is a sequence's only one, and `count` query heads that share a key head can be attended for at once
+    bool goes_alone(int64_t count) const {
+        if (!NewestAttention<Act>::suits(count)) return false;
+        for (int64_t n = 0; n < rows; n++)
+            if (!is_newest(n)) return false;
+        return true;
+    }
+
+    // As `attend` where each row goes alone; `prepare` has a row's part ready, the cache included
+    template <typename Prepare>
+    void attend_newest(const StepLayer& layer, const PagedCache<Act>& cache, int64_t parts, int64_t count, const Act* query,
+                       Act* mixed, const Prepare& prepare) {
+        using Attention = NewestAttention<Act>;
+        const int64_t heads = parts * count, items = rows * parts;
+        const int64_t at_once = std::clamp<int64_t>(items / team.size, 1, Attention::MOST);
+        const auto newest = [&](int64_t begin, Newest<Act>* to) {
+            const int64_t end = std::min(items, begin + at_once);
+            for (int64_t i = begin; i < end; i++) {
+                const int64_t n = i / parts, part = i % parts, at = n * heads + part * count;
+                to[i - begin] = {table(n), cache.heads == 1 ? 0 : part, b.positions[first + n], query + at * cache.size,
+                                 layer.sinks ? layer.sinks + part * count : nullptr, mixed + at * cache.value_size};
+            }
+            return std::max<int64_t>(0, end - begin);
+        };
+        const Attention attention(cache, count, layer.window, k.scale);
+        team.take((items + at_once - 1) / at_once, [&](int64_t i) {
+            Newest<Act> these[Attention::MOST], next[Attention::MOST];
+            const int64_t some = newest(i * at_once, these), more = newest((i + 1) * at_once, next);
+            for (int64_t j = i * at_once; j < i * at_once + some; j++) prepare(j / parts, j % parts);
+            attention.attend(these, some, next, more);
+        });
     }
 
     // Every tile and part of the heads: `parts` parts of `count` query heads [N, heads, D] that share a key head
@@ -409,7 +480,9 @@ private:
         team.wait();
         int64_t parts = 1;  // of the heads, so that there is something for every thread
         while (static_cast<int64_t>(tiles.size()) * parts < team.size && heads % (2 * parts) == 0) parts *= 2;
-        attend(layer, cache, parts, heads / parts, absorbed, kept, mixed);
+        const int64_t count = heads / parts;
+        if (goes_alone(count)) attend_newest(layer, cache, parts, count, absorbed, mixed, [](int64_t, int64_t) {});
+        else attend(layer, cache, parts, count, absorbed, kept, mixed);
         team.wait();
         team.share(heads, [&](int64_t h) {
             head_product(layer.value_up, h, mixed + h * m.rank, heads * m.rank, a.values.data() + h * m.value_size,
@@ -463,6 +536,45 @@ private:
                           gates ? _mm512_mul_ps(unit, _mm512_set1_ps(gates[n + i])) : unit);
                 }
         }
+    }
+
+    // The same of weights that are not quantised, in pieces that fill the tiles
+    void plain_hidden_units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden,
+                            int64_t line) {
+        constexpr int64_t tall = 32;
+        const int64_t size = std::min(PANEL, of.gate.outputs - panel * PANEL), bytes = panel_bytes(of.gate.format, of.gate.inputs, m.group);
+        const Weight gate{of.gate.data + panel * bytes, of.gate.inputs, size, of.gate.format};
+        const Weight up{of.up.data + panel * bytes, of.up.inputs, size, of.up.format};
+        const bool is_simple = !of.gate_bias && !of.is_clamped;
+        alignas(64) Act gated[tall * PANEL], upper[tall * PANEL];
+        for (int64_t n = 0; n < count; n += tall) {
+            const int64_t some = std::min(tall, count - n);
+            const Left<Act> part{x.rows + n * x.stride, x.stride, {}};
+            panel_product(gate, 0, part, some, gated, PANEL, m.group);
+            panel_product(up, 0, part, some, upper, PANEL, m.group);
+            for (int64_t i = 0; i < some; i++) {
+                Act* to = hidden + (n + i) * line + panel * PANEL;
+                const __m512 factor = _mm512_set1_ps(gates ? gates[n + i] : 1.0f);
+                for (int64_t c = 0; c < size; c += 16) {
+                    __m512 g = load(gated + i * PANEL + c), u = load(upper + i * PANEL + c);
+                    if (is_simple) {
+                        store(to + c, _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), u), factor));
+                        continue;
+                    }
+                    if (of.gate_bias) {
+                        g = _mm512_add_ps(g, load(of.gate_bias + panel * PANEL + c));
+                        u = _mm512_add_ps(u, load(of.up_bias + panel * PANEL + c));
+                    }
+                    store(to + c, _mm512_mul_ps(hidden_unit(g, u, of.is_clamped), factor));
+                }
+            }
+        }
+    }
+
+    // Whichever of both
+    void units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden, int64_t line) {
+        of.gate.is_quantised() ? hidden_units(of, panel, x, count, gates, hidden, line)
+                               : plain_hidden_units(of, panel, x, count, gates, hidden, line);
     }
 
     // Tokens of a layer in the order of their experts
@@ -524,7 +636,7 @@ private:
         Act* hidden = a.own_hidden.data();
         const int64_t width = layer.own_down.inputs;
         team.take(num_panels(width),
-                  [&](int64_t p) { hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
+                  [&](int64_t p) { units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
         team.wait();
         if (layer.own_down.is_quantised()) {
             quantise(hidden, rows, quantised(width));
@@ -566,7 +678,7 @@ private:
         team.take(count * panels + own_panels, [&](int64_t i) {
             if (i < own_panels) {
                 const float* own_gates = layer.shared_gate ? a.own_gates.data() : nullptr;
-                return hidden_units(own_sides(layer), i, x, rows, own_gates, own_hidden, own_width);
+                return units(own_sides(layer), i, x, rows, own_gates, own_hidden, own_width);
             }
             i -= own_panels;
             const int64_t e = o.active[i / panels], begin = begin_of(e);
@@ -577,7 +689,7 @@ private:
             }
             const auto bias_of = [&](const float* bias) { return bias ? bias + e * width : nullptr; };
             const Sides sides{expert(layer.gate, e), expert(layer.up, e), bias_of(layer.gate_bias), bias_of(layer.up_bias), k.limit > 0};
-            hidden_units(sides, i % panels, part, o.ends[e] - begin, o.gates.data() + begin, hidden + begin * width, width);
+            units(sides, i % panels, part, o.ends[e] - begin, o.gates.data() + begin, hidden + begin * width, width);
         });
         team.wait();
         const Quantised hidden_q{a.gathered_bytes.data(), a.gathered_scales.data(), a.gathered_sums.data(), width, m.group};
@@ -687,6 +799,13 @@ struct Model {
     int64_t teams;
 };
 
+// A thread's own, from one call to the next: memory that the system has handed out before is the fastest
+template <typename Act>
+static std::vector<Activations<Act>>& kept_activations() {
+    static thread_local std::vector<Activations<Act>> kept;
+    return kept;
+}
+
 template <typename Act>
 static void step(const Model& model, const StepBatch& b, std::vector<Activations<Act>>& activations, int64_t threads) {
     const StepModel& m = *model.model;
@@ -727,8 +846,8 @@ extern "C" {
 // Scores of the wanted rows of a batch, which are in order, and states of all; the caches are extended. Activations are
 // fp32 (`is_wide`) or bf16.
 void engine_step(int64_t is_wide, const Model* model, const StepBatch* batch, int64_t threads) {
-    const auto go = [&](auto activations) { step(*model, *batch, activations, threads); };
-    is_wide ? go(std::vector<Activations<float>>()) : go(std::vector<Activations<bf16>>());
+    const auto go = [&](auto number) { step(*model, *batch, kept_activations<decltype(number)>(), threads); };
+    is_wide ? go(0.0f) : go(bf16{});
 }
 
 // The next token of some slots, by a row of scores each
