@@ -23,13 +23,17 @@ def census(texts: Sequence[str], evaluations: Mapping[str, Sequence[str]]) -> di
     asked = _asked_once(evaluations)
     return {
         "rows": len(texts),
-        "bytes": sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        "bytes": sum(_num_bytes(text) for text in texts),
         "words": len(words.hashes),
         "languages": language_counts(language_words(texts)),
         "duplicates": {"exact": int(exact.sum()), "near": int((near_repeats(words) & ~exact).sum())},
         "personal_data": dict(sorted(Counter(one.rule for one in find_personal_data(texts)).items())),
         "contamination": {name: _overlap(items, words) for name, items in asked.items()},
     }
+
+
+def _num_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _asked_once(evaluations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

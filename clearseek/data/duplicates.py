@@ -14,12 +14,11 @@ NEAR_SHARE = (
 
 def exact_repeats(texts: Sequence[str]) -> np.ndarray:
     """bool [texts]: whether the same text, character by character, came before."""
-    seen: set[str] = set()
-    repeats = np.zeros(len(texts), bool)
-    for number, text in enumerate(texts):
-        repeats[number] = text in seen
-        seen.add(text)
-    return repeats
+    first = dict(
+        zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True)
+    )  # the last written is the first
+    places = np.fromiter(map(first.__getitem__, texts), np.int64, len(texts))
+    return places != np.arange(len(texts))
 
 
 def repeated_shares(words: Words, length: int = SHINGLE_WORDS) -> np.ndarray:

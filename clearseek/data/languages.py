@@ -36,8 +36,8 @@ def language_words(texts: Sequence[str]) -> np.ndarray:
 
 def main_languages(words: np.ndarray) -> list[str]:
     """Every text's language, in which most of its words are, from `language_words`; "none" where it has no word."""
-    best = np.argmax(words, axis=1) if len(words) else np.empty(0, np.int64)
-    return ["none" if not row.any() else LANGUAGES[column] for row, column in zip(words, best, strict=True)]
+    best = np.where(words.any(axis=1), np.argmax(words, axis=1), len(LANGUAGES))
+    return [(*LANGUAGES, "none")[column] for column in best.tolist()]
 
 
 def language_counts(words: np.ndarray) -> dict[str, dict[str, int]]:

@@ -70,15 +70,13 @@ class Joined:
 
 def joined(texts: Sequence[str], characters: int = _CHARACTERS_AT_A_TIME) -> Iterator[Joined]:
     """All texts in parts of about so many characters, so that memory stays bounded."""
-    first, size = 0, 0
-    for number, text in enumerate(texts):
-        size += len(text)
-        if size >= characters or number == len(texts) - 1:
-            part = texts[first : number + 1]
-            codes = np.frombuffer("".join(part).encode("utf-32-le", "surrogatepass"), np.uint32)
-            lengths = np.fromiter((len(text) for text in part), np.int64, len(part))
-            yield Joined(codes, np.concatenate([[0], np.cumsum(lengths)]), first)
-            first, size = number + 1, 0
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    first, begin = 0, 0
+    while first < len(texts):
+        last = min(int(np.searchsorted(ends, begin + characters)) + 1, len(texts))
+        codes = np.frombuffer("".join(texts[first:last]).encode("utf-32-le", "surrogatepass"), np.uint32)
+        yield Joined(codes, np.concatenate([[0], ends[first:last] - begin]), first)
+        first, begin = last, int(ends[last - 1])
 
 
 def run_starts(classes: np.ndarray, texts: Joined) -> np.ndarray:
@@ -127,7 +125,7 @@ class Words:
 
 def words_of(texts: Sequence[str]) -> Words:
     """Every word of every text, hashed."""
-    parts = [_words(part) for part in joined([_lower(text) for text in texts])]
+    parts = [_words(part) for part in joined(_lower(texts))]
     empty = np.empty(0, np.int64)
     counts = np.concatenate([part[0] for part in parts]) if parts else empty
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -138,10 +136,13 @@ def words_of(texts: Sequence[str]) -> Words:
     return Words(texts, hashes, offsets, begins, ends)
 
 
-def _lower(text: str) -> str:
-    """In lower case, character by character, so that places stay."""
-    small = text.lower()
-    return small if len(small) == len(text) else "".join(one.lower()[0] for one in text)
+def _lower(texts: Sequence[str]) -> list[str]:
+    """In lower case, character by character where a text would change its length, so that places stay."""
+    small = [text.lower() for text in texts]
+    for number, text in enumerate(texts):
+        if len(small[number]) != len(text):
+            small[number] = "".join(one.lower()[0] for one in text)
+    return small
 
 
 def _words(part: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
