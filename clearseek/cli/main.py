@@ -1,5 +1,6 @@
 """The `clearseek` command: its table of commands, and where an error becomes a line and an exit code."""
 
+import errno
 import os
 import shlex
 import sys
@@ -133,7 +134,8 @@ def _explain(error: Exception) -> int:
         return _say(f"error: {error}", FAILED)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return _say(f"error: {place}{error.strerror}", FAILED)
+        full = "; make room and run the same command again: what was written whole is kept"
+        return _say(f"error: {place}{error.strerror}{full * (error.errno == errno.ENOSPC)}", FAILED)
     if isinstance(error, MemoryError):
         return _say("error: out of memory; `clearseek run RECIPE --dry-run` says how much is needed", FAILED)
     what = " ".join(f"{type(error).__name__}: {error}".split())

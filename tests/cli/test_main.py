@@ -1,5 +1,6 @@
 """The command line as a whole: its speed, its suggestions, and how errors become lines and exit codes."""
 
+import errno
 import importlib
 import os
 import subprocess
@@ -196,3 +197,11 @@ def test_module_form_is_the_same_command():
 
 def test_exit_codes_are_the_documented_ones():
     assert (cli_main.DONE, cli_main.FAILED, cli_main.WRONG_INPUT, cli_main.INTERRUPTED) == (0, 1, 2, 130)
+
+
+def test_a_full_disk_says_what_to_do_even_where_nobody_expected_it(failing, capsys):
+    failing(OSError(errno.ENOSPC, "No space left on device"))
+    assert main(["report", "."]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: No space left on device; make room and run the same command again")
+    assert said.count("\n") == 1
