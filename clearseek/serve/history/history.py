@@ -171,7 +171,9 @@ class History:
         index = self._made_index()
         found: dict[str, tuple[Conversation, bool, str, str]] = {}
         for conversation, message in index.find(text, _MOST_FOUND * 4):
-            if conversation in found or len(found) >= _MOST_FOUND:
+            known = found.get(conversation)
+            # a title gives way to a message: that is a place to go to
+            if known[2] or not message if known else len(found) >= _MOST_FOUND:
                 continue
             head = self.get(conversation)
             said = self.message(conversation, message).text if message else head.title
