@@ -72,7 +72,10 @@ def talk(visit, questions):
     for question in questions:
         send(visit, question)
         expect(visit.page.locator("article.said .text").last).to_have_text(question)
-        visit.answered()
+        visit.page.wait_for_function(LAST_IS_DONE)
+
+
+LAST_IS_DONE = "() => [...document.querySelectorAll('article')].at(-1)?.dataset.state === 'done'"
 
 
 def test_a_question_that_could_not_be_asked_can_be_asked_again(visit, model):
@@ -149,14 +152,14 @@ def test_a_passphrase_is_typed_twice_and_what_is_wrong_is_said(browser, model, t
 
 
 def test_what_was_searched_for_is_shown_and_marked(visit, model):
-    model.service.says = {"헌법": "x</think>헌법의 길. " + "\n\n긴 말. " * 40}
+    model.service.says = {"헌법": "x</think>" + "긴 말.\n\n" * 40, "다른": "x</think>짧은 말."}
     visit.ask("헌법재판소의 역할")
     talk(visit, (f"다른 이야기 {number}" for number in range(6)))
     visit.button("New chat").click()
     visit.page.get_by_role("searchbox").fill("판소")
     expect(visit.page.locator("aside mark")).to_have_text("판소")
     visit.page.locator("aside li .open").click()
-    expect(visit.page.locator("article.said").first).to_have_text("헌법재판소의 역할")
+    expect(visit.page.locator("article.said .text").first).to_have_text("헌법재판소의 역할")
     expect(visit.page.locator("article.said").first).to_be_in_viewport()
 
 
