@@ -116,7 +116,12 @@ def test_free_texts_and_nothing_but_calls(name: str, as_tokens: bool) -> None:
         "llama": f'{{"name": "say", "parameters": {said}}}',
         "harmony": f"<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.say "
         f"<|constrain|>json<|message|>{said}",
+        "pangu": f'[unused11][{{"name": "say", "arguments": {said}}}][unused12]',
+        "mistral_list": f'[TOOL_CALLS][{{"name": "say", "arguments": {said}}}]',
+        "r1": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>say\n```json\n"
+        f"{said}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     }  # fmt: skip
+    texts |= {"ernie": texts["hermes"], "dsml_v4": texts["dsml"].replace("function_calls", "tool_calls")}
     assert accepts(tokenizer, source, texts[name])
     assert accepts(tokenizer, source, "\n\n" + texts[name])
     assert not accepts(tokenizer, source, texts[name].replace("say", "sax"))
