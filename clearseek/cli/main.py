@@ -37,7 +37,7 @@ COMMANDS = {
     "openness": ("clearseek.cli.openness", "Say how open a run is, and what is missing for the next class."),
     "trace": ("clearseek.cli.trace", "Find an answer's longest spans in what a run trained on."),
     "ledger": ("clearseek.cli.ledger", "Check what a run recorded, and compute it again."),
-    "why": ("clearseek.cli.why", "Show what an answer owes to a document or a source."),
+    "why": ("clearseek.cli.why", "Show what an answer owes to a document, a source or a problem."),
     "claims": ("clearseek.cli.claims", "Hold the figures of documents to the records that they come from."),
     "verify": ("clearseek.cli.verify", "Check one answer with a verifier."),
     "privacy-test": (

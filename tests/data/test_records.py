@@ -129,12 +129,13 @@ def test_examples_of_which_no_stage_left_any_are_found() -> None:
     def records_with(digest: str) -> list[dict[str, Any]]:
         left = {"path": "data/reject.jsonl", "sha256": "a" * 64}
         return [
-            {"kind": "stage_finished", "line": 0, "stage": "reject", "outputs": [left]},
-            {"kind": "source", "line": 1, "stage": "sft", "teacher": {"stage": "reject", "sha256": digest}},
+            {"kind": "stage_started", "line": 0, "stage": "reject"},
+            {"kind": "stage_finished", "line": 1, "stage": "reject", "outputs": [left]},
+            {"kind": "source", "line": 2, "stage": "sft", "teacher": {"stage": "reject", "sha256": digest}},
         ]
 
     check_uses(records_with("a" * 64))
-    with pytest.raises(Wrong, match="line 1: stage sft learnt from something of reject that no record"):
+    with pytest.raises(Wrong, match="line 2: stage sft learnt from something of reject that no record"):
         check_uses(records_with("b" * 64))
 
 

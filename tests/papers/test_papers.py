@@ -270,7 +270,7 @@ def test_an_unsealed_or_unfinished_run_has_no_papers(
 ) -> None:
     (copied / "run/checkpoint").unlink()
     assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "papers")]) == 1
-    assert "the run is not sealed, or was half copied" in capsys.readouterr().err
+    assert "lost, half copied or never sealed" in capsys.readouterr().err
     lines = (copied / "run/ledger.jsonl").read_bytes().splitlines(keepends=True)
     (copied / "run/ledger.jsonl").write_bytes(b"".join(lines[:-1]))
     assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "papers")]) == 2
@@ -288,9 +288,9 @@ def test_a_run_without_its_clock_or_evaluation_is_one_line(copied: Path, tmp_pat
 
 
 def test_another_key_must_not_have_sealed_it(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="another key sealed it"):
+    with pytest.raises(RunError, match="another key sealed the run"):
         read_facts(copied / "run", key=_foreign_key(copied, tmp_path).strip())
-    with pytest.raises(RunError, match="is no key; one is"):
+    with pytest.raises(RunError, match="or yours is no key"):
         read_facts(copied / "run", key="nonsense")
 
 
