@@ -85,7 +85,7 @@ def test_two_ranks_replay_what_two_computed(finished, tmp_path):
     first, _ = on_ranks(2, replayed, tmp_path, finished, wanted, timeout_seconds=SECONDS)
     assert first == [("pretrain", 3, None), ("rl", 2, None)]
     with pytest.raises(
-        RunError, match=r"by 2 processes and here are 1, .* torchrun --nproc-per-node 2 -m clearseek"
+        RunError, match=r"by 2 processes and here are 1, .*torchrun --nproc-per-node 2 -m clearseek"
     ):
         replayed(finished, wanted)
 
