@@ -22,7 +22,7 @@ from clearseek.ledger.phrases import duration
 from clearseek.ledger.record import load_run
 
 PLACE = Path("clearseek/models/r1-mini")
-MOST_BYTES = 10_000_000  # issue 5: the model with all that comes with it
+MOST_BYTES = 10_000_000  # of the model with all that comes with it
 MEASURED = {
     "carried-eval": f"eval {PLACE.as_posix()} --problems 1200 --json",
     "carried-formats": f"bench formats {PLACE.as_posix()} --problems 300 --json",

@@ -19,6 +19,18 @@ struct Tiles {
     Tiles(const Tiles&) = delete;
 };
 
+// Tiles in another shape while one of these lives, where `is_own` says so
+struct Reshaped {
+    const bool is_own;
+    explicit Reshaped(const Tiles::Shape& shape, bool is_own = true) : is_own(is_own) {
+        if (is_own) shape.use();
+    }
+    ~Reshaped() {
+        if (is_own) Tiles::Shape().use();
+    }
+    Reshaped(const Reshaped&) = delete;
+};
+
 #define TILE_LOAD(tile, from, line) \
     asm volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((line) * int64_t{4}) : "memory")
 #define TILE_STORE(tile, to, line) \
@@ -133,12 +145,7 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
                 i += 32;
                 continue;
             }
-            switch (columns) {
-                case 4: block(one, integral_constant<int, 4>(), 0); break;
-                case 3: block(one, integral_constant<int, 3>(), 0); break;
-                case 2: block(one, two, 0); break;
-                case 1: block(one, one, 0); break;
-            }
+            with_columns(columns, [&](auto n) { block(one, n, 0); });
             i += 16;
         }
     }

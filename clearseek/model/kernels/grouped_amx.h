@@ -7,21 +7,13 @@ static constexpr int64_t TILES_AHEAD_BYTES = 32768;  // as AHEAD_BYTES, where a 
 // Whether as many rows are sooner multiplied in tiles; a group of 32 fills but half of one, and is scaled as often
 static inline bool pays_in_tiles(int64_t rows, int64_t group) { return rows >= (group == 32 ? 16 : 6); }
 
-// Shapes of tiles for groups that don't fill one, of so many words of four inputs, while it lives
-struct GroupShape {
-    const bool is_own;
-    explicit GroupShape(int64_t words) : is_own(words < 16) {
-        if (!is_own) return;
-        Tiles::Shape shape;
-        shape.row_bytes[4] = static_cast<uint16_t>(4 * words);
-        for (int tile = 5; tile < 8; tile++) shape.rows[tile] = static_cast<uint8_t>(words);
-        asm volatile("ldtilecfg %0" ::"m"(shape));
-    }
-    ~GroupShape() {
-        const Tiles::Shape shape;
-        if (is_own) asm volatile("ldtilecfg %0" ::"m"(shape));
-    }
-};
+// Shapes of tiles for a group of so many words of four inputs
+static inline Tiles::Shape group_shape(int64_t words) {
+    Tiles::Shape shape;
+    shape.row_bytes[4] = static_cast<uint16_t>(4 * words);
+    std::fill(shape.rows + 5, shape.rows + 8, static_cast<uint8_t>(words));
+    return shape;
+}
 
 // A group's lines of int4 words as those of int8
 static inline void widen(const uint32_t* words, int64_t lines, uint32_t* to) {
@@ -72,7 +64,8 @@ struct GroupedTiles {
     alignas(64) float total[16 * PANEL];
 
     void compute(int64_t rows, int64_t size) {
-        const GroupShape shape(x.group / 4);
+        const bool is_less = x.group < 64;  // than a tile
+        const Reshaped shape(is_less ? group_shape(x.group / 4) : Tiles::Shape(), is_less);
         const int64_t passes = (rows + 15) / 16;
         ahead = passes == 1 ? TILES_AHEAD_BYTES : groups * bytes, fetched = bytes / passes;
         for (int64_t i = 0; i < rows; i += 16) {

@@ -26,16 +26,12 @@ struct NewestAttention {
 };
 
 #if defined(WITH_AMX) && defined(__AMX_TILE__)
-// So many rows of left sides and of sums, while one of these lives
-struct FewRows {
-    explicit FewRows(int64_t rows) {
-        Tiles::Shape shape;
-        std::fill(shape.rows, shape.rows + 5, static_cast<uint8_t>(rows));
-        shape.use();
-    }
-    ~FewRows() { Tiles::Shape().use(); }
-    FewRows(const FewRows&) = delete;
-};
+// So many rows of left sides and of sums
+static inline Tiles::Shape few_rows_shape(int64_t rows) {
+    Tiles::Shape shape;
+    std::fill(shape.rows, shape.rows + 5, static_cast<uint8_t>(rows));
+    return shape;
+}
 
 // Sums in lines of 64 = rows of words, `lda` apart, · N times 16 columns. Of the last words, where they are fewer than
 // sixteen, `tail` has the left side, filled up with zeros to lines of sixteen.
@@ -69,7 +65,7 @@ class NewestAttention<bf16> {
     const PagedCache<bf16>& cache;
     const int64_t group, window, words;
     const float scale;
-    const FewRows shape;
+    const Reshaped shape;
     const Unset<float> scores, sums;       // [tokens, group, 64], [tokens, group, Dv]
     const Unset<uint32_t> chances, tails;  // [tokens, group, 32], [group, 16]
     const Unset<float> top, total, factor; // [tokens, group]
@@ -79,7 +75,7 @@ public:
     static bool suits(int64_t group) { return group <= 16; }
 
     NewestAttention(const PagedCache<bf16>& cache, int64_t group, int64_t window, float scale)
-        : cache(cache), group(group), window(window), words(cache.size / 2), scale(scale), shape(group),
+        : cache(cache), group(group), window(window), words(cache.size / 2), scale(scale), shape(few_rows_shape(group)),
           scores(MOST * group * 64), sums(MOST * group * cache.value_size), chances(MOST * group * 32), tails(group * 16),
           top(MOST * group), total(MOST * group), factor(MOST * group) {}
 
@@ -191,15 +187,5 @@ private:
         }
     }
 
-    template <typename Work>
-    static void with_columns(int64_t count, const Work& work) {
-        using std::integral_constant;
-        switch (count) {
-            case 1: return work(integral_constant<int, 1>());
-            case 2: return work(integral_constant<int, 2>());
-            case 3: return work(integral_constant<int, 3>());
-            case 4: return work(integral_constant<int, 4>());
-        }
-    }
 };
 #endif

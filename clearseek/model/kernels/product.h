@@ -141,12 +141,8 @@ static __attribute__((noinline)) void tiles_below(int64_t rows, int64_t j, const
 // All tiles of a result [rows, size], with sums in vector registers
 template <typename Tile>
 static void vector_tiles(int64_t rows, int64_t size, const Tile& tile) {
-    for (int64_t j = 0; j < size; j += 64) switch (std::min<int64_t>(64, size - j) / 16) {
-            case 4: tiles_below<4>(rows, j, tile); break;
-            case 3: tiles_below<3>(rows, j, tile); break;
-            case 2: tiles_below<2>(rows, j, tile); break;
-            case 1: tiles_below<1>(rows, j, tile); break;
-        }
+    for (int64_t j = 0; j < size; j += 64)
+        with_columns(std::min<int64_t>(64, size - j) / 16, [&](auto n) { tiles_below<n()>(rows, j, tile); });
 }
 
 #if defined(WITH_AMX) && defined(__AMX_TILE__)

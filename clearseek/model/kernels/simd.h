@@ -39,6 +39,18 @@ static inline __m512i lane_numbers() {
     return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
 
+// Work on so many times sixteen columns, 1 to 4, a number that the compiler knows
+template <typename Work>
+static inline void with_columns(int64_t count, const Work& work) {
+    using std::integral_constant;
+    switch (count) {
+        case 1: return work(integral_constant<int, 1>());
+        case 2: return work(integral_constant<int, 2>());
+        case 3: return work(integral_constant<int, 3>());
+        case 4: return work(integral_constant<int, 4>());
+    }
+}
+
 static inline float sum(__m512 x) { return _mm512_reduce_add_ps(x); }
 
 // e^x as 2^t, t's whole part by its exponent and the rest by a polynomial of degree 5 (minimax of the relative error,

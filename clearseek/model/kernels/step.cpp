@@ -94,6 +94,7 @@ class Step {
     Activations<Act>& a;
     const int64_t first, rows;  // this team's
     const std::vector<Tile>& tiles;
+    const bool are_alone;  // no two rows of one sequence
     std::vector<int8_t> head_bytes;  // of this thread alone, as are the next two
     std::vector<float> head_scales;
     std::vector<int32_t> head_sums;
@@ -101,7 +102,8 @@ class Step {
 public:
     Step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing, const StepBatch& b,
          Team& team, Activations<Act>& a, int64_t first, int64_t rows, const std::vector<Tile>& tiles)
-        : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), tiles(tiles) {}
+        : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), tiles(tiles),
+          are_alone(std::adjacent_find(b.sequences + first, b.sequences + first + rows) == b.sequences + first + rows) {}
 
     // How much room a team needs; before its threads start
     void make_room() {
@@ -357,12 +359,7 @@ private:
     }
 
     // Whether every row is a sequence's only one, and `count` query heads that share a key head can be attended for at once
-    bool goes_alone(int64_t count) const {
-        if (!NewestAttention<Act>::suits(count)) return false;
-        for (int64_t n = 0; n < rows; n++)
-            if (!is_newest(n)) return false;
-        return true;
-    }
+    bool goes_alone(int64_t count) const { return are_alone && NewestAttention<Act>::suits(count); }
 
     // As `attend` where each row goes alone; `prepare` has a row's part ready, the cache included
     template <typename Prepare>
@@ -511,45 +508,23 @@ private:
     // 64 hidden units of a SwiGLU for `count` rows, each times its gate
     void hidden_units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden,
                       int64_t line) {
-        const Weight &gate = of.gate, &up = of.up;
-        const int64_t size = std::min(PANEL, gate.outputs - panel * PANEL);
-        alignas(64) float sides[2][TILE_ROWS * PANEL];
-        for (int64_t n = 0; n < count; n += TILE_ROWS) {
-            const int64_t some = std::min(TILE_ROWS, count - n);
-            Left<Act> part = x;
-            part.rows += n * x.stride;
-            if (gate.is_quantised()) part.quantised = x.quantised.from(n);
-            const int64_t bytes = panel_bytes(gate.format, gate.inputs, m.group);
-            const Weight one[2] = {{gate.data + panel * bytes, gate.inputs, size, gate.format},
-                                   {up.data + panel * bytes, up.inputs, size, up.format}};
-            for (int side = 0; side < 2; side++) panel_product(one[side], 0, part, some, sides[side], PANEL, m.group);
-            for (int64_t i = 0; i < some; i++)
-                for (int64_t c = 0; c < size; c += 16) {
-                    __m512 g = load(sides[0] + i * PANEL + c), u = load(sides[1] + i * PANEL + c);
-                    if (!gate.is_quantised()) g = kept_as<Act>(g), u = kept_as<Act>(u);
-                    if (of.gate_bias) {
-                        g = _mm512_add_ps(g, load(of.gate_bias + panel * PANEL + c));
-                        u = _mm512_add_ps(u, load(of.up_bias + panel * PANEL + c));
-                    }
-                    const __m512 unit = hidden_unit(g, u, of.is_clamped);
-                    store(hidden + (n + i) * line + panel * PANEL + c,
-                          gates ? _mm512_mul_ps(unit, _mm512_set1_ps(gates[n + i])) : unit);
-                }
-        }
+        of.gate.is_quantised() ? hidden_units_of<float>(of, panel, x, count, gates, hidden, line)
+                               : hidden_units_of<Act>(of, panel, x, count, gates, hidden, line);
     }
 
-    // The same of weights that are not quantised, in pieces that fill the tiles
-    void plain_hidden_units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden,
-                            int64_t line) {
-        constexpr int64_t tall = 32;
+    // `Side`: what both products are kept as
+    template <typename Side>
+    void hidden_units_of(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden,
+                         int64_t line) {
+        constexpr int64_t tall = 32;  // rows at a time: two tiles
         const int64_t size = std::min(PANEL, of.gate.outputs - panel * PANEL), bytes = panel_bytes(of.gate.format, of.gate.inputs, m.group);
         const Weight gate{of.gate.data + panel * bytes, of.gate.inputs, size, of.gate.format};
         const Weight up{of.up.data + panel * bytes, of.up.inputs, size, of.up.format};
-        const bool is_simple = !of.gate_bias && !of.is_clamped;
-        alignas(64) Act gated[tall * PANEL], upper[tall * PANEL];
+        alignas(64) Side gated[tall * PANEL], upper[tall * PANEL];
         for (int64_t n = 0; n < count; n += tall) {
             const int64_t some = std::min(tall, count - n);
-            const Left<Act> part{x.rows + n * x.stride, x.stride, {}};
+            Left<Act> part{x.rows + n * x.stride, x.stride, {}};
+            if (gate.is_quantised()) part.quantised = x.quantised.from(n);
             panel_product(gate, 0, part, some, gated, PANEL, m.group);
             panel_product(up, 0, part, some, upper, PANEL, m.group);
             for (int64_t i = 0; i < some; i++) {
@@ -557,10 +532,6 @@ private:
                 const __m512 factor = _mm512_set1_ps(gates ? gates[n + i] : 1.0f);
                 for (int64_t c = 0; c < size; c += 16) {
                     __m512 g = load(gated + i * PANEL + c), u = load(upper + i * PANEL + c);
-                    if (is_simple) {
-                        store(to + c, _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), u), factor));
-                        continue;
-                    }
                     if (of.gate_bias) {
                         g = _mm512_add_ps(g, load(of.gate_bias + panel * PANEL + c));
                         u = _mm512_add_ps(u, load(of.up_bias + panel * PANEL + c));
@@ -569,12 +540,6 @@ private:
                 }
             }
         }
-    }
-
-    // Whichever of both
-    void units(const Sides& of, int64_t panel, const Left<Act>& x, int64_t count, const float* gates, Act* hidden, int64_t line) {
-        of.gate.is_quantised() ? hidden_units(of, panel, x, count, gates, hidden, line)
-                               : plain_hidden_units(of, panel, x, count, gates, hidden, line);
     }
 
     // Tokens of a layer in the order of their experts
@@ -636,7 +601,7 @@ private:
         Act* hidden = a.own_hidden.data();
         const int64_t width = layer.own_down.inputs;
         team.take(num_panels(width),
-                  [&](int64_t p) { units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
+                  [&](int64_t p) { hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
         team.wait();
         if (layer.own_down.is_quantised()) {
             quantise(hidden, rows, quantised(width));
@@ -678,7 +643,7 @@ private:
         team.take(count * panels + own_panels, [&](int64_t i) {
             if (i < own_panels) {
                 const float* own_gates = layer.shared_gate ? a.own_gates.data() : nullptr;
-                return units(own_sides(layer), i, x, rows, own_gates, own_hidden, own_width);
+                return hidden_units(own_sides(layer), i, x, rows, own_gates, own_hidden, own_width);
             }
             i -= own_panels;
             const int64_t e = o.active[i / panels], begin = begin_of(e);
@@ -689,7 +654,7 @@ private:
             }
             const auto bias_of = [&](const float* bias) { return bias ? bias + e * width : nullptr; };
             const Sides sides{expert(layer.gate, e), expert(layer.up, e), bias_of(layer.gate_bias), bias_of(layer.up_bias), k.limit > 0};
-            units(sides, i % panels, part, o.ends[e] - begin, o.gates.data() + begin, hidden + begin * width, width);
+            hidden_units(sides, i % panels, part, o.ends[e] - begin, o.gates.data() + begin, hidden + begin * width, width);
         });
         team.wait();
         const Quantised hidden_q{a.gathered_bytes.data(), a.gathered_scales.data(), a.gathered_sums.data(), width, m.group};
