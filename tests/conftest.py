@@ -8,8 +8,19 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 # no test touches the key that seals the user's own runs
 os.environ["CLEARSEEK_LEDGER_KEY"] = str(Path(tempfile.mkdtemp(prefix="clearseek-tests-")) / "ledger.key")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, for the tests of the page."""
+    from tests.serve.page import browsing  # brings the server, which few tests need
+
+    with browsing() as browser:
+        yield browser

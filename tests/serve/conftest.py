@@ -6,6 +6,7 @@ import torch
 from clearseek.serve.registry import Registry
 from tests.serve.hermes import hermes_of
 from tests.serve.live import live, tiny_served, tiny_tokenizer
+from tests.serve.page import Visit, served
 from tests.serve.scripted import scripted_model as make_scripted
 
 
@@ -44,3 +45,10 @@ def scripted(scripted_model):
     """Its server's address."""
     with live(Registry([scripted_model[0]])) as address:
         yield address
+
+
+@pytest.fixture
+def visit(browser, model, tmp_path):
+    """The page of a server that answers by the test's own `model` and keeps its chats."""
+    with served(model, history=tmp_path) as address, Visit(browser, address) as visit:
+        yield visit

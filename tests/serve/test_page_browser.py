@@ -4,16 +4,10 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.serve.live import tiny_served
-from tests.serve.page import Visit, browsing, needs_browser, served, talking
+from tests.serve.page import Visit, needs_browser, served, talking
 
 pytestmark = needs_browser
 LONG = "먼저 12 + 5 를 더한다. " * 12 + "</think>답은 **17**입니다. " + "정확합니다. " * 12
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -21,12 +15,6 @@ def model(tokenizer):
     return talking(
         tokenizer, says={"느리게": LONG, "12 + 5": "12 + 5 = 17</think>답은 **17**입니다."}, seconds=0.004
     )
-
-
-@pytest.fixture
-def visit(browser, model, tmp_path):
-    with served(model, history=tmp_path) as address, Visit(browser, address) as visit:
-        yield visit
 
 
 def test_a_real_model_answers(browser, tokenizer):

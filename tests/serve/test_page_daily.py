@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from clearseek.serve.errors import Busy
-from tests.serve.page import Visit, browsing, needs_browser, served, talking
+from tests.serve.page import Visit, needs_browser, served, talking
 
 pytestmark = needs_browser
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
@@ -25,12 +25,6 @@ graph LR
 """
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
-
-
 @pytest.fixture
 def model(tokenizer):
     says = {
@@ -40,12 +34,6 @@ def model(tokenizer):
         "그려": DIAGRAMS,
     }
     return talking(tokenizer, says=says, seconds=0.004, tokens_at_once=4)
-
-
-@pytest.fixture
-def visit(browser, model, tmp_path):
-    with served(model, history=tmp_path) as address, Visit(browser, address) as visit:
-        yield visit
 
 
 class Door:

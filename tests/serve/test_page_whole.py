@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from clearseek.serve.page import site
-from tests.serve.page import CHROMIUM, Visit, browsing, needs_browser, served, talking
+from tests.serve.page import CHROMIUM, Visit, needs_browser, served, talking
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -36,12 +36,6 @@ graph LR
 
 끝 \(e^{i\pi}=-1\) <img src=x onerror=alert(1)>
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,16 +7,10 @@ import pytest
 from clearseek.config.server import Server
 from clearseek.config.shipped import shipped_model
 from clearseek.serve.open import How, open_model
-from tests.serve.page import Visit, browsing, needs_browser, served
+from tests.serve.page import Visit, needs_browser, served
 
 pytestmark = needs_browser
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "images"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 def test_the_model_that_comes_along(browser):

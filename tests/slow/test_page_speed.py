@@ -8,7 +8,7 @@ import pytest
 from clearseek.serve.history import transfer
 from clearseek.serve.history.records import Conversation, Message
 from tests.serve.live import tiny_tokenizer
-from tests.serve.page import Visit, browsing, needs_browser, served, talking
+from tests.serve.page import Visit, needs_browser, served, talking
 
 pytestmark = needs_browser
 PART = """## 부분 {n}
@@ -29,12 +29,6 @@ def step_{n}(state):
 | {n} | 2 |
 
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
