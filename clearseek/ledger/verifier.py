@@ -355,9 +355,7 @@ def _check_file(place: Path, path: str, digest: str, line: int) -> int:
         with place.open("rb") as file:
             found, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     except OSError as error:
-        raise Wrong(
-            f"{path}, named in line {line}, cannot be read ({error.strerror}): lost or half copied"
-        ) from None
+        raise Wrong(f"{path} of line {line} cannot be read ({error.strerror}): lost or half copied") from None
     if found != digest:
         raise Wrong(f"{path} is not the file that line {line} names: its SHA-256 is {found}")
     return size

@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 DEEPSEEK_NAMES = (
     "deepseek-flash", "deepseek-v4-pro", "deepseek-v4-flash", "deepseek-chat", "deepseek-reasoner",
 )  # fmt: skip
-_CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS, _OPENING_SECONDS = 10.0, 600.0
 _LOOK_SECONDS = 0.02  # between two looks whether somebody has ended
 _MEMORY = Path("/proc/meminfo")
 
@@ -94,7 +94,10 @@ class Registry:
         if found not in self._turns:
             turn = self._turns[found] = _Turn(found)
             turn.task = asyncio.create_task(self._take(turn))
-        return await self._turns[found].wait()
+        try:
+            return await self._turns[found].result(self._patience + _OPENING_SECONDS)
+        except TimeoutError:
+            raise Busy(f"{found} is still being opened; try again later", seconds=10) from None
 
     def close(self, seconds: float) -> None:
         """End all of them."""
@@ -171,13 +174,13 @@ class _Turn:
     num_waiting: int = 0
     task: "asyncio.Task[ServedModel] | None" = None
 
-    async def wait(self) -> ServedModel:
-        """The model, claimed."""
+    async def result(self, seconds: float) -> ServedModel:
+        """The model, claimed. TimeoutError where it takes longer."""
         assert self.task is not None, "a turn is begun at once"
         self.num_waiting += 1
         try:
-            return await asyncio.shield(self.task)
-        except asyncio.CancelledError:
+            return await asyncio.wait_for(asyncio.shield(self.task), seconds)
+        except (asyncio.CancelledError, TimeoutError):
             self.num_waiting -= 1
             if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
                 self.task.result().release()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -139,6 +140,29 @@ def test_who_leaves_while_waiting_holds_nothing(tokenizer):
         model.release()
         (await registry.get("b")).release()
         (await registry.get("a")).release()
+
+    asyncio.run(ask())
+    assert opened.open == {"a"}
+
+
+def test_a_model_that_does_not_come_is_not_waited_for_without_end(tokenizer, monkeypatch):
+    """And once it has come after all nobody holds it."""
+    monkeypatch.setattr("clearseek.serve.registry._OPENING_SECONDS", 0.05)
+    read = threading.Event()
+
+    def slowly():
+        assert read.wait(10)
+        return scripted_model(tokenizer, "slow", "slow")
+
+    registry = Registry(sources=[Source("slow", slowly, 1)], patience_seconds=0.0)
+
+    async def ask():
+        with pytest.raises(Busy, match="slow is still being opened"):
+            await registry.get("slow")
+        read.set()
+        monkeypatch.setattr("clearseek.serve.registry._OPENING_SECONDS", 10.0)
+        model = await registry.get("slow")
+        assert model.num_claims == 1
 
     asyncio.run(ask())
 

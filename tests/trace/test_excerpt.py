@@ -118,7 +118,7 @@ def test_a_file_is_only_left_out_by_whoever_sealed_the_run(made, model, tmp_path
     run = Path(shutil.copytree(unpacked(model), tmp_path / "copy"))
     verify_run(run)
     (run / "samples.jsonl").unlink()
-    with pytest.raises(Wrong, match=r"samples\.jsonl, named in line \d+, cannot be read"):
+    with pytest.raises(Wrong, match=r"samples\.jsonl of line \d+ cannot be read"):
         verify_run(run)
     shutil.copyfile(unpacked(model) / "samples.jsonl", run / "samples.jsonl")
     note = (run / EXCERPT).read_text(encoding="utf-8")
