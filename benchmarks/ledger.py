@@ -6,6 +6,7 @@ of its time went into all that, by function, which a busy machine does not blur.
 
     make bench-ledger                          # 5 turns; some minutes
     make bench-ledger ARGS="--run runs/r1-mini"  # replays steps of that run instead of the one that was just trained
+    make bench-ledger ARGS="--whole"           # trains all of r1-mini once: the share of the ledger in that
 """
 
 import argparse
@@ -38,7 +39,11 @@ def main() -> None:
     """Measure and print; exit code 1 where a target is missed."""
     chosen = options()
     if chosen.child:
-        print(json.dumps(train(chosen.child, Path(chosen.out))))
+        print(json.dumps(train(chosen.child, Path(chosen.out), chosen.whole)))
+        return
+    if chosen.whole:
+        with tempfile.TemporaryDirectory(prefix="clearseek-bench-") as folder:
+            print(json.dumps(whole(Path(folder)), indent=1))
         return
     with tempfile.TemporaryDirectory(prefix="clearseek-bench-") as folder:
         report = measured(Path(folder), chosen)
@@ -52,6 +57,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="random steps to compute again")
     parser.add_argument("--run", help="a finished run to replay; default: the one that was trained")
+    parser.add_argument("--whole", action="store_true", help="train all of r1-mini once (ten minutes)")
     parser.add_argument("--child", choices=("on", "off"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -86,25 +92,46 @@ def measured(folder: Path, chosen: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_child(which: str, out: Path) -> dict[str, Any]:
+def whole(folder: Path) -> dict[str, Any]:
+    """The share of the ledger's parts in a run of r1-mini as it is shipped."""
+    found = in_child("on", folder / "on", "--whole")
+    share = sum(found["parts"].values()) / found["cpu_seconds"]
+    targets = {"share_of_cpu": TARGETS["share_of_cpu"]}
+    return {"machine": describe_machine(), "targets": targets, "share_of_cpu": share, **found}
+
+
+def in_child(which: str, out: Path, *flags: str) -> dict[str, Any]:
     """CPU seconds of one training, and of the ledger's parts in it."""
-    command = [sys.executable, "-m", "benchmarks.ledger", "--child", which, "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.ledger", "--child", which, "--out", str(out), *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CLEARSEEK_LEDGER_KEY": str(out.parent / "key")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=7200)
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def train(which: str, out: Path) -> dict[str, Any]:
-    """Train in this process; seconds do not count what is loaded before."""
+def train(which: str, out: Path, is_whole: bool = False) -> dict[str, Any]:
+    """Train the beginning of r1-mini or all of it in this process; seconds do not count what is loaded before."""
     from clearseek.config.load import load_recipe, resolved
     from clearseek.config.shipped import find_recipe
     from clearseek.config.toml import to_toml
     from clearseek.recipe import run
 
     values = without_none(resolved(load_recipe(find_recipe("r1-mini"))))
+    if not is_whole:
+        shorten(values)
+    path = out.with_suffix(".toml")
+    path.write_text(to_toml(values), encoding="utf-8")
+    run.write_report = lambda *_: {}  # type: ignore[assignment]  # it reads the ledger, with or without
+    parts = Clock() if which == "on" else record_nothing()
+    started = time.process_time()
+    run.run_recipe(str(path), out=out, device="cpu")
+    return {"cpu_seconds": time.process_time() - started, "parts": parts.seconds if parts else {}}
+
+
+def shorten(values: dict[str, Any]) -> None:
+    """Make of a resolved r1-mini its beginning, some seconds long."""
     values["stages"] = {name: values["stages"][name] for name in STAGES}
     values["stages"]["pretrain"] |= {"tokens": 262_144, "checkpoint_every": 20}
     values["stages"]["pretrain"]["data"][0]["count"] = 6400
@@ -114,13 +141,6 @@ def train(which: str, out: Path) -> dict[str, Any]:
     for name in STAGES[1:]:
         values["stages"][name]["evaluate"] = False
     values |= {"final": "rl-reasoning", "compile": False}
-    path = out.with_suffix(".toml")
-    path.write_text(to_toml(values), encoding="utf-8")
-    run.write_report = lambda *_: {}  # type: ignore[assignment]  # it reads the ledger, with or without
-    parts = Clock() if which == "on" else record_nothing()
-    started = time.process_time()
-    run.run_recipe(str(path), out=out, device="cpu")
-    return {"cpu_seconds": time.process_time() - started, "parts": parts.seconds if parts else {}}
 
 
 def without_none(values: Any) -> Any:
