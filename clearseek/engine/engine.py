@@ -41,7 +41,8 @@ from clearseek.model.decoder import Decoder
 from clearseek.text.tokenizer import Tokenizer
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
-_STEP_TOKENS = 512  # new tokens of a step
+_STEP_TOKENS = 512, 4096  # new tokens of a step, of large models and of the smallest
+_STEP_WORK = 4_000_000_000  # tokens times weights of a small model's step: some 20 ms on two cores
 _CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
 _MOST_IN_TIME = 8  # the same while somebody has a deadline
@@ -52,9 +53,9 @@ class Engine:
 
     Without `copies` it samples from the model itself, for as long as its weights do not change. `form` is how the
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
-    `tokenizer`. `speculation` changes how fast completions come, never what they are; `acceptance` tells how it fares.
-    InputError where the model can't be speculated with so, or its weights can't be kept in `form`. Deadlines go by
-    `clock`, in seconds.
+    `tokenizer`. Without `step_tokens` a model's size says how many tokens a step takes. `speculation` changes how fast
+    completions come, never what they are; `acceptance` tells how it fares. InputError where the model can't be
+    speculated with so, or its weights can't be kept in `form`. Deadlines go by `clock`, in seconds.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Engine:
         num_slots: int = 256,
         copies: bool = True,
         form: Format | Formats | None = None,
-        step_tokens: int = _STEP_TOKENS,
+        step_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +76,7 @@ class Engine:
         self.speculation, self.acceptance = speculation, Acceptance()
         self.drafter: Drafter | None = None
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
-        self.num_slots, self.step_tokens = num_slots, step_tokens
+        self.num_slots, self.step_tokens = num_slots, step_tokens or _step_tokens(model)
         self._wanted = form or Format("float32" if dtype == torch.float32 else "bfloat16")
         self.form = settled(self._wanted, model)
         if isinstance(self.form, Formats):
@@ -410,3 +411,10 @@ class Engine:
         is_plain = why_plain(draft, form) is not None
         model = inference_copy(draft, self.dtype) if is_plain else draft
         return runner_of(model, form, self.dtype, num_blocks, self.copies)
+
+
+def _step_tokens(model: Decoder) -> int:
+    """New tokens of a step: few take long in a large model, and a small one would spend its time between steps."""
+    least, most = _STEP_TOKENS
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return min(max(_STEP_WORK // weights, least), most)

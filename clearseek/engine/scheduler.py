@@ -56,6 +56,7 @@ class Scheduler:
     def seat(self) -> None:
         """Fill empty slots, as far as there are blocks for what is to be read; each client in its turn."""
         free, stuck = deque(self.slots.free), set[str]()
+        seated: list[tuple[int, Sequence]] = []
         while free and len(stuck) < len(self._waiting):
             client = next(client for client in self._waiting if client not in stuck)
             sequence = self._next_of(client, len(free))
@@ -63,9 +64,11 @@ class Scheduler:
                 stuck.add(client)
                 continue
             self.drop(sequence)
-            self.slots.seat(free.popleft(), sequence)
+            seated.append((free.popleft(), sequence))
             if client in self._waiting:
                 self._waiting.move_to_end(client)
+        if seated:
+            self.slots.seat(seated)
 
     def batch(self, guesses: Mapping[int, list[int]]) -> tuple[Batch, np.ndarray]:
         """The next step's rows, and the slots whose next token is asked for, in the order of their scores.

@@ -3,11 +3,13 @@
 The arrays are numpy's: kernels read them by address, and single numbers are cheap to get at.
 """
 
+from collections.abc import Sequence as TypingSequence
+
 import numpy as np
 
 from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.sequence import Sequence
-from clearseek.engine.streams import uniforms
+from clearseek.engine.streams import uniforms_of
 
 _PER_TOKEN = "uniforms", "tokens", "log_probs", "entropies"
 
@@ -86,25 +88,36 @@ class Slots:
         """Its arrays as `FusedRunner.decode` wants them."""
         return [getattr(self, name) for name in self.FOR_KERNEL]
 
-    def seat(self, slot: int, sequence: Sequence) -> None:
-        """Put a sequence into an empty slot; it goes on where it was paused."""
-        sampling, known = sequence.request.sampling, len(sequence.sampled)
-        self.seated[slot] = self.seated.max() + 1
-        self.sequences[slot] = sequence
-        self.last_token[slot] = sequence.tokens[-1]
-        self.position[slot], self.num_sampled[slot] = len(sequence.tokens) - 1, known
-        self.budget[slot], self.active[slot] = sampling.max_tokens, sequence.is_read
-        self.inverse[slot] = 1 / sampling.temperature if sampling.temperature else 0
-        self.top_k[slot], self.top_p[slot] = sampling.top_k, sampling.top_p
-        self.minds_ends[slot] = not sampling.ignore_eos
-        self.is_plain[slot] = sequence.ending is None
-        self.uniforms[slot, : sampling.max_tokens] = uniforms(
-            sequence.request.key, sequence.sample, sampling.max_tokens
-        )
-        for array, values in self._results(sequence):
-            array[slot, :known] = values
-        self.num_blocks[slot] = 0
-        self.extend_table(slot)
+    def seat(self, pairs: TypingSequence[tuple[int, Sequence]]) -> None:
+        """Put sequences into empty slots; each goes on where it was paused."""
+        slots, sequences = [slot for slot, _ in pairs], [sequence for _, sequence in pairs]
+        settings = [sequence.request.sampling for sequence in sequences]
+        self.seated[slots] = self.seated.max() + 1 + np.arange(len(slots))
+        self.last_token[slots] = [sequence.tokens[-1] for sequence in sequences]
+        self.position[slots] = [len(sequence.tokens) - 1 for sequence in sequences]
+        self.num_sampled[slots] = [len(sequence.sampled) for sequence in sequences]
+        self.active[slots] = [sequence.is_read for sequence in sequences]
+        self.budget[slots] = [one.max_tokens for one in settings]
+        self.inverse[slots] = [1 / one.temperature if one.temperature else 0 for one in settings]
+        self.top_k[slots] = [one.top_k for one in settings]
+        self.top_p[slots] = [one.top_p for one in settings]
+        self.minds_ends[slots] = [not one.ignore_eos for one in settings]
+        self.is_plain[slots] = [sequence.ending is None for sequence in sequences]
+        self._draw(slots, sequences)
+        for slot, sequence in pairs:
+            self.sequences[slot] = sequence
+            self.extend_table(slot)
+            if sequence.sampled:
+                for array, values in self._results(sequence):
+                    array[slot, : len(values)] = values
+
+    def _draw(self, slots: list[int], sequences: list[Sequence]) -> None:
+        """The random numbers of sequences, those of equal length at once."""
+        lengths = np.array([sequence.request.sampling.max_tokens for sequence in sequences])
+        for count in set(lengths.tolist()):
+            places = np.flatnonzero(lengths == count).tolist()
+            keys = [(sequences[place].request.key, sequences[place].sample) for place in places]
+            self.uniforms[[slots[place] for place in places], :count] = uniforms_of(keys, count)
 
     def extend_table(self, slot: int) -> None:
         """Note the blocks that a slot's sequence holds by now."""

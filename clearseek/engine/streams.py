@@ -1,6 +1,7 @@
 """Addressed randomness: a sample's numbers are a function of its address, never of what ran beside it."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,8 +20,13 @@ def uniforms(key: int, sample: int, count: int) -> np.ndarray:
 
     SplitMix64 (Steele, Lea, Flood 2014) used as a counter-based generator.
     """
-    start = np.array([(key + (sample + 1) * _GOLDEN) % 2**64], np.uint64)
-    bits = _mix(_mix(start) + _steps(count))
+    return uniforms_of([(key, sample)], count)[0]
+
+
+def uniforms_of(addresses: Sequence[tuple[int, int]], count: int) -> np.ndarray:
+    """`uniforms` of several (key, sample) at once, [addresses, count]."""
+    starts = [(key + (sample + 1) * _GOLDEN) % 2**64 for key, sample in addresses]
+    bits = _mix(_mix(np.array(starts, np.uint64))[:, None] + _steps(count))
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 

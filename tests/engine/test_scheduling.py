@@ -262,3 +262,11 @@ def test_who_is_submitted_after_the_other_is_answered_beside_them():
     engine.step(at_once=1)
     assert len(engine.slots.taken) == 4
     assert engine.scheduler.num_waiting == 0
+
+
+def test_a_small_model_reads_many_tokens_in_a_step():
+    engine = engine_of()
+    engine.reserve(90, 41)
+    for number in range(90):
+        engine.submit(Request((1 + number,) * 40, number, sampling=Sampling(max_tokens=1)))
+    assert len(engine.step()) == 90  # 3,600 tokens

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearseek.engine.streams import stream_key, uniforms
+from clearseek.engine.streams import stream_key, uniforms, uniforms_of
 
 
 def chi_square(counts: np.ndarray) -> float:
@@ -63,3 +63,11 @@ def test_keys_are_the_same_everywhere():
     """Golden values: a key or a number that changed would change every run that was ever recorded."""
     assert stream_key(1, "rl", 3, "p") == 13258732217385528342
     assert uniforms(1, 0, 3).tolist() == ([0.3681895136833191, 0.9435641765594482, 0.045256972312927246])
+
+
+def test_numbers_of_many_streams_at_once_are_those_of_each():
+    addresses = [(key, sample) for key in (0, 3, 2**64 - 1) for sample in (0, 5)]
+    drawn = uniforms_of(addresses, 33)
+    assert all(
+        np.array_equal(row, uniforms(*address, 33)) for row, address in zip(drawn, addresses, strict=True)
+    )
