@@ -3,6 +3,7 @@
 Straight on the library and not through its server: no HTTP and no sampler chain stand between it and its best figures.
 """
 
+import ctypes
 import importlib
 import os
 import sys
@@ -33,16 +34,33 @@ class LlamaCpp:
         self.folder, self.context, self.made_for = folder, None, (0, 0)
 
     def load(self, path: str, format_name: str) -> dict[str, Any]:
-        """Open a GGUF file; its own layouts of the weights for this processor are on, as by default."""
+        """Open a GGUF file; its own layouts of the weights for this processor are on, as by default.
+
+        But where it aborts with them: for latent attention in 8 and 4 bits (`ggml_backend_sched_split_graph`).
+        """
         self.llama = llama = bindings(self.folder)
         llama.llama_backend_init()
-        self.model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
-        if not self.model:
-            raise RuntimeError(f"llama.cpp can't open {path}")
+        settings = llama.llama_model_default_params()
+        self.model = self._opened(path, settings)
+        if format_name in ("int8", "int4") and self._architecture() == "deepseek2":
+            llama.llama_model_free(self.model)
+            settings.use_extra_bufts = False
+            self.model = self._opened(path, settings)
         self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
         self.batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
         self.random = np.random.default_rng(0)
         return {"version": (self.folder / "version").read_text(encoding="utf-8").strip()}
+
+    def _opened(self, path: str, settings: Any) -> Any:
+        model = self.llama.llama_model_load_from_file(path.encode(), settings)
+        if not model:
+            raise RuntimeError(f"llama.cpp can't open {path}")
+        return model
+
+    def _architecture(self) -> str:
+        name = ctypes.create_string_buffer(64)
+        self.llama.llama_model_meta_val_str(self.model, b"general.architecture", name, len(name))
+        return name.value.decode()
 
     def generate(
         self, prompts: list[list[int]], max_tokens: int, samples: int, temperature: float, shares: bool
