@@ -126,7 +126,11 @@ class Answering:
             self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up, seconds)
 
     def _give_up(self, seconds: float) -> None:
-        self.fail(ApiError(503, f"no answer began within {seconds:g} s", "service_unavailable"))
+        self.fail(
+            ApiError(
+                503, f"no answer began within {seconds:g} s", "service_unavailable", code="no_answer_in_time"
+            )
+        )
         self.cancel()
 
     def _stop_waiting(self) -> None:

@@ -82,7 +82,12 @@ def _tools(body: Counted) -> dict[str, Any]:
     tools = [
         {
             "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": tool.input_schema},
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": tool.input_schema,
+                "strict": tool.strict,
+            },
         }
         for tool in body.tools
     ]

@@ -61,7 +61,13 @@ class Bodies:
             raise ApiError(408, f"the body did not arrive within {self.seconds:g} s") from None
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is larger than {self.most_bytes} bytes", code="request_too_large")
+        megabytes = self.most_bytes // 2**20
+        return ApiError(
+            413,
+            f"the body is larger than {self.most_bytes} bytes",
+            code="request_too_large",
+            values={"n": megabytes},
+        )
 
 
 def check_json(body: bytes) -> None:

@@ -36,7 +36,8 @@ async def ask(
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs: it needs logprobs to be true", param="top_logprobs")
     thinking, variables, budget = _thinking(model, body)
-    tools = Tools.of(model, body)
+    answer = _constraint(body, strict)
+    tools = Tools.of(model, body, answer)
     variables |= tools.variables
     _check_history(body, thinking, strict)
     prompt = await _encode(model, body, thinking, variables)
@@ -50,7 +51,7 @@ async def ask(
         body.n,
         client_of(body, key_owner),
         top_log_probs=body.top_logprobs or None,
-        constraint=tools.constraint or _constraint(body, strict),
+        constraint=tools.constraint or answer,
         thinking_budget=budget,
         **settings,
     )

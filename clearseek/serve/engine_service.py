@@ -16,12 +16,12 @@ from time import monotonic
 import numpy as np
 import torch
 
-from clearseek.config.errors import InputError, RunError
+from clearseek.config.errors import InputError
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, Request
 from clearseek.engine.sequence import Sequence
 from clearseek.serve.answering import Answering, Delta
-from clearseek.serve.errors import Busy, Ending
+from clearseek.serve.errors import Busy, Ending, KnownFailure
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.tokenizer import Tokenizer
 
@@ -146,7 +146,9 @@ class EngineService:
             self._step()
         except Exception:  # noqa: BLE001  whatever it is, somebody waits for an answer
             _LOG.exception("the engine failed; what it was answering is lost")
-            error = RunError("the engine failed while it answered; the server's log says why")
+            error = KnownFailure(
+                "engine_failed", "the engine failed while it answered; the server's log says why"
+            )
             for answer, stream in list(self._streams.items()):
                 self._call(lambda stream=stream: stream.answering.fail(error))
                 self._forget(answer)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clearseek.config.errors import InputError
-from clearseek.serve.paths import is_anthropic
+from clearseek.config.errors import InputError, RunError
+from clearseek.serve.paths import is_anthropic, is_page
 
 _ANTHROPIC = {
     401: "authentication_error",
@@ -16,8 +16,27 @@ _ANTHROPIC = {
 }
 
 
+class KnownMistake(InputError):
+    """A mistake of the user's that the page says in its reader's words: by `code`, with `values` filled in."""
+
+    def __init__(self, code: str, message: str, **values: str | int) -> None:
+        super().__init__(message)
+        self.code, self.values = code, values
+
+
+class KnownFailure(RunError):
+    """A failure of ours that the page says in its reader's words."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ApiError(Exception):
-    """One answer that is an error. `param` is the field that is wrong, `code` a word for programs."""
+    """One answer that is an error. `param` is the field that is wrong, `code` a word for programs.
+
+    `values` are what the page fills into its own words for `code`.
+    """
 
     def __init__(
         self,
@@ -27,13 +46,16 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        values: Mapping[str, str | int] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.type, self.param, self.code = status, message, type, param, code
-        self.headers = dict(headers or {})
+        self.headers, self.values = dict(headers or {}), dict(values or {})
 
     def body_at(self, path: str) -> dict[str, Any]:
         """The JSON that says it to who asked `path`."""
+        if is_page(path):
+            return {"error": {**self.body["error"], "values": self.values}}
         return self.anthropic_body if is_anthropic(path) else self.body
 
     @property
@@ -67,7 +89,11 @@ class Ending(ApiError):
 
     def __init__(self) -> None:
         super().__init__(
-            503, "the server is shutting down", "service_unavailable", headers={"Retry-After": "5"}
+            503,
+            "the server is shutting down",
+            "service_unavailable",
+            code="server_ending",
+            headers={"Retry-After": "5"},
         )
 
 
@@ -75,6 +101,7 @@ def as_api_error(error: Exception) -> ApiError:
     """Ours and the rooms' below as a client is told them."""
     if isinstance(error, ApiError):
         return error
+    code = getattr(error, "code", None)
     if isinstance(error, InputError):
-        return ApiError(400, str(error))
-    return ApiError(500, str(error), "server_error")
+        return ApiError(400, str(error), code=code, values=getattr(error, "values", None))
+    return ApiError(500, str(error), "server_error", code=code)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from clearseek.config.errors import RunError
+from clearseek.config.errors import InputError, RunError
+from clearseek.serve.errors import ApiError, as_api_error
 from clearseek.serve.pieces import Piece, Pieces
 
 _KEPT_SECONDS = 3600.0  # after its end an answer can be fetched for so long
@@ -26,7 +27,7 @@ class Generation:
     about: Any = None
     id: str = field(default_factory=lambda: "gen-" + secrets.token_hex(12))
     written: list[Piece] = field(default_factory=list)
-    error: str | None = None
+    error: str | None = None  # a code that the page has words for, else a message
     ended: float | None = None  # by the monotonic clock
     _task: asyncio.Task[None] | None = None
     _readers: set[asyncio.Future[None]] = field(default_factory=set)  # that wait for more
@@ -78,8 +79,9 @@ class Generation:
             async for piece in self.pieces:
                 self.written.append(piece)
                 self._tell()
-        except RunError as error:
-            self.error = str(error)
+        except (ApiError, InputError, RunError) as error:
+            told = as_api_error(error)
+            self.error = told.code or told.message
         finally:
             self.ended = monotonic()
             self._tell()

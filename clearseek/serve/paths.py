@@ -8,6 +8,11 @@ def is_deepseek(path: str) -> bool:
     return not path.startswith(("/v1/", "/anthropic/", *_OURS))
 
 
+def is_page(path: str) -> bool:
+    """Whether a path is asked by our own page."""
+    return path.startswith("/api/")
+
+
 def is_anthropic(path: str) -> bool:
     """Whether a path is asked by those who speak Anthropic's API."""
     return path.startswith(("/v1/messages", "/anthropic/"))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearseek.config.errors import InputError, RunError
 from clearseek.serve.errors import ApiError, Busy
 from clearseek.serve.served_model import ServedModel
 
@@ -115,6 +116,7 @@ class Registry:
                 f"there is no model {name[:200]!r}; GET /v1/models lists: {', '.join(self._names[:20])}",
                 param="model",
                 code="model_not_found",
+                values={"name": name[:200]},
             )
         return found
 
@@ -141,7 +143,21 @@ class Registry:
         finally:
             self._lacks_room = False
         _LOG.info("opening %s", source.name)
-        return await asyncio.to_thread(source.open)
+        try:
+            return await asyncio.to_thread(source.open)
+        except (
+            InputError,
+            RunError,
+            OSError,
+        ) as error:  # its files are not whole, or not of a model: no client's fault
+            _LOG.warning("%s can't be opened: %s", source.name, error)
+            raise ApiError(
+                503,
+                f"{source.name} can't be opened: {error}",
+                "service_unavailable",
+                code="model_not_opened",
+                values={"name": source.name, "why": str(error)},
+            ) from None
 
     async def _make_room_for(self, source: Source) -> None:
         while not self._has_room_for(source):

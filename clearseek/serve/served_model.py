@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from clearseek.config.errors import InputError
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.streams import stream_key
 from clearseek.engine.thinking_budget import ThoughtTags
 from clearseek.serve.answering import Answering, AnswerService
+from clearseek.serve.errors import KnownMistake
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.text.tool_calls.recognise import ReplyForm
@@ -91,14 +91,20 @@ class ServedModel:
         """
         room = self.context - len(prompt)
         if room < 1:
-            raise InputError(
+            raise KnownMistake(
+                "context_length_exceeded",
                 f"the prompt has {len(prompt)} tokens, and the model's context holds {self.context} with the answer; "
-                "shorten it or start a new conversation"
+                "shorten it or start a new conversation",
+                n=len(prompt),
+                count=self.context,
             )
         if max_tokens is not None and max_tokens > room:
-            raise InputError(
+            raise KnownMistake(
+                "context_length_exceeded",
                 f"the prompt has {len(prompt)} tokens and max_tokens is {max_tokens}; the model's context holds "
-                f"{self.context} together"
+                f"{self.context} together",
+                n=len(prompt),
+                count=self.context,
             )
         given = {name: value for name, value in settings.items() if value is not None}
         sampling = Sampling(

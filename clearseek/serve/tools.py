@@ -8,7 +8,12 @@ from clearseek.engine.constraint import Constraint, lark
 from clearseek.serve.errors import ApiError
 from clearseek.serve.openai_chat_types import ChatRequest, NamedTool
 from clearseek.serve.served_model import ServedModel
+from clearseek.text.tool_calls.dsml import DsmlCalls
 from clearseek.text.tool_calls.forced import forced_calls
+from clearseek.text.tool_calls.free import free_calls
+from clearseek.text.tool_calls.tagged import HunyuanTaggedCalls, QwenXmlCalls
+
+_TAGGED = (DsmlCalls, HunyuanTaggedCalls, QwenXmlCalls)  # whose arguments can't be written without the schema
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,11 @@ class Tools:
     most_calls: int | None = None
 
     @classmethod
-    def of(cls, model: ServedModel, body: ChatRequest) -> "Tools":
-        """What a request asks. `ApiError` for what can't be meant, or not of this model."""
+    def of(cls, model: ServedModel, body: ChatRequest, answer: Constraint | None = None) -> "Tools":
+        """What a request asks; `answer` is what its text has to look like.
+
+        `ApiError` for what can't be meant, or not of this model.
+        """
         choice = body.tool_choice or "auto"
         if not body.tools:
             if choice not in ("auto", "none"):
@@ -42,12 +50,31 @@ class Tools:
             )
         most_calls = 1 if body.parallel_tool_calls is False else None
         if choice == "auto":
-            return cls({"tools": described}, schemas, None, most_calls)
+            held = _held(model, body, schemas, answer, most_calls is None)
+            return cls({"tools": described}, schemas, held, most_calls)
         named = choice.function.name if isinstance(choice, NamedTool) else None
         wanted = schemas if named is None else {named: schemas[named]}
         is_parallel = named is None and most_calls is None
         grammar = lark(forced_calls(model.reply_form, wanted, model.tokenizer, is_parallel))
         return cls({"tools": described}, schemas, grammar, most_calls)
+
+
+def _held(
+    model: ServedModel,
+    body: ChatRequest,
+    schemas: Mapping[str, Mapping[str, Any]],
+    answer: Constraint | None,
+    is_parallel: bool,
+) -> Constraint | None:
+    """What an answer that may call is held to: strict tools' schemas, and of the text what is asked of it."""
+    tools = body.tools or ()
+    strict = {tool.function.name for tool in tools if tool.function.strict}
+    if not strict and answer is None:
+        return None
+    is_tagged = isinstance(model.reply_form.calls, _TAGGED)
+    wanted = {name: schema if is_tagged or name in strict else {} for name, schema in schemas.items()}
+    source = None if answer is None else answer.source
+    return lark(free_calls(model.reply_form, wanted, model.tokenizer, is_parallel, source))
 
 
 def _form(model: ServedModel) -> object:

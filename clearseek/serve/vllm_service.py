@@ -165,7 +165,7 @@ class _Sample:
 
 def _check(request: Request) -> None:
     ours = {
-        "response_format": request.sampling.constraint,
+        "response_format, required calls, strict tools": request.sampling.constraint,
         "a thinking budget or effort": request.sampling.thinking_budget,
         "log-probabilities of prompts": request.sampling.prompt_log_probs,
         "best_of": request.best_of,

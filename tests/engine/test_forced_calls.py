@@ -95,22 +95,19 @@ def accepts(tokenizer: Tokenizer, source: str, text: str) -> bool:
     return allowed is not None and bool(allowed[tokenizer.eos_id])
 
 
-@pytest.mark.parametrize("name", WRITING)
-@pytest.mark.parametrize("as_tokens", [False, True])
-def test_free_texts_and_nothing_but_calls(name: str, as_tokens: bool) -> None:
-    form = FORMS[name]
-    tokenizer = tokenizer_with(form.tokens if as_tokens else ())
-    schemas = {"say": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}}
-    source = forced_calls(form, schemas, tokenizer)
-    said = '{"text": "a <b> c"}'
+SAY = {"say": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}}
+
+
+def say(name: str, said: str = '{"text": "a <b> c"}', tagged: str = "a <b> c") -> str:
+    """One call of `say` as a family writes it."""
     texts = {
         "hermes": f'<tool_call>\n{{"name": "say", "arguments": {said}}}\n</tool_call>',
         "hunyuan": f'<tool_calls>[{{"name": "say", "arguments": {said}}}]</tool_calls>',
         "deepseek": f"<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>say<｜tool▁sep｜>{said}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-        "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="say">\n<｜DSML｜parameter name="text" string="true">a <b> c'
+        "dsml": f'<｜DSML｜function_calls>\n<｜DSML｜invoke name="say">\n<｜DSML｜parameter name="text" string="true">{tagged}'
         "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
-        "xml": "<tool_call>\n<function=say>\n<parameter=text>\na <b> c\n</parameter>\n</function>\n</tool_call>",
-        "hy3": "<tool_calls:o>\n<tool_call:o>say<tool_sep:o>\n<arg_key:o>text</arg_key:o>\n<arg_value:o>a <b> c</arg_value:o>\n"
+        "xml": f"<tool_call>\n<function=say>\n<parameter=text>\n{tagged}\n</parameter>\n</function>\n</tool_call>",
+        "hy3": f"<tool_calls:o>\n<tool_call:o>say<tool_sep:o>\n<arg_key:o>text</arg_key:o>\n<arg_value:o>{tagged}</arg_value:o>\n"
         "</tool_call:o>\n</tool_calls:o>",
         "mistral": f"[TOOL_CALLS]say[ARGS]{said}",
         "llama": f'{{"name": "say", "parameters": {said}}}',
@@ -122,9 +119,18 @@ def test_free_texts_and_nothing_but_calls(name: str, as_tokens: bool) -> None:
         f"{said}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     }  # fmt: skip
     texts |= {"ernie": texts["hermes"], "dsml_v4": texts["dsml"].replace("function_calls", "tool_calls")}
-    assert accepts(tokenizer, source, texts[name])
-    assert accepts(tokenizer, source, "\n\n" + texts[name])
-    assert not accepts(tokenizer, source, texts[name].replace("say", "sax"))
+    return texts[name]
+
+
+@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("as_tokens", [False, True])
+def test_free_texts_and_nothing_but_calls(name: str, as_tokens: bool) -> None:
+    form = FORMS[name]
+    tokenizer = tokenizer_with(form.tokens if as_tokens else ())
+    source = forced_calls(form, SAY, tokenizer)
+    assert accepts(tokenizer, source, say(name))
+    assert accepts(tokenizer, source, "\n\n" + say(name))
+    assert not accepts(tokenizer, source, say(name).replace("say", "sax"))
     assert not accepts(tokenizer, source, "no")
     assert not accepts(tokenizer, source, "")
 

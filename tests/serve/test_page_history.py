@@ -235,7 +235,7 @@ def test_json_lines_are_what_fine_tuning_reads(history):
     documents = [document_from_row(json.loads(line), f"line {n}") for n, line in enumerate(lines)]
     assert [(d.thought, d.answer) for d in documents] == [("생각\n\n- 하나", "답"), ("", "답 둘")]
     assert [m["content"] for m in documents[1].history] == ["짧게", "질문 **하나**", "답", "## User\n둘"]
-    ((head, messages), _) = transfer.read("\n".join(lines))
+    [(head, messages)] = transfer.read("\n".join(lines))
     assert head.settings == {"system": "짧게"}
     assert [m.thought for m in messages] == ["", "생각\n\n- 하나"]
 

@@ -147,27 +147,35 @@ async def ask_for(model: ServedModel, path: list[Message], settings: dict[str, A
     """Ask a model to answer the last message of a branch. InputError and `ApiError` for what can't be asked."""
     wanted = {name: value for name, value in settings.items() if value is not None and name != "system"}
     body = ChatRequest(model=model.name, messages=as_chat(path, settings.get("system") or ""), **wanted)  # type: ignore[arg-type]
-    return await ask(model, body, client)
+    return await ask(model, body, client, fills_context=True)
 
 
 async def ask_to_continue(
-    model: ServedModel, path: list[Message], begun: Message, settings: dict[str, Any], client: str
+    model: ServedModel,
+    path: list[Message],
+    begun: Message,
+    settings: dict[str, Any],
+    client: str,
+    answers_now: bool = False,
 ) -> Pieces:
-    """Ask a model to go on where `begun` ends, in its thought or in its answer."""
+    """Ask a model to go on where `begun` ends, in its thought (unless it `answers_now`) or in its answer."""
     thinking = (settings.get("thinking") or {}).get("type") != "disabled"
     prompt = await model.encode(as_chat(path, settings.get("system") or ""), thinking)
-    tokenizer, is_inside = model.tokenizer, model.opens_thought(prompt)
+    tokenizer, is_inside, tags = model.tokenizer, model.opens_thought(prompt), model.reply_form.thought
     if begun.thought and not is_inside:
-        prompt, is_inside = [*prompt, *tokenizer.encode("<think>")], True
+        prompt, is_inside = [*prompt, *tokenizer.encode(tags.start)], True
     prompt = [*prompt, *tokenizer.encode_plain(begun.thought)]
-    if is_inside and begun.text:
-        prompt = [*prompt, *tokenizer.encode("</think>")]
+    if is_inside and (begun.text.strip() or answers_now):
+        prompt, is_inside = [*prompt, *tokenizer.encode(tags.end)], False
     prompt = [*prompt, *tokenizer.encode_plain(begun.text)]
     drawing: dict[str, Any] = {name: settings.get(name) for name in _DRAWING}
-    request = model.request(
-        prompt, settings.get("max_tokens"), settings.get("seed"), client=client, **drawing
-    )
-    return Pieces(await model.submit(request), tokenizer, model.opens_thought(prompt), len(prompt))
+    budget, most_tokens = settings.get("thinking_token_budget"), settings.get("max_tokens")
+    if is_inside and budget is not None:
+        drawing["thinking_budget"] = max(budget - begun.usage.get("thought_tokens", 0), 0)
+    if most_tokens is not None and most_tokens > model.context - len(prompt):
+        most_tokens = None  # as many as there is room for
+    request = model.request(prompt, most_tokens, settings.get("seed"), client=client, **drawing)
+    return Pieces(await model.submit(request), tokenizer, is_inside, len(prompt), model.reply_form)
 
 
 async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any]]:

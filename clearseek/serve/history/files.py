@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from clearseek.config.errors import InputError
+from clearseek.serve.errors import KnownMistake
 
 _MOST_CHARACTERS = 4_000_000
 _MOST_PAGES = 5000
@@ -31,6 +32,8 @@ _LINES_PER_PAGE = 60  # of what has no pages of its own, so that a place in it c
 
 def read_file(name: str, content: bytes) -> dict[str, Any]:
     """`{name, pages: [{number, text}]}`. InputError for what holds no text that can be read."""
+    if not content.strip():
+        raise KnownMistake("file_empty", f"{name}: there is no text in it, the file is empty", name=name)
     if content.startswith(b"%PDF-"):
         pages = _pdf(name, content)
     else:
@@ -40,9 +43,18 @@ def read_file(name: str, content: bytes) -> dict[str, Any]:
         ].lstrip().lower().startswith(("<!doctype html", "<html"))
         pages = _split(_html(text) if is_html else text)
     if not any(page.strip() for page in pages):
-        raise InputError(f"{name}: there is no text in it (a scanned page is a picture of text)")
+        raise KnownMistake(
+            "file_without_text",
+            f"{name}: there is no text in it (a scanned page is a picture of text)",
+            name=name,
+        )
     if sum(map(len, pages)) > _MOST_CHARACTERS:
-        raise InputError(f"{name}: more than {_MOST_CHARACTERS} characters; cut it into parts")
+        raise KnownMistake(
+            "file_too_long",
+            f"{name}: more than {_MOST_CHARACTERS} characters; cut it into parts",
+            name=name,
+            n=_MOST_CHARACTERS,
+        )
     return {"name": name, "pages": [{"number": number, "text": page} for number, page in enumerate(pages, 1)]}
 
 
@@ -53,9 +65,16 @@ def _pdf(name: str, content: bytes) -> list[str]:
     try:
         reader = PdfReader(io.BytesIO(content))
         if reader.is_encrypted and not reader.decrypt(""):
-            raise InputError(f"{name}: it is encrypted; save it without a password first")
+            raise KnownMistake(
+                "file_encrypted", f"{name}: it is encrypted; save it without a password first", name=name
+            )
         if len(reader.pages) > _MOST_PAGES:
-            raise InputError(f"{name}: more than {_MOST_PAGES} pages; cut it into parts")
+            raise KnownMistake(
+                "file_of_too_many_pages",
+                f"{name}: more than {_MOST_PAGES} pages; cut it into parts",
+                name=name,
+                n=_MOST_PAGES,
+            )
         return [page.extract_text().strip() for page in reader.pages]
     except InputError:
         raise
@@ -69,12 +88,16 @@ def _pdf(name: str, content: bytes) -> list[str]:
         RecursionError,
         OSError,
     ) as error:
-        raise InputError(f"{name}: can't be read as PDF ({error})") from None
+        raise KnownMistake("file_broken", f"{name}: can't be read as PDF ({error})", name=name) from None
 
 
 def _decode(name: str, content: bytes) -> str:
     if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{name}: is no text; PDF, HTML, Markdown, code and plain text can be read")
+        raise KnownMistake(
+            "file_of_no_text",
+            f"{name}: is no text; PDF, HTML, Markdown, code and plain text can be read",
+            name=name,
+        )
     encodings = (
         ["utf-16"] if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp949", "gb18030"]
     )
@@ -83,7 +106,9 @@ def _decode(name: str, content: bytes) -> str:
             return content.decode(encoding).replace("\r\n", "\n")
         except UnicodeDecodeError:
             continue
-    raise InputError(f"{name}: its letters are in no encoding that is known; save it as UTF-8")
+    raise KnownMistake(
+        "file_encoding", f"{name}: its letters are in no encoding that is known; save it as UTF-8", name=name
+    )
 
 
 def _split(text: str) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from clearseek.config.errors import InputError
-from clearseek.serve.history.prompts import as_chat
+from clearseek.serve.errors import KnownMistake
+from clearseek.serve.history.prompts import as_chat, read_text
 from clearseek.serve.history.records import Conversation, Message, Role, new_id, path_to
 from clearseek.serve.wire import Wire
 
@@ -17,6 +17,8 @@ Form = Literal["md", "json", "jsonl"]
 Tree = tuple[Conversation, Sequence[Message]]
 MEDIA_TYPES = {"md": "text/markdown", "json": "application/json", "jsonl": "application/jsonl"}
 _MARK = re.compile(r"^<!-- clearseek: (title|user|thought|assistant) -->$", re.MULTILINE)
+_ESCAPED = re.compile(r"^(\\*)(?=<!-- clearseek: (?:title|user|thought|assistant) -->$)", re.MULTILINE)
+_UNESCAPED = re.compile(r"^(\\*)\\(?=<!-- clearseek: (?:title|user|thought|assistant) -->$)", re.MULTILINE)
 _HEADINGS = {"user": "## User", "thought": "### Thought", "assistant": "## Assistant"}
 
 
@@ -67,7 +69,7 @@ def write(trees: Iterable[Tree], form: Form) -> str:
 
 
 def read(text: str) -> list[tuple[Conversation, list[Message]]]:
-    """What `write` wrote, in whichever form; ids are new. InputError for anything else."""
+    """What `write` wrote, in whichever form; ids are new. `KnownMistake` for anything else."""
     if text.lstrip().startswith("{"):
         try:
             first = json.loads(text.lstrip().split("\n", 1)[0])
@@ -76,17 +78,28 @@ def read(text: str) -> list[tuple[Conversation, list[Message]]]:
         return list(_from_lines(text)) if "messages" in first else _from_json(text)
     if _MARK.search(text):
         return list(_from_markdown(text))
-    raise InputError(
-        "the file holds no conversations: it has to be JSON, JSON lines with messages, or Markdown that clearseek wrote"
+    raise unknown()
+
+
+def unknown() -> KnownMistake:
+    """For a file that is none of ours."""
+    return KnownMistake(
+        "import_unknown",
+        "the file holds no conversations: JSON, JSON lines with messages and Markdown that clearseek wrote can be read",
     )
+
+
+def _broken(why: str) -> KnownMistake:
+    return KnownMistake("import_broken", f"the file can't be imported: {why}", why=why)
 
 
 def _markdown(head: Conversation, messages: Sequence[Message]) -> str:
     parts = [f"<!-- clearseek: title -->\n# {head.title}"]
     for message in path_to(messages, head.leaf):
         said = [("thought", message.thought)] if message.thought else []
-        for kind, text in [*said, (message.role, message.text)]:
-            parts.append(f"<!-- clearseek: {kind} -->\n{_HEADINGS[kind]}\n\n{text.strip()}")
+        for kind, text in [*said, (message.role, read_text(message))]:
+            escaped = _ESCAPED.sub(r"\1\\", text.strip())  # a text about such a mark is none
+            parts.append(f"<!-- clearseek: {kind} -->\n{_HEADINGS[kind]}\n\n{escaped}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,7 +124,9 @@ def _from_json(text: str) -> list[tuple[Conversation, list[Message]]]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"the file holds no conversations of clearseek: {place}: {first['msg']}") from None
+        if first["type"] != "json_invalid" and len(first["loc"]) < 2:
+            raise unknown() from None  # JSON of somebody else
+        raise _broken(f"{place}: {first['msg']}" if place else first["msg"]) from None
     return [_with_new_ids(one) for one in exported.conversations]
 
 
@@ -121,7 +136,7 @@ def _with_new_ids(one: _Conversation) -> tuple[Conversation, list[Message]]:
     messages = []
     for message in one.messages:
         if message.parent is not None and message.parent not in ids:
-            raise InputError(f"message {message.id!r} follows {message.parent!r}, which is not in the file")
+            raise _broken(f"message {message.id!r} follows {message.parent!r}, which is not in the file")
         plain = message.model_dump(exclude={"id", "parent"})
         parent = None if message.parent is None else ids[message.parent]
         messages.append(Message(head.id, parent, id=ids[message.id], **plain))
@@ -129,7 +144,8 @@ def _with_new_ids(one: _Conversation) -> tuple[Conversation, list[Message]]:
 
 
 def _from_lines(text: str) -> Iterator[tuple[Conversation, list[Message]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    before: list[tuple[str, str, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -138,8 +154,20 @@ def _from_lines(text: str) -> Iterator[tuple[Conversation, list[Message]]]:
                 for turn in json.loads(line)["messages"]
             ]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"line {number}: no object with messages that have role and content") from None
-        yield _branch("", turns)
+            raise _broken(f"line {number}: no object with messages that have role and content") from None
+        if before and not _goes_on(before, turns):
+            yield _branch("", before)
+        elif before:  # a conversation has a line for each answer; thoughts stand only in their own
+            turns[: len(before)] = before
+        before = turns
+    if not before:
+        raise unknown()
+    yield _branch("", before)
+
+
+def _goes_on(before: list[tuple[str, str, str]], turns: list[tuple[str, str, str]]) -> bool:
+    said = [turn[:2] for turn in before]
+    return len(turns) > len(before) and [turn[:2] for turn in turns[: len(before)]] == said
 
 
 def _from_markdown(text: str) -> Iterator[tuple[Conversation, list[Message]]]:
@@ -159,7 +187,7 @@ def _from_markdown(text: str) -> Iterator[tuple[Conversation, list[Message]]]:
 
 
 def _without_heading(body: str, kind: str) -> str:
-    return body.strip().removeprefix(_HEADINGS[kind]).strip()
+    return _UNESCAPED.sub(r"\1", body.strip().removeprefix(_HEADINGS[kind]).strip())
 
 
 def _branch(title: str, turns: Sequence[tuple[str, str, str]]) -> tuple[Conversation, list[Message]]:
@@ -171,11 +199,11 @@ def _branch(title: str, turns: Sequence[tuple[str, str, str]]) -> tuple[Conversa
             head.settings["system"] = text
             continue
         if role not in ("user", "assistant") or not isinstance(text, str) or not isinstance(thought, str):
-            raise InputError(f"a message of the role {role!r} can't be read; there are user and assistant")
+            raise _broken(f"a message of the role {role!r} can't be read; there are user and assistant")
         parent = messages[-1].id if messages else None
         messages.append(Message(head.id, parent, role, text, created=now + place * 1e-6, thought=thought))  # type: ignore[arg-type]
     if not messages:
-        raise InputError("a conversation in the file has no messages")
+        raise _broken("a conversation in the file has no messages")
     head.leaf = messages[-1].id
     head.title = head.title or title_of(messages[0].text)
     return head, messages

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from clearseek.config.errors import InputError
+from clearseek.serve.errors import KnownMistake
 
 _COST, _BLOCK = 2**16, 8  # 64 MiB and some tenths of a second for whoever guesses a passphrase
 _NONCE_BYTES, _SALT_BYTES = 12, 16
@@ -51,7 +52,7 @@ def open_vault(passphrase: str, salt: bytes, known: bytes) -> Vault:
     try:
         vault.open(known, "passphrase")
     except InputError:
-        raise InputError("that is not the history's passphrase") from None
+        raise KnownMistake("wrong_passphrase", "that is not the history's passphrase") from None
     return vault
 
 

@@ -41,11 +41,15 @@ class Settings(Wire):
 
 
 class Asked(Wire):
-    """Answer the message `parent`, or go on with the answer `message`. Answers of one `pair` are compared."""
+    """Answer the message `parent`, or go on with the answer `message`. Answers of one `pair` are compared.
+
+    With `answers_now` an answer that ended in its thought goes on behind it.
+    """
 
     parent: str | None = None
     message: str | None = None
     model: str | None = Field(default=None, max_length=1000)
+    answers_now: bool = False
     settings: Settings = Settings()
     pair: str = Field(default="", max_length=100)
 
@@ -61,7 +65,8 @@ async def begin(id: str, body: Asked, request: Request) -> Response:
         if message.role != "assistant" or state.answers.of(message.id) is not None:
             raise InputError("only an answer that has ended can go on")
         path = history.branch(id, message.parent)
-        pieces = await ask_to_continue(model, path, message, settings, request.state.client)
+        client = request.state.client
+        pieces = await ask_to_continue(model, path, message, settings, client, body.answers_now)
     else:
         path = history.branch(id, body.parent)
         check_can_answer(path)

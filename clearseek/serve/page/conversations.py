@@ -159,7 +159,7 @@ async def take_in(request: Request) -> Response:
     try:
         text = (await request.body()).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError("the file is not UTF-8 text") from None
+        raise transfer.unknown() from None
     return reply(await asyncio.to_thread(_take_in, history_of(request), text), 201)
 
 

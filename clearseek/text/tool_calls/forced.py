@@ -20,7 +20,7 @@ from clearseek.text.tool_calls.recognise import ReplyForm
 from clearseek.text.tool_calls.tagged import HunyuanTaggedCalls, QwenXmlCalls
 
 _SPACE = "SPACE: /[ \\n]{1,4}/"
-_WHITESPACE = {
+WHITESPACE = {
     "x-guidance": {"whitespace_pattern": "[ \\n]{0,8}"}
 }  # without a bound a weak model writes nothing else
 
@@ -30,15 +30,15 @@ def forced_calls(form: ReplyForm, schemas: Schemas, tokenizer: Tokenizer, is_par
 
     It holds after the thought. InputError where the model's way of writing calls is not known.
     """
-    if not schemas:
-        raise InputError("there are no tools that could be called")
-    if form.calls is None and not form.is_harmony:
-        raise InputError("this model's chat template shows no way of writing calls that is known here")
-    return _Grammar(form, tokenizer).of(schemas, is_parallel)
+    return Grammar(form, tokenizer).of(schemas, is_parallel)
 
 
-class _Grammar:
+class Grammar:
+    """The rules of one grammar: calls, of one form, of some tools."""
+
     def __init__(self, form: ReplyForm, tokenizer: Tokenizer) -> None:
+        if form.calls is None and not form.is_harmony:
+            raise InputError("this model's chat template shows no way of writing calls that is known here")
         self._form, self._rules = form, [_SPACE]
         ids = {text: tokenizer.token_id(text) for text in form.tokens}
         self._ids = {text: token for text, token in ids.items() if token in tokenizer.control_ids}
@@ -46,29 +46,38 @@ class _Grammar:
         self._split = re.compile(f"({parts})") if parts else None
 
     def of(self, schemas: Schemas, is_parallel: bool) -> str:
+        """Calls and nothing else."""
+        return self._whole(f"SPACE? {self._calls(schemas, is_parallel)}")
+
+    def _whole(self, start: str) -> str:
+        return "\n".join((f"start: {start}", *self._rules)) + "\n"
+
+    def _calls(self, schemas: Schemas, is_parallel: bool) -> str:
+        if not schemas:
+            raise InputError("there are no tools that could be called")
         calls = [self._call(number, name, schema) for number, (name, schema) in enumerate(schemas.items())]
         self._rule("call", " | ".join(calls))
         start, between, end, most_one = self._frame()
         more = "" if most_one or not is_parallel else f" ({between} call)*"
-        self._rules.insert(0, f"start: SPACE? {start} call{more} {end}")
-        return "\n".join(self._rules) + "\n"
+        return f"{start} call{more} {end}"
 
     def _frame(self) -> tuple[str, str, str, bool]:
         """What stands before, between and after calls, and whether there is but one."""
         text = self._text
         match self._form.calls:
             case JsonCalls(tags, is_list=True):
-                return text(tags.start + "["), text(", "), text("]" + tags.end), False
+                return self._head(tags.start + "["), text(", "), text("]" + tags.end), False
             case DeepSeekCalls(is_fenced):
                 between = text("\n") if is_fenced else ""
-                return text(deepseek.BEGIN), between, text(deepseek.END), False
+                return self._head(deepseek.BEGIN), between, text(deepseek.END), False
             case DsmlCalls(block):
-                return text(f"<{dsml.TOKEN}{block}>\n"), text("\n"), text(f"\n</{dsml.TOKEN}{block}>"), False
+                end = text(f"\n</{dsml.TOKEN}{block}>")
+                return self._head(f"<{dsml.TOKEN}{block}>\n"), text("\n"), end, False
             case HunyuanTaggedCalls(suffix):
                 tags = Tags(f"<tool_calls{suffix}>\n", f"\n</tool_calls{suffix}>")
-                return text(tags.start), text("\n"), text(tags.end), False
+                return self._head(tags.start), text("\n"), text(tags.end), False
             case MistralCalls(is_list=True):
-                return text(mistral.MARKER + "["), text(", "), text("]"), False
+                return self._head(mistral.MARKER + "["), text(", "), text("]"), False
             case MistralCalls():
                 return "", "", "", False
             case None:
@@ -85,11 +94,12 @@ class _Grammar:
                 body = self._tagged_call(number, name, schema)
             case JsonCalls(tags, is_list):
                 own = Tags("", "") if is_list else Tags(tags.start + "\n", "\n" + tags.end)
-                body = f"{text(own.start)} {self._object(number, name, schema)} {text(own.end)}"
+                body = f"{self._head(own.start)} {self._object(number, name, schema)} {text(own.end)}"
             case MistralCalls(is_list=True):
                 body = self._object(number, name, schema)
             case MistralCalls():
-                body = f"{text(mistral.MARKER + name + mistral.ARGUMENTS)} {self._json(number, schema)}"
+                head = self._head(mistral.MARKER + name + mistral.ARGUMENTS)
+                body = f"{head} {self._json(number, schema)}"
             case DeepSeekCalls(is_fenced=True):
                 fence = "\n```"
                 head = f"{deepseek.CALL_BEGIN}function{deepseek.SEPARATOR}{name}\n```json\n"
@@ -112,7 +122,7 @@ class _Grammar:
         return self._schema(f"arguments_{number}", {"type": "object", **schema})
 
     def _schema(self, rule: str, schema: Mapping[str, Any]) -> str:
-        return self._rule(rule, "%json " + json.dumps({**_WHITESPACE, **schema}, ensure_ascii=False))
+        return self._rule(rule, "%json " + json.dumps({**WHITESPACE, **schema}, ensure_ascii=False))
 
     def _tagged_call(self, number: int, name: str, schema: Mapping[str, Any]) -> str:
         match self._form.calls:
@@ -127,7 +137,7 @@ class _Grammar:
             self._parameter(f"value_{number}_{place}", key, value, schema) + ("" if key in required else "?")
             for place, (key, value) in enumerate(properties.items())
         ]
-        return " ".join((self._text(head), *values, self._text(end)))
+        return " ".join((self._head(head), *values, self._text(end)))
 
     def _parameter(self, rule: str, key: str, schema: Any, root: Mapping[str, Any]) -> str:
         is_text = kinds_of(schema, root) == {"string"}
@@ -175,6 +185,10 @@ class _Grammar:
         head, end = harmony.CHANNEL + "analysis" + harmony.MESSAGE, harmony.END
         tail = self._text(harmony.START + "assistant")
         return f"({self._text(head)} {self._free_text('analysis', {}, end)} {tail})?"
+
+    def _head(self, text: str) -> str:
+        """Text that begins a call, or all of them."""
+        return self._text(text)
 
     def _text(self, text: str) -> str:
         """Some text, in which special tokens are tokens."""

@@ -6,6 +6,8 @@ export class ApiError extends Error {
   constructor(
     readonly status: number,
     message: string,
+    readonly code = '',
+    readonly values: Record<string, string | number> = {},
   ) {
     super(message);
   }
@@ -35,15 +37,16 @@ async function ask(path: string, method = 'GET', body?: unknown, signal?: AbortS
   const response = await fetch(path, { method, headers, body: sent, signal, cache: 'no-store' }).catch((error) => {
     throw signal?.aborted ? error : new Unreachable();
   });
-  if (!response.ok) throw new ApiError(response.status, await reason(response));
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
-async function reason(response: Response): Promise<string> {
+async function refusal(response: Response): Promise<ApiError> {
   try {
-    return (await response.json()).error.message;
+    const { message, code, values } = (await response.json()).error;
+    return new ApiError(response.status, message, code ?? '', values);
   } catch {
-    return response.statusText || String(response.status);
+    return new ApiError(response.status, response.statusText || String(response.status));
   }
 }
 
@@ -72,7 +75,14 @@ export const api = {
     json<Message>(`${of(id)}/messages`, 'POST', { text, parent, files }),
   answer: (
     id: string,
-    asked: { parent?: string; message?: string; model: string; settings: Settings; pair?: string },
+    asked: {
+      parent?: string;
+      message?: string;
+      model: string;
+      settings: Settings;
+      pair?: string;
+      answers_now?: boolean;
+    },
   ) => json<Message>(`${of(id)}/answers`, 'POST', asked),
   act: (message: string, act: 'stop' | 'answer-now') => json<unknown>(`/api/answers/${message}/${act}`, 'POST'),
   trace: (model: string, text: string) => json<Trace>('/api/trace', 'POST', { model, text }),

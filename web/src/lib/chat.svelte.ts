@@ -1,11 +1,11 @@
 /** What the page shows and does: the conversation that is open, answers on their way, the list of the others. */
 
-import { api, ApiError, Unreachable } from './api';
+import { api, ApiError } from './api';
+import { wordsOf } from './failures';
 import { branch, leafBelow, pairOf, treeOf } from './tree';
 import type {
   Conversation, Delta, DroppedFile, Event, Head, Keeping, Message, Model, Settings, State, Usage,
 } from './types';
-import { t } from './words.svelte';
 
 const FLUSH_MS = 50; // what comes of an answer within so long is shown together
 
@@ -47,6 +47,7 @@ class Chat {
   ready = $state(false);
   news = $state(0); // grows when a message was added: the reader is taken to the end
   sought = $state(''); // a message that was searched for: the reader is taken to it
+  turned = $state.raw<{ id: string; step: 1 | -1 }>(); // the version that the reader turned to, and which way
   asked = $state(''); // where a model was asked and has not begun: it may have to be read from the disk first
   begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
   #held = new Map<string, Delta>();
@@ -217,11 +218,11 @@ class Chat {
     if (this.current?.context === null) this.models = await api.models(); // now that it is open, it says
   }
 
-  /** Go on where an answer ended. */
-  async continue(message: Message): Promise<void> {
+  /** Go on where an answer ended; behind its thought, where it is to answer now. */
+  async continue(message: Message, answersNow = false): Promise<void> {
     await this.try(async () => {
       const model = this.models.some((one) => one.name === message.model) ? message.model : this.model;
-      const asked = { message: message.id, model, settings: this.cleanSettings() };
+      const asked = { message: message.id, model, settings: this.cleanSettings(), answers_now: answersNow };
       this.take(await api.answer(this.open!.id, asked));
     });
   }
@@ -305,15 +306,22 @@ class Chat {
   }
 
   async stop(): Promise<void> {
-    await this.try(() => Promise.all(this.writing.map((one) => api.act(one.id, 'stop'))));
+    await this.try(() => Promise.all(this.writing.map((one) => this.act(one, 'stop'))));
   }
 
   async answerNow(message: Message): Promise<void> {
-    await this.try(() => api.act(message.id, 'answer-now'));
+    await this.try(() => this.act(message, 'answer-now'));
   }
 
-  /** Show the branch that goes through `message`. */
+  private async act(message: Message, act: 'stop' | 'answer-now'): Promise<void> {
+    await api.act(message.id, act).catch((error) => {
+      if (error.code !== 'answer_not_found') throw error; // it ended while the button was pressed
+    });
+  }
+
+  /** Show the branch that goes through `message`: the one that is shown where it does, else the latest. */
   async choose(message: Message): Promise<void> {
+    if (this.path.includes(message)) return;
     const leaf = leafBelow(this.tree, message);
     this.open!.leaf = leaf;
     await this.try(() => api.change(this.open!.id, { leaf }));
@@ -354,25 +362,18 @@ class Chat {
     return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== null && value !== ''));
   }
 
-  /** Run `act`; what goes wrong is shown, and false comes back. */
-  async try(act: () => Promise<unknown>): Promise<boolean> {
+  /** Run `act`; what goes wrong (with the file `name`) is shown, and false comes back. */
+  async try(act: () => Promise<unknown>, name = ''): Promise<boolean> {
     try {
       await act();
       this.failure = '';
       return true;
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) this.needsKey = true;
-      else this.failure = wordsOf(error);
+      else this.failure = wordsOf(error, name);
       return false;
     }
   }
-}
-
-/** What goes wrong often, in the reader's language; the rest in the server's words. */
-function wordsOf(error: unknown): string {
-  if (error instanceof Unreachable) return t('unreachable');
-  if (error instanceof ApiError && error.status === 429) return t('busy');
-  return error instanceof Error ? error.message : String(error);
 }
 
 export const chat = new Chat();
