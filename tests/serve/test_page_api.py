@@ -231,3 +231,35 @@ def test_export_and_import_over_http(client):
     )
     assert refused.status_code == 400
     assert len(client.get("/api/search", params={"text": "정확"}).json()) == 4
+
+
+def test_an_answer_cut_in_its_thought_can_be_had_now(client, slow):
+    conversation, _, answer = begun(client, settings={"max_tokens": 3})
+    *_, end = watch(client, answer["id"])
+    assert (end["end"]["state"], end["end"]["text"]) == ("truncated", "")
+    slow.service.text = "그래서 17."
+    asked = {"message": answer["id"], "answers_now": True}
+    assert client.post(f"/api/conversations/{conversation}/answers", json=asked).status_code == 201
+    *_, end = watch(client, answer["id"])
+    assert (end["end"]["thought"], end["end"]["text"]) == (TEXT[: len(end["end"]["thought"])], "그래서 17.")
+    prompt = slow.tokenizer.decode(list(slow.service.asked[-1].prompt))
+    assert prompt.endswith("</think>")
+
+
+def test_a_limit_larger_than_the_room_is_as_much_as_there_is(client, slow):
+    _, _, answer = begun(client, settings={"max_tokens": slow.context})
+    *_, end = watch(client, answer["id"])
+    assert end["end"]["state"] == "done"
+
+
+def test_a_full_context_has_a_code_and_numbers(client, slow):
+    one = client.post("/api/conversations", json={}).json()
+    said = client.post(f"/api/conversations/{one['id']}/messages", json={"text": "가나다 " * 3000}).json()
+    answer = client.post(f"/api/conversations/{one['id']}/answers", json={"parent": said["id"]})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["values"]["n"] > error["values"]["count"] == slow.context
+    body = {"messages": [{"role": "user", "content": "가나다 " * 3000}]}
+    error = client.post("/v1/chat/completions", json=body).json()["error"]
+    assert error["code"] == "context_length_exceeded"  # as OpenAI has it
+    assert "values" not in error

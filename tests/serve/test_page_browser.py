@@ -342,5 +342,5 @@ def test_what_can_not_be_read_is_said_in_a_line(visit):
     visit.page.locator("input[type=file]").set_input_files(
         {"name": "picture.png", "mimeType": "image/png", "buffer": b"\x89PNG\0\0\0"}
     )
-    expect(visit.page.get_by_role("alert")).to_contain_text("picture.png: is no text")
+    expect(visit.page.get_by_role("alert")).to_contain_text("picture.png: this is not text")
     visit.complaints.clear()

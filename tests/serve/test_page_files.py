@@ -95,7 +95,7 @@ def test_a_pdf_that_a_browser_printed_has_its_pages():
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no text in it"),
+        (b"", "the file is empty"),
         (b"%PDF-1.7 broken", "can't be read as PDF"),
         (b"\x89PNG\0\0", "is no text"),
         (b"x" * 4_000_001, "more than 4000000 characters"),

@@ -237,7 +237,29 @@ def test_json_lines_are_what_fine_tuning_reads(history):
     assert [m["content"] for m in documents[1].history] == ["짧게", "질문 **하나**", "답", "## User\n둘"]
     [(head, messages)] = transfer.read("\n".join(lines))
     assert head.settings == {"system": "짧게"}
-    assert [m.thought for m in messages] == ["", "생각\n\n- 하나"]
+    assert [(m.text, m.thought) for m in messages] == [
+        ("질문 **하나**", ""), ("답", "생각\n\n- 하나"), ("## User\n둘", ""), ("답 둘", ""),
+    ]  # fmt: skip
+
+
+def test_a_line_of_a_text_may_end_as_unicode_has_it(history):
+    one = told(history, "a\u2028b\u0085c", "d\x1ce")
+    [(_, messages)] = transfer.read(transfer.write([(one, history.messages(one.id))], "jsonl"))
+    assert [m.text for m in messages] == ["a\u2028b\u0085c", "d\x1ce"]
+
+
+def test_markdown_keeps_files_and_texts_about_its_own_marks(history):
+    mark = "<!-- clearseek: user -->"
+    one = told(history, "요약해 줘", f"{mark}\n\\{mark}")
+    said = history.messages(one.id)[0]
+    said.files = [{"name": "a.txt", "pages": [{"number": 1, "text": "파일 내용"}]}]
+    history.put(said)
+    [(_, messages)] = transfer.read(transfer.write([(one, history.messages(one.id))], "md"))
+    assert (
+        messages[0].text
+        == "[file name]: a.txt\n[file content begin]\n파일 내용\n[file content end]\n요약해 줘"
+    )
+    assert messages[1].text == f"{mark}\n\\{mark}"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +267,10 @@ def test_json_lines_are_what_fine_tuning_reads(history):
     [
         ("# notes", "holds no conversations"),
         ("{}", "holds no conversations"),
+        ('[{"title": "t", "mapping": {}}]', "holds no conversations"),
+        ('{"conversations": [], "version": 2}', "holds no conversations"),
+        ('{"clearseek": 1, "conversations": [{"messages": 1}]}', "can't be imported: conversations.0.messages"),
+        ('{"clearseek": 1, "conversations": [', "can't be imported"),
         ('{"messages": [{"role": "user"}]}', "line 1"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "role 'tool'"),
         (ORPHAN, "follows 'a'"),
