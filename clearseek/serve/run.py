@@ -1,6 +1,7 @@
 """Runs the server until it is told to end: then it takes nothing new, and waits for what is on its way."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -80,6 +81,7 @@ class _Draining(uvicorn.Server):
                 limit_concurrency=_MOST_CONNECTIONS, timeout_graceful_shutdown=2,
             )
         )  # fmt: skip
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
         self._state: State = app.state.parts
         self._seconds, self._told_at = settings.drain_seconds, None
 
@@ -109,3 +111,8 @@ class _Draining(uvicorn.Server):
             raise RunError("the server did not start; see the line above")
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """That an answer was cut off when the server was told to end twice needs no traceback."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -220,6 +220,7 @@ def test_told_twice_it_ends_at_once(process, tokenizer):
         started = time.monotonic()
         assert child.wait(20) == 0
         assert time.monotonic() - started < 8
+    assert "Traceback" not in child.stderr.read()
 
 
 REACH_OUT = """

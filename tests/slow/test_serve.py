@@ -71,14 +71,8 @@ def test_three_hundred_slow_or_half_closed_clients_get_4xx_or_nothing(address):
 
 @pytest.mark.timeout(1200)
 def test_the_server_does_what_its_whole_description_says(address, tmp_path):
-    # schemathesis (4.32) can't make every wrong body of messages: "Cannot generate an array with 1 demanded elements"
-    messages = "/v1/messages$"
-    for selected in (
-        ["--exclude-path-regex", messages],
-        ["--include-path-regex", messages, "--mode", "positive"],
-    ):
-        code, report = run_schemathesis(address, tmp_path, 60, 1000, *selected)
-        assert code == 0, report
+    code, report = run_schemathesis(address, tmp_path, 60, 1000)
+    assert code == 0, report
 
 
 @pytest.mark.timeout(300)

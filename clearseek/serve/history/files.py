@@ -1,6 +1,7 @@
 """Files that are dropped into a conversation, as text in pages: PDF, HTML, and whatever is text."""
 
 import io
+import logging
 from html.parser import HTMLParser
 from typing import Any
 
@@ -62,6 +63,9 @@ def _pdf(name: str, content: bytes) -> list[str]:
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
 
+    logging.getLogger("pypdf").setLevel(
+        logging.CRITICAL
+    )  # what is wrong with a file is told to who dropped it
     try:
         reader = PdfReader(io.BytesIO(content))
         if reader.is_encrypted and not reader.decrypt(""):
