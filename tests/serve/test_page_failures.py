@@ -102,6 +102,8 @@ def test_the_smallest_window_cuts_nothing_off(browser, model, language):
         visit.answered()
         send = visit.page.locator("button.send").bounding_box()
         assert abs(send["width"] - send["height"]) < 1
+        bar = visit.page.locator(".composer .bar").bounding_box()
+        assert send["x"] + send["width"] <= bar["x"] + bar["width"] + 1
         visit.page.locator("header button").last.click()
         assert visit.page.evaluate(CUT) == []
         visit.page.keyboard.press("Escape")
