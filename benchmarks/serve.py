@@ -1,7 +1,7 @@
 """The server under load on loopback: many streaming clients beside the bare engine at the same batch.
 
 First the engine alone answers the load, then `clearseek serve` does, then the engine again, since a machine's speed
-drifts, each as a process of its own; the clients compare every answer with what the engine alone said. Prints one JSON
+drifts, each in processes of its own; the clients compare every answer with what the engine alone said. Prints one JSON
 object: tokens a second of both, the median time between tokens of both, whose difference is the server's own, answers
 lost or crossed, what each tenth of the time was like, and how memory grew.
 
@@ -282,15 +282,22 @@ def note(raw: bytes, number: int, load: Load, asked: float, first: float, ended:
     load.between.append((ended - asked) / written)
 
 
+def family(pid: int) -> list[int]:
+    """A process and those that it has started."""
+    lists = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(one for children in lists for child in children for one in family(int(child)))]
+
+
 def resident_bytes(pid: int) -> int:
-    """Memory that a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Memory that a family of processes holds."""
+    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid)]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def processor_seconds(pid: int) -> float:
     """What it has used of the processors."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

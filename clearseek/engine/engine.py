@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from clearseek.config.errors import InputError
+from clearseek.engine.bell import Bell
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
 from clearseek.engine.deadlines import Deadlines
@@ -90,7 +91,7 @@ class Engine:
         # the kernels lay the weights out anyway
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
-        self.weights_version, self.deadlines = 0, Deadlines(clock)
+        self.weights_version, self.deadlines, self.bell = 0, Deadlines(clock), Bell()
         self._block_bytes = BLOCK_TOKENS * dtype.itemsize * numbers_per_token(self.model, self.form)
         self._parts: tuple[AnyRunner, Slots, BlockPool, Scheduler] | None = None
 
@@ -286,6 +287,7 @@ class Engine:
         return Stepper(
             self.runner, self.slots, self.scheduler, self.stop_ids, self.dtype, self.drafter,
             self.speculation.num_tokens if self.speculation is not None else 0, self.acceptance,
+            self.bell,
         )  # fmt: skip
 
     @property

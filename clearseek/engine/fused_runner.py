@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clearseek.engine.bell import Bell
 from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.guessing import Guessing
 from clearseek.engine.layout import Layout
@@ -22,12 +23,16 @@ _SMALL_BYTES = 16 << 20  # weights up to here go by sequences: each thread takes
 
 @dataclass(frozen=True)
 class Course:
-    """How far decoding goes: until `enough` slots have ended, one has `most` new tokens, or for `turns`."""
+    """How far decoding goes: until `enough` slots have ended, one has `most` new tokens, or for `turns`.
+
+    Where the `bell` rings it ends after a turn.
+    """
 
     stop_ids: np.ndarray  # [...] int64
     most: int
     enough: int
     turns: int
+    bell: Bell | None = None
 
 
 class FusedRunner:
@@ -109,7 +114,10 @@ class FusedRunner:
         (count, room), ends = slots.tokens.shape, course.stop_ids
         how_far = course.most, course.enough, course.turns
         size = self.layout.config.vocab_size
-        return _words([count, room, slots.tables.shape[1], _place(ends), len(ends), *how_far, size, width])
+        bell = 0 if course.bell is None else _place(course.bell.word)
+        return _words(
+            [count, room, slots.tables.shape[1], _place(ends), len(ends), *how_far, size, width, bell]
+        )
 
     def copy_block(self, source: int, to: int) -> None:
         """Make one block of the cache know what another does."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from clearseek.engine import row_sampler
+from clearseek.engine.bell import Bell
 from clearseek.engine.drafters import Drafter, Guesses, MtpDrafter
 from clearseek.engine.fused_runner import Course, FusedRunner
 from clearseek.engine.prompt_rows import PromptRows
@@ -30,6 +31,7 @@ class Stepper:
     drafter: Drafter | None
     num_guesses: int
     acceptance: Acceptance
+    bell: Bell
 
     def advance(self, turns: int) -> None:
         """A step for everyone, or up to so many at once where nothing has to be seen to between tokens."""
@@ -50,7 +52,7 @@ class Stepper:
         enough = max(active // 32, 1) if self.scheduler.num_waiting else active
         if not active:
             return
-        course = Course(self._ends, most, enough, turns)
+        course = Course(self._ends, most, enough, turns, self.bell)
         if guessing is not None:
             guessing.begin(self.slots)
         runner.decode(self.slots, course, guessing)

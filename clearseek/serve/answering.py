@@ -53,7 +53,7 @@ class Answering:
         self.begun_at = monotonic()
         self.seated_at: float | None = None  # when its first sample left the queue
         self.first_at: float | None = None  # when its first token came
-        self.observer: Observer | None = None
+        self._observer: Observer | None = None
         self._patience: asyncio.TimerHandle | None = None  # which holds it until it is cancelled
         self._told: dict[
             int, tuple[int, float | None]
@@ -90,15 +90,21 @@ class Answering:
         if self._error is not None:
             return
         self._left -= delta.completion is not None
-        if self.observer is not None:
-            self._tell(self.observer, delta)
+        if self._observer is not None:
+            self._tell(self._observer, delta)
         if delta.sample in self._news:
             self._news[delta.sample].merge(delta)
         else:
             self._news[delta.sample] = delta
         self._wake()
 
-    def _tell(self, observer: "Observer", delta: Delta) -> None:
+    def observe(self, observer: Observer) -> None:
+        """Tell somebody what comes, and what has come; before anybody reads it."""
+        self._observer = observer
+        for delta in self._news.values():
+            self._tell(observer, delta)
+
+    def _tell(self, observer: Observer, delta: Delta) -> None:
         now, count = monotonic(), len(delta.tokens)
         before, latest = self._told.get(delta.sample, (0, None))
         if count:
@@ -144,10 +150,15 @@ class Answering:
 
 
 class AnswerService(Protocol):
-    """Whoever answers requests: the engine in its thread, a vLLM server, a test's stand-in."""
+    """Whoever answers requests: the engine in its process, a vLLM server, a test's stand-in."""
 
     async def submit(self, request: Request) -> Answering:
         """Begin with a request. InputError where it can't be answered, `errors.Busy` where too many wait."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended by itself, and answers nothing any more."""
         ...
 
     @property

@@ -49,7 +49,7 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
             400, f"model: {model.name} is answered elsewhere, and its states are not here", param="model"
         )
     prompts = await asyncio.to_thread(_prompts, model, body.input)
-    size = service.engine.model.config.hidden_size
+    size = service.hidden_size
     if body.dimensions not in (None, size):
         raise ApiError(
             400, f"dimensions: this model's vectors have {size}, and can't be cut", param="dimensions"

@@ -1,305 +1,212 @@
-"""The engine in a thread of its own: requests from the event loop in, what is new of every answer out.
+"""An engine as the event loop sees it: requests go to it, what is new of their answers comes back.
 
-The thread tells of all streams at once, and the seldomer the more there are: a stream's tokens of some steps become
-one delta. So the loop's share of the processor stays small, and it never falls behind. A first token is told at once.
-Tokens become text in the loop, while the thread computes the next ones.
+Tokens become text here, while the engine computes the next ones.
 """
 
 import asyncio
-import logging
-import math
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable
-from time import monotonic
+from itertools import count
+from typing import Any
 
 import numpy as np
-import torch
 
 from clearseek.config.errors import InputError
-from clearseek.engine.engine import Engine
-from clearseek.engine.request import Completion, Request
-from clearseek.engine.sequence import Sequence
+from clearseek.engine.request import Request
 from clearseek.serve.answering import Answering, Delta
+from clearseek.serve.engine_line import Line
+from clearseek.serve.engine_words import (
+    AnswerNow,
+    Begin,
+    Begun,
+    Cancel,
+    Counts,
+    Failed,
+    News,
+    ReadState,
+    State,
+    Word,
+)
 from clearseek.serve.errors import Busy, Ending, KnownFailure
 from clearseek.text.incremental import IncrementalDecoder
 from clearseek.text.tokenizer import Tokenizer
 
-_LOG = logging.getLogger(__name__)
-_LOOK_SECONDS = 1.0  # how long an idle thread sleeps at most
-_TELL_SECONDS = (
-    0.0015  # of each stream, between two times that all are told of; one eye reads ten words a second
-)
-_MOST_TELL_SECONDS = 0.1
-_MOST_AT_ONCE = 64
-_MOST_CALL_SECONDS = 0.02  # of several tokens that nobody can interrupt: who asks meanwhile waits for the end
+_LOST = "the engine's process has ended; the model is opened anew when it is asked for again"
 
 
 class EngineService:
     """Answers requests with one engine. `most_waiting`: samples that may wait for their turn."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, most_waiting: int = 256) -> None:
-        self.engine, self.tokenizer, self.most_waiting = engine, tokenizer, most_waiting
-        self._orders: deque[Callable[[], None]] = deque()
-        self._bell = threading.Event()
-        self._streams: dict[Sequence, _Stream] = {}  # the thread's own
-        self._outbox: list[tuple[_Stream, Delta]] = []
-        self._lock, self._posted = threading.Lock(), False
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, line: Line, tokenizer: Tokenizer, most_waiting: int = 256) -> None:
+        self.line, self.tokenizer, self.most_waiting = line, tokenizer, most_waiting
+        self.counts = Counts()
+        self._numbers = count()
         self._asked = 0  # samples taken on and not ended
+        self._begun: dict[int, asyncio.Future[Any]] = {}
+        self._answers: dict[int, _Answer] = {}
+        self._connecting = asyncio.Lock()
+        self._connected: asyncio.AbstractEventLoop | None = None  # the loop that listens
         self._reading, self._num_reading = asyncio.Lock(), 0  # for embeddings
-        self._at_once, self._told_at, self._closing = 1, 0.0, False
-        self._thread = threading.Thread(target=self._run, name="clearseek-engine", daemon=True)
-        self._thread.start()
+        self._closing = False
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of a state."""
+        return self.line.hidden_size
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the engine has ended by itself; nothing is answered any more."""
+        return self.line.is_lost
 
     @property
     def num_running(self) -> int:
         """Answers in the engine's seats."""
-        return min(self._asked, self.engine.num_slots)
+        return min(self._asked, self.line.num_slots)
 
     @property
     def num_waiting(self) -> int:
         """Answers that wait for a seat."""
-        return max(self._asked - self.engine.num_slots, 0)
+        return max(self._asked - self.line.num_slots, 0)
 
     async def submit(self, request: Request) -> Answering:
         """Begin with a request. InputError where it can't be answered, `Busy` where too many wait."""
+        self._check(request)
+        number = next(self._numbers)
+        answering = Answering(
+            request, lambda: self._order(Cancel(number)), lambda: self._order(AnswerNow(number))
+        )
+        self._answers[number] = _Answer(answering, self.tokenizer)
+        self._asked += request.num_drawn
+        try:
+            await self._ask(Begin(number, request))
+        except BaseException:
+            answering.cancel()
+            raise
+        return answering
+
+    def _check_open(self) -> None:
         if self._closing:
             raise Ending
-        room = self.engine.num_slots + self.most_waiting
+        if self.is_lost:
+            raise KnownFailure("engine_failed", _LOST)
+
+    def _check(self, request: Request) -> None:
+        self._check_open()
+        room = self.line.num_slots + self.most_waiting
         if request.num_drawn > room:
             raise InputError(
                 f"{request.num_drawn} answers are asked for; this server takes on {room} at once"
             )
         if self._asked + request.num_drawn > room:
             raise Busy(f"{self.num_waiting} requests wait already; try again later")
-        loop = self._loop = asyncio.get_running_loop()
-        begun: asyncio.Future[None] = loop.create_future()
-        answers: list[Sequence] = []
-        answering = Answering(
-            request,
-            lambda: self._order(lambda: self._cancel(answers)),
-            lambda: self._order(lambda: self._answer_now(answers)),
-        )
-        self._asked += request.num_drawn
-        self._order(lambda: self._begin(answering, answers, begun))
-        try:
-            await begun
-        except BaseException:
-            answering.cancel()
-            raise
-        return answering
 
-    @torch.no_grad()
-    def mean_state(self, tokens: list[int]) -> np.ndarray:
-        """The mean of the last hidden states of some tokens, at unit length [hidden]; in whatever thread asks.
-
-        The weights are only read, so answers go on meanwhile.
-        """
-        model = self.engine.model
-        batch = torch.tensor([tokens], device=model.embedding.weight.device)
-        states = model(batch, torch.ones_like(batch), self.engine.dtype, 0).states[0].float().mean(0)
-        mean: np.ndarray = (states / states.norm().clamp_min(1e-12)).cpu().numpy()
+    async def mean_state(self, tokens: list[int]) -> np.ndarray:
+        """The mean of the last hidden states of some tokens, at unit length [hidden]; answers go on meanwhile."""
+        mean: np.ndarray = await self._ask(ReadState(next(self._numbers), tokens))
         return mean
 
     async def mean_states(
         self, prompts: Iterable[list[int]], has_left: Callable[[], bool]
     ) -> list[np.ndarray]:
         """The mean states of several, until who asked `has_left`; one request at a time. `Busy` where too many wait."""
-        if self._closing:
-            raise Ending
+        self._check_open()
         if self._num_reading > self.most_waiting:
             raise Busy(f"{self._num_reading} requests for embeddings wait already; try again later")
         self._num_reading += 1
         try:
             async with self._reading:
-                return [
-                    await asyncio.to_thread(self.mean_state, prompt) for prompt in prompts if not has_left()
-                ]
+                return [await self.mean_state(prompt) for prompt in prompts if not has_left()]
         finally:
             self._num_reading -= 1
 
     def close(self, seconds: float) -> None:
-        """Cancel what is on its way and end the thread."""
+        """Cancel what is on its way and end the engine."""
         self._closing = True
-        self._order(lambda: self._cancel(list(self._streams)))
-        self._thread.join(seconds)
+        self.line.close(seconds)
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
-        self._bell.set()
-
-    # The thread
-
-    def _run(self) -> None:
-        while not (self._closing and not self._streams and not self._orders):
-            if not self._streams:
-                self._bell.wait(_LOOK_SECONDS)
-                self._bell.clear()
-            while self._orders:
-                self._orders.popleft()()
-            if self._streams:
-                self._step_or_fail()
-
-    def _step_or_fail(self) -> None:
+    async def _ask(self, order: Begin | ReadState) -> Any:
+        """Order something, and wait for what comes of it."""
+        loop = asyncio.get_running_loop()
+        if self._connected is not loop:
+            async with self._connecting:
+                if self._connected is not loop:
+                    await self.line.connect(self._hear, self._lose)
+                    self._connected = loop
+        asked = self._begun[order.number] = loop.create_future()
         try:
-            self._step()
-        except Exception:  # noqa: BLE001  whatever it is, somebody waits for an answer
-            _LOG.exception("the engine failed; what it was answering is lost")
-            error = KnownFailure(
-                "engine_failed", "the engine failed while it answered; the server's log says why"
-            )
-            for answer, stream in list(self._streams.items()):
-                self._call(lambda stream=stream: stream.answering.fail(error))
-                self._forget(answer)
-                self.engine.cancel(answer)
+            self.line.order(order)
+            return await asked
+        finally:
+            del self._begun[order.number]
 
-    def _step(self) -> None:
-        started, before = monotonic(), self.engine.slots.num_sampled.copy()
-        for answer, completion in self.engine.step(at_once=self._at_once):
-            self._finish(answer, completion)
-        now, patience = monotonic(), min(_TELL_SECONDS * len(self._streams), _MOST_TELL_SECONDS)
-        turns = int((self.engine.slots.num_sampled - before).max())
-        self._pace(now - started, turns, min(patience, _MOST_CALL_SECONDS))
-        is_time = now - self._told_at >= patience
-        if is_time:
-            self._told_at = now
-        self._tell_news(started, is_time)
-        self._hand_over()
+    def _order(self, order: Cancel | AnswerNow) -> None:
+        if order.number in self._answers:
+            self.line.order(order)
 
-    def _tell_news(self, started: float, of_all: bool) -> None:
-        """What is new `of_all` streams, or of those alone that were never told of."""
-        slots = self.engine.slots
-        for slot in slots.taken:
-            answer = slots.at(slot)
-            stream, count = self._streams[answer], int(slots.num_sampled[slot])
-            if stream.told and not of_all:
-                continue
-            stream.answering.seated_at = stream.answering.seated_at or started
-            if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
-                new = slice(stream.told, count)
-                self._tell(stream, slots.tokens[slot, new].tolist(), slots.log_probs[slot, new].tolist())
+    def _hear(self, words: list[Word], counts: Counts) -> None:
+        self.counts = counts
+        for word in words:
+            match word:
+                case News():
+                    if word.number in self._answers and self._answers[word.number].put(word):
+                        self._end(word.number, 1)
+                case Begun(number):
+                    self._settle(number, None)
+                case State(number, mean):
+                    self._settle(number, mean)
+                case Failed(number, error):
+                    self._fail(number, error)
 
-    def _pace(self, seconds: float, turns: int, wanted: float) -> None:
-        """As many tokens at once as take so long as is `wanted`, by how long the latest `turns` took."""
-        if turns < self._at_once:
-            return  # prompts were read, or answers ended
-        self._at_once = min(max(int(wanted * turns / seconds), 1), 2 * self._at_once, _MOST_AT_ONCE)
+    def _settle(self, number: int, result: Any) -> None:
+        asked = self._begun.get(number)
+        if asked is not None and not asked.done():
+            asked.set_result(result)
 
-    def _begin(self, answering: Answering, answers: list[Sequence], begun: "asyncio.Future[None]") -> None:
-        try:
-            answers += self.engine.submit(answering.request)
-        except Exception as error:  # noqa: BLE001  told to whoever asked
-            if not isinstance(error, InputError):
-                _LOG.exception("the engine failed to take on a request")
-            self._asked -= answering.request.num_drawn
-            self._call(_refuse, begun, error)
-            return
-        for answer in answers:
-            self._streams[answer] = _Stream(answer, answering, self.tokenizer)
-        self._call(_accept, begun)
+    def _fail(self, number: int, error: Exception) -> None:
+        asked = self._begun.get(number)
+        if asked is not None and not asked.done():
+            asked.set_exception(error)
+        if number in self._answers:
+            answer = self._answers[number]
+            answer.answering.fail(error)
+            self._end(number, answer.left)
 
-    def _cancel(self, answers: list[Sequence]) -> None:
-        for answer in answers:
-            completion = self.engine.cancel(answer)
-            if completion is not None:
-                self._finish(answer, completion)
-        self._hand_over()
+    def _end(self, number: int, num_samples: int) -> None:
+        self._asked -= num_samples
+        answer = self._answers[number]
+        answer.left -= num_samples
+        if not answer.left:
+            del self._answers[number]
 
-    def _answer_now(self, answers: list[Sequence]) -> None:
-        for answer in answers:
-            try:
-                self.engine.answer_now(answer)
-            except InputError as error:
-                _LOG.info("not told to answer now: %s", error)
-
-    def _finish(self, answer: Sequence, completion: Completion) -> None:
-        stream = self._streams[answer]
-        new = slice(stream.told, None)
-        self._tell(stream, completion.tokens[new], completion.log_probs[new], completion)
-        self._forget(answer)
-
-    def _forget(self, answer: Sequence) -> None:
-        del self._streams[answer]
-        self._asked -= 1
-
-    def _tell(
-        self,
-        stream: "_Stream",
-        tokens: list[int],
-        log_probs: list[float],
-        completion: Completion | None = None,
-    ) -> None:
-        delta = stream.delta(tokens, log_probs, completion)
-        with self._lock:
-            self._outbox.append((stream, delta))
-
-    def _hand_over(self) -> None:
-        """Have the loop take what is in the outbox, unless it is about to."""
-        with self._lock:
-            if self._posted or not self._outbox:
-                return
-            self._posted = True
-        self._call(self._deliver)
-
-    def _call(self, act: Callable[..., None], *arguments: object) -> None:
-        """In the loop; where it is gone nobody listens any more."""
-        assert self._loop is not None, "somebody asked from a loop"
-        try:
-            self._loop.call_soon_threadsafe(act, *arguments)
-        except RuntimeError:
-            _LOG.debug("the event loop is closed")
-
-    # The loop
-
-    def _deliver(self) -> None:
-        with self._lock:
-            outbox, self._outbox, self._posted = self._outbox, [], False
-        for stream, delta in outbox:
-            stream.put(delta)
+    def _lose(self) -> None:
+        for number in [*self._begun, *self._answers]:
+            self._fail(number, KnownFailure("engine_failed", _LOST))
 
 
-class _Stream:
-    """How much of one answer was told."""
+class _Answer:
+    """One request's, with what makes text of its tokens."""
 
-    def __init__(self, answer: Sequence, answering: Answering, tokenizer: Tokenizer) -> None:
-        self.answer, self.answering, self.told = answer, answering, 0
-        self._is_first = answer.sample == 0
-        self._pieces = 0  # of the engine's own text, where it has one
-        ending = answer.ending
-        self._decoder = (
-            None
-            if ending is not None and ending.has_text
-            else IncrementalDecoder(tokenizer, answer.request.sampling.shown_ids)
-        )
+    def __init__(self, answering: Answering, tokenizer: Tokenizer) -> None:
+        self.answering, self.left = answering, answering.request.num_drawn
+        self._tokenizer = tokenizer
+        self._decoders: dict[int, IncrementalDecoder] = {}  # by sample
 
-    def delta(self, tokens: list[int], log_probs: list[float], completion: Completion | None) -> Delta:
-        """Tokens that were not told yet; as text where the engine has made one."""
-        alternatives = self.answer.alternatives[self.told : self.told + len(tokens)]
-        self.told += len(tokens)
-        if self._is_first and self.answer.num_found is not None:
-            self.answering.cached_tokens = self.answer.num_found
-        pieces = self.answer.text[self._pieces :] if self._decoder is None else []
-        self._pieces += len(pieces)
-        return Delta(self.answer.sample, tokens, log_probs, alternatives, "".join(pieces), completion)
+    def put(self, news: News) -> bool:
+        """Hand something new to whoever asked, with its text; whether a sample has ended by it."""
+        answering = self.answering
+        answering.seated_at = answering.seated_at or news.seated_at
+        if news.cached_tokens is not None:
+            answering.cached_tokens = news.cached_tokens
+        text = self._text(news) if news.text is None else news.text
+        delta = Delta(news.sample, news.tokens, news.log_probs, news.alternatives, text, news.completion)
+        answering.put(delta)
+        return news.completion is not None
 
-    def put(self, delta: Delta) -> None:
-        """Hand it to whoever asked, with its text; called in the loop."""
-        if self._decoder is not None:
-            delta.text = self._text(self._decoder, delta)
-        self.answering.put(delta)
-
-    def _text(self, decoder: IncrementalDecoder, delta: Delta) -> str:
-        ends = delta.completion is not None and delta.completion.finish_reason == "stop"
-        text = "".join(map(decoder.feed, delta.tokens[:-1] if ends else delta.tokens))
-        return text if delta.completion is None else text + decoder.close()
-
-
-def _accept(begun: "asyncio.Future[None]") -> None:
-    if not begun.done():
-        begun.set_result(None)
-
-
-def _refuse(begun: "asyncio.Future[None]", error: Exception) -> None:
-    if not begun.done():
-        begun.set_exception(error)
+    def _text(self, news: News) -> str:
+        if news.sample not in self._decoders:
+            shown = self.answering.request.sampling.shown_ids
+            self._decoders[news.sample] = IncrementalDecoder(self._tokenizer, shown)
+        decoder, completion = self._decoders[news.sample], news.completion
+        ends = completion is not None and completion.finish_reason == "stop"
+        text = "".join(map(decoder.feed, news.tokens[:-1] if ends else news.tokens))
+        return text if completion is None else text + decoder.close()

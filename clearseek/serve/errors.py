@@ -31,6 +31,10 @@ class KnownFailure(RunError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type["KnownFailure"], tuple[str, str]]:
+        """How it crosses from the engine's process."""
+        return type(self), (self.code, str(self))
+
 
 class ApiError(Exception):
     """One answer that is an error. `param` is the field that is wrong, `code` a word for programs.

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from clearseek.engine.engine import Engine
 from clearseek.serve.answering import AnswerService
 from clearseek.serve.engine_service import EngineService
+from clearseek.serve.engine_words import Counts
 from clearseek.serve.prometheus import Page
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.tally import HISTOGRAMS, Tally
@@ -38,29 +38,16 @@ def _values(service: AnswerService, tally: Tally) -> list[tuple[str, str, str, f
         ("prompt_tokens_total", "counter", "Tokens of prompts.", tally.prompt_tokens),
         ("generation_tokens_total", "counter", "Tokens of answers.", tally.generation_tokens),
     ]
-    return rows + (_engine_values(service.engine) if isinstance(service, EngineService) else [])
+    return rows + (_engine_values(service.counts) if isinstance(service, EngineService) else [])
 
 
-def _engine_values(engine: Engine) -> list[tuple[str, str, str, float]]:
-    pool, scheduler = (engine.pool, engine.scheduler) if engine.is_ready else (None, None)
-    used = 1 - pool.num_free / pool.num_blocks if pool else 0.0
-    guessed, right = engine.acceptance.guessed, engine.acceptance.accepted
+def _engine_values(counts: Counts) -> list[tuple[str, str, str, float]]:
     return [
-        ("kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.", used),
-        (
-            "prefix_cache_queries_total",
-            "counter",
-            "Tokens looked for in the cache.",
-            pool.queries if pool else 0,
-        ),
-        ("prefix_cache_hits_total", "counter", "Those found there.", pool.hits if pool else 0),
-        (
-            "num_preemptions_total",
-            "counter",
-            "Answers paused for lack of cache.",
-            scheduler.num_paused if scheduler else 0,
-        ),
-        ("spec_decode_num_drafts_total", "counter", "Times that tokens were guessed.", sum(guessed[:1])),
-        ("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed.", sum(guessed)),
-        ("spec_decode_num_accepted_tokens_total", "counter", "Those that were right.", sum(right)),
+        ("kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.", counts.cache_usage),
+        ("prefix_cache_queries_total", "counter", "Tokens looked for in the cache.", counts.prefix_queries),
+        ("prefix_cache_hits_total", "counter", "Those found there.", counts.prefix_hits),
+        ("num_preemptions_total", "counter", "Answers paused for lack of cache.", counts.num_paused),
+        ("spec_decode_num_drafts_total", "counter", "Times that tokens were guessed.", counts.guesses),
+        ("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed.", counts.guessed),
+        ("spec_decode_num_accepted_tokens_total", "counter", "Those that were right.", counts.accepted),
     ]

@@ -1,20 +1,22 @@
-"""Opens models for serving: weights, tokenizer, an engine in its thread."""
+"""Opens models for serving: the tokenizer here, weights and engine in a process of their own."""
 
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from clearseek.config.engine import Vllm
-from clearseek.config.errors import InputError, RunError
+from clearseek.config.errors import InputError, InputWarning, RunError
 from clearseek.config.server import Server
 from clearseek.engine.defaults import default_settings
-from clearseek.engine.session import open_session
 from clearseek.engine.vllm_server import Lost, VllmServer
 from clearseek.model.resolve import is_model_directory
 from clearseek.model.source import resolve_source, tokenizer_directory
+from clearseek.serve.engine_line import ProcessLine
+from clearseek.serve.engine_process import Opening
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.registry import Source
 from clearseek.serve.served_model import ServedModel
@@ -62,11 +64,21 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
 
 def open_model(name: str, source: Path | str, settings: Server, how: How = How()) -> ServedModel:
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
-    session = open_session(str(source), how.device, how.form, how.speculation, settings.max_running)
-    context = min(session.model.config.max_position_embeddings, session.engine.most_tokens)
-    session.engine.reserve(settings.max_running, context)
-    service = EngineService(session.engine, session.tokenizer, settings.max_waiting)
-    return ServedModel(name, session.tokenizer, service, context, session.defaults, root=str(source))
+    path = resolve_source(Path(source))
+    line = ProcessLine(
+        Opening(str(path), how.device, how.form, how.speculation, settings.max_running, settings.log)
+    )
+    try:
+        with tokenizer_directory(path) as files:
+            tokenizer = Tokenizer.load(files)
+        facts = line.facts()
+    except BaseException:
+        line.close(0)
+        raise
+    for warning in facts.warnings:
+        warnings.warn(warning, InputWarning, stacklevel=2)
+    service = EngineService(line, tokenizer, settings.max_waiting)
+    return ServedModel(name, tokenizer, service, facts.context, facts.defaults, root=str(source))
 
 
 def open_vllm(model: str, vllm: Vllm) -> ServedModel:

@@ -89,6 +89,7 @@ class Registry:
         `ApiError` where there is none, or no room for it.
         """
         found = self.resolve(name)
+        self._forget_lost(found)
         if found in self._open and not (self._lacks_room and found in self._sources):
             self._open[found].claim()
             return self._open[found]
@@ -119,6 +120,12 @@ class Registry:
                 values={"name": name[:200]},
             )
         return found
+
+    def _forget_lost(self, name: str) -> None:
+        """Let a model be opened anew whose engine has ended by itself."""
+        if name in self._open and name in self._sources and self._open[name].service.is_lost:
+            _LOG.warning("%s is opened anew", name)
+            self._open.pop(name).service.close(0)
 
     async def _take(self, turn: "_Turn") -> ServedModel:
         try:

@@ -21,7 +21,7 @@ from clearseek.serve.state import State
 _START_SECONDS = 30.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MOST_CONNECTIONS = 4096
-_SWITCH_SECONDS = 0.001  # else the engine's thread waits 5 ms for the loop's whenever both want to run
+_SWITCH_SECONDS = 0.001  # else the loop waits 5 ms whenever a prompt is rendered beside it
 
 
 def check_address(settings: Server, keys: Keys) -> None:

@@ -96,7 +96,7 @@ class Tally:
         self.prompt_tokens += len(request.prompt)
         self.histograms["request_params_n"].observe(request.num_samples)
         self.histograms["request_params_max_tokens"].observe(request.sampling.max_tokens)
-        answering.observer = self
+        answering.observe(self)
 
     def note_tokens(self, answering: Answering, count: int, seconds: float | None) -> None:
         """New tokens of a sample, each `seconds` after the one before; None: they are its first."""

@@ -30,6 +30,8 @@ _LONGEST_LINE = 1 << 24
 class VllmService:
     """Answers with the vLLM server at `settings.url`, which has to serve the model of this `tokenizer`, as `model`."""
 
+    is_lost = False  # it may come back
+
     def __init__(self, settings: Vllm, model: str, tokenizer: Tokenizer) -> None:
         self.settings, self.model, self.tokenizer = settings, model, tokenizer
         self._tasks = set[asyncio.Task[None]]()

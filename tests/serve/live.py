@@ -8,6 +8,7 @@ from queue import Queue
 
 from clearseek.config.server import Server
 from clearseek.engine.engine import Engine
+from clearseek.serve.engine_line import ThreadLine
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.keys import Keys
 from clearseek.serve.registry import Registry
@@ -34,7 +35,7 @@ def tiny_served(tokenizer, name="tiny", context=256, num_slots=8, most_waiting=8
     engine = Engine(
         tiny_model(config), tokenizer.stop_ids, torch.float32, num_slots, tokenizer=tokenizer, **settings
     )
-    service = EngineService(engine, tokenizer, most_waiting)
+    service = EngineService(ThreadLine(engine), tokenizer, most_waiting)
     return ServedModel(name, tokenizer, service, context, {"temperature": 0.6, "top_p": 0.95})
 
 

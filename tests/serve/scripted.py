@@ -15,6 +15,8 @@ class ScriptedService:
     With `error` the last one says that it failed.
     """
 
+    is_lost = False
+
     def __init__(self, tokenizer, text, seconds=0.0, tokens_at_once=1, error=None):
         self.tokenizer, self.text, self.seconds, self.tokens_at_once, self.error = (
             tokenizer,

@@ -1,5 +1,6 @@
 """`/v1/completions`, tokens and embeddings, as OpenAI's client and plain arithmetic see them."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,7 +59,7 @@ def test_tokens_may_be_given_and_got(client, tokenizer):
 
 def test_log_probabilities_are_the_model_s(client, served, tokenizer):
     answer = ask(client, logprobs=3, echo=True, extra_body={"return_token_ids": True})
-    told, model = answer.choices[0].logprobs, served.service.engine.model
+    told, model = answer.choices[0].logprobs, served.service.line.engine.model
     prompt = [tokenizer.bos_id, *tokenizer.encode("12 + 5")]
     tokens = torch.tensor([[*prompt, *answer.choices[0].token_ids]])
     with torch.no_grad():
@@ -137,7 +138,7 @@ def test_embeddings_are_the_mean_of_the_last_states(client, served, tokenizer, f
     for text, told in zip(texts, answer.data, strict=True):
         tokens = torch.tensor([tokenizer.encode_plain(text)])
         with torch.no_grad():
-            model = served.service.engine.model
+            model = served.service.line.engine.model
             mean = model(tokens, torch.ones_like(tokens), torch.float32, 0).states[0].mean(0)
         found = told.embedding
         if form == "base64":
@@ -158,10 +159,10 @@ def test_embeddings_wait_their_turn_and_are_bounded(tokenizer):
     model = tiny_served(tokenizer, most_waiting=0)
     begun, go = threading.Event(), threading.Event()
 
-    def slowly(tokens, state=model.service.mean_state):
+    async def slowly(tokens, state=model.service.mean_state):
         begun.set()
-        assert go.wait(30)
-        return state(tokens)
+        assert await asyncio.to_thread(go.wait, 30)
+        return await state(tokens)
 
     model.service.mean_state = slowly
     with live(Registry([model])) as address, ThreadPoolExecutor(1) as pool:

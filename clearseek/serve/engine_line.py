@@ -1,0 +1,193 @@
+"""How a server and its engine are connected: the engine in a process of its own, or in a thread of this one."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Protocol
+
+from clearseek.config.errors import RunError
+from clearseek.engine.engine import Engine
+from clearseek.serve.engine_loop import EngineLoop
+from clearseek.serve.engine_process import PIECE_BYTES, Opening
+from clearseek.serve.engine_words import Counts, Facts, Order, Unpacker, Word, packed
+
+_LOG = logging.getLogger(__name__)
+_OPEN_SECONDS = 3600.0  # to read a model
+_REAP_SECONDS = 5.0  # for a process to end that has closed its socket
+
+Hear = Callable[[list[Word], Counts], None]
+
+
+class Line(Protocol):
+    """A connection to an engine."""
+
+    num_slots: int
+    hidden_size: int
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the engine has ended by itself."""
+        ...
+
+    async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
+        """From now on `hear` what it says, in this event loop; `lost` is called where it ends by itself."""
+        ...
+
+    def order(self, order: Order) -> None:
+        """Tell it something; from the event loop, once that is connected."""
+        ...
+
+    def close(self, seconds: float) -> None:
+        """Let it cancel what is on its way and end; waits at most so long."""
+        ...
+
+
+class ThreadLine:
+    """To an engine in a thread of this process."""
+
+    is_lost = False
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.loop = engine, EngineLoop(engine, self._tell)
+        self.num_slots, self.hidden_size = engine.num_slots, engine.model.config.hidden_size
+        self._hear: Hear | None = None
+        self._listening: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self.loop.run, name="clearseek-engine", daemon=True)
+        self._thread.start()
+
+    async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
+        """As `Line`; a thread is never lost."""
+        self._hear, self._listening = hear, asyncio.get_running_loop()
+
+    def order(self, order: Order) -> None:
+        """As `Line`."""
+        self.loop.order(order)
+
+    def close(self, seconds: float) -> None:
+        """As `Line`."""
+        self.loop.close()
+        self._thread.join(seconds)
+
+    def _tell(self, words: list[Word], counts: Counts) -> None:
+        assert self._listening is not None, "somebody asked from a loop"
+        assert self._hear is not None
+        try:
+            self._listening.call_soon_threadsafe(self._hear, words, counts)
+        except RuntimeError:
+            _LOG.debug("the event loop is closed")
+
+
+class ProcessLine:
+    """To an engine in a process of its own, which begins to open a model at once; `facts` waits for that."""
+
+    num_slots, hidden_size = 0, 0  # until `facts`
+
+    def __init__(self, opening: Opening) -> None:
+        self._source, self._closing, self._unpacker = opening.source, False, Unpacker()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = _start(theirs.fileno())
+        self._socket.settimeout(_OPEN_SECONDS)
+        self._transport: asyncio.Transport | None = None
+        self._socket.sendall(packed(opening))
+
+    def facts(self) -> Facts:
+        """What there is to know of the model. InputError and RunError as `open_session` raises them."""
+        try:
+            while not (found := self._unpacker.feed(piece := self._socket.recv(PIECE_BYTES))):
+                if not piece:
+                    raise ConnectionResetError
+        except ConnectionError:
+            raise RunError(
+                f"{self._source}: the engine's process {self._ending()} while it opened the model"
+            ) from None
+        except TimeoutError:
+            raise RunError(f"{self._source} was not open after {_OPEN_SECONDS:g} s") from None
+        if isinstance(found[0], Exception):
+            raise found[0]
+        facts: Facts = found[0]
+        self.num_slots, self.hidden_size = facts.num_slots, facts.hidden_size
+        return facts
+
+    @property
+    def is_lost(self) -> bool:
+        """As `Line`."""
+        return not self._closing and self.process.poll() is not None
+
+    async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
+        """As `Line`."""
+
+        async def end() -> None:
+            if not self._closing:
+                _LOG.error("the engine's process %s", await asyncio.to_thread(self._ending))
+                lost()
+
+        ours = self._socket.dup()  # the loop closes its own
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_accepted_socket(lambda: _Ear(self._unpacker, hear, end), ours)
+
+    def order(self, order: Order) -> None:
+        """As `Line`."""
+        assert self._transport is not None, "connect comes first"
+        self._transport.write(packed(order))
+
+    def close(self, seconds: float) -> None:
+        """As `Line`."""
+        self._closing = True
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            _LOG.debug("the engine's process has ended already")
+        self._reap(seconds)
+        self._socket.close()
+
+    def _ending(self) -> str:
+        """How the process ended, which has closed its socket."""
+        code = self._reap(_REAP_SECONDS)
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+    def _reap(self, seconds: float) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class _Ear(asyncio.Protocol):
+    def __init__(
+        self, unpacker: Unpacker, hear: Hear, end: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
+        self._unpacker, self._hear, self._end = unpacker, hear, end
+        self._ending: asyncio.Task[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Some of what it says."""
+        for words, counts in self._unpacker.feed(data):
+            self._hear(words, counts)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It says no more."""
+        self._ending = asyncio.create_task(self._end())
+
+
+def _start(number: int) -> "subprocess.Popen[bytes]":
+    """This code, whatever the working directory holds; in a session of its own, so that Ctrl-C doesn't reach it."""
+    code = str(Path(__file__).resolve().parents[2])
+    paths = filter(None, (code, os.environ.get("PYTHONPATH")))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "clearseek.serve.engine_process", str(number)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[number],
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
