@@ -1,4 +1,4 @@
-"""How a server and its engine are connected: the engine in a process of its own, or in a thread of this one."""
+"""How a server and its engine are connected, where the engine is a process of its own. It needs no torch here."""
 
 import asyncio
 import logging
@@ -7,14 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Protocol
 
 from clearseek.config.errors import RunError
-from clearseek.engine.engine import Engine
-from clearseek.serve.engine_loop import EngineLoop
 from clearseek.serve.engine_process import PIECE_BYTES, Opening
 from clearseek.serve.engine_words import Counts, Facts, Order, Unpacker, Word, packed
 
@@ -47,41 +44,6 @@ class Line(Protocol):
     def close(self, seconds: float) -> None:
         """Let it cancel what is on its way and end; waits at most so long."""
         ...
-
-
-class ThreadLine:
-    """To an engine in a thread of this process."""
-
-    is_lost = False
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.loop = engine, EngineLoop(engine, self._tell)
-        self.num_slots, self.hidden_size = engine.num_slots, engine.model.config.hidden_size
-        self._hear: Hear | None = None
-        self._listening: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self.loop.run, name="clearseek-engine", daemon=True)
-        self._thread.start()
-
-    async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
-        """As `Line`; a thread is never lost."""
-        self._hear, self._listening = hear, asyncio.get_running_loop()
-
-    def order(self, order: Order) -> None:
-        """As `Line`."""
-        self.loop.order(order)
-
-    def close(self, seconds: float) -> None:
-        """As `Line`."""
-        self.loop.close()
-        self._thread.join(seconds)
-
-    def _tell(self, words: list[Word], counts: Counts) -> None:
-        assert self._listening is not None, "somebody asked from a loop"
-        assert self._hear is not None
-        try:
-            self._listening.call_soon_threadsafe(self._hear, words, counts)
-        except RuntimeError:
-            _LOG.debug("the event loop is closed")
 
 
 class ProcessLine:

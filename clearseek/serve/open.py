@@ -11,10 +11,9 @@ from pathlib import Path
 from clearseek.config.engine import Vllm
 from clearseek.config.errors import InputError, InputWarning, RunError
 from clearseek.config.server import Server
-from clearseek.engine.defaults import default_settings
 from clearseek.engine.vllm_server import Lost, VllmServer
-from clearseek.model.resolve import is_model_directory
-from clearseek.model.source import resolve_source, tokenizer_directory
+from clearseek.model.gguf.header import is_gguf
+from clearseek.model.resolve import is_model_directory, resolve_model
 from clearseek.serve.engine_line import ProcessLine
 from clearseek.serve.engine_process import Opening
 from clearseek.serve.engine_service import EngineService
@@ -43,7 +42,7 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
     """
     found: dict[str, Path] = {}
     for model in models:
-        path = resolve_source(Path(model))
+        path = _resolved(Path(model))
         name = Path(model).resolve().name
         if name in found:
             raise InputError(
@@ -64,13 +63,12 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
 
 def open_model(name: str, source: Path | str, settings: Server, how: How = How()) -> ServedModel:
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
-    path = resolve_source(Path(source))
+    path = _resolved(Path(source))
     line = ProcessLine(
         Opening(str(path), how.device, how.form, how.speculation, settings.max_running, settings.log)
     )
     try:
-        with tokenizer_directory(path) as files:
-            tokenizer = Tokenizer.load(files)
+        tokenizer = _tokenizer(path)
         facts = line.facts()
     except BaseException:
         line.close(0)
@@ -83,7 +81,10 @@ def open_model(name: str, source: Path | str, settings: Server, how: How = How()
 
 def open_vllm(model: str, vllm: Vllm) -> ServedModel:
     """A model that a vLLM server serves; its tokenizer is read here. InputError or RunError where it isn't there."""
-    path = resolve_source(Path(model))
+    from clearseek.engine.defaults import default_settings
+    from clearseek.model.source import tokenizer_directory
+
+    path = _resolved(Path(model))
     with tokenizer_directory(path) as files:
         tokenizer, defaults = Tokenizer.load(files), default_settings(files)
     server = VllmServer(vllm.url, os.environ.get("VLLM_API_KEY") or None)
@@ -96,6 +97,20 @@ def open_vllm(model: str, vllm: Vllm) -> ServedModel:
         ) from None
     service = VllmService(vllm, name, tokenizer)
     return ServedModel(Path(model).resolve().name, tokenizer, service, context, defaults, root=str(path))
+
+
+def _resolved(path: Path) -> Path:
+    """As `resolve_source`, without torch: the engine's process reads the weights, and starts the sooner."""
+    return path if is_gguf(path) else resolve_model(path)
+
+
+def _tokenizer(source: Path) -> Tokenizer:
+    if not is_gguf(source):
+        return Tokenizer.load(source)
+    from clearseek.model.source import tokenizer_directory  # with torch
+
+    with tokenizer_directory(source) as files:
+        return Tokenizer.load(files)
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from queue import Queue
 
 from clearseek.config.server import Server
 from clearseek.engine.engine import Engine
-from clearseek.serve.engine_line import ThreadLine
 from clearseek.serve.engine_service import EngineService
+from clearseek.serve.engine_thread import ThreadLine
 from clearseek.serve.keys import Keys
 from clearseek.serve.registry import Registry
 from clearseek.serve.run import serving
