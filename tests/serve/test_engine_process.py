@@ -16,6 +16,8 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.config.server import Server
 from clearseek.engine.request import Request, Sampling
 from clearseek.model.checkpoint import save_model
+from clearseek.serve.engine_words import Counts, Failed, Unpacker, packed
+from clearseek.serve.errors import KnownFailure
 from clearseek.serve.open import How, find_sources, open_model
 from clearseek.serve.registry import Registry
 from tests.model.every_family import small
@@ -227,3 +229,14 @@ def test_it_reaches_no_other_machine():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert "OutboundRefused: a connection to 192.0.2.1 was refused" in done.stderr
+
+
+def test_a_failure_crosses_as_it_is():
+    error = KnownFailure("engine_failed", "the engine failed")
+    ((word, counts),) = Unpacker().feed(packed((Failed(3, error), Counts())))
+    assert (type(word.error), word.error.code, str(word.error)) == (
+        KnownFailure,
+        "engine_failed",
+        "the engine failed",
+    )
+    assert counts == Counts()
