@@ -81,7 +81,7 @@ class ProcessLine:
     @property
     def is_lost(self) -> bool:
         """As `Line`."""
-        return not self._closing and self.process.poll() is not None
+        return not self._closing and self._has_ended()
 
     async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
         """As `Line`."""
@@ -121,7 +121,14 @@ class ProcessLine:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+            return self.process.wait(_REAP_SECONDS)
+
+    def _has_ended(self) -> bool:
+        try:
+            self.process.wait(0)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
 
 class _Ear(asyncio.Protocol):
