@@ -18,6 +18,7 @@ from clearseek.serve.engine_words import Counts, Facts, Order, Unpacker, Word, p
 _LOG = logging.getLogger(__name__)
 _OPEN_SECONDS = 3600.0  # to read a model
 _REAP_SECONDS = 5.0  # for a process to end that has closed its socket
+_KILL_SECONDS = 60.0  # for a large one to give its memory back once it was killed
 
 Hear = Callable[[list[Word], Counts], None]
 
@@ -121,7 +122,7 @@ class ProcessLine:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait(_REAP_SECONDS)
+            return self.process.wait(_KILL_SECONDS)
 
     def _has_ended(self) -> bool:
         try:
