@@ -125,7 +125,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
             (answer,) = engine.submit(prepared[number % QUESTIONS])
             begun[answer] = time.perf_counter()
             number += 1
-        for answer, completion in engine.step(at_once=4):
+        for answer, completion in engine.step(at_once=16):
             seconds = time.perf_counter() - begun.pop(answer)
             written += len(completion.tokens)
             between.append(seconds / len(completion.tokens))
