@@ -72,7 +72,7 @@ def command(model: Path, to: str, dtype: str | None, out: Path | None, with_run:
 def _made_by(model: Path, to: str) -> tuple[Path, str]:
     """The run of a model, ready to go along, and the stage that left it."""
     from clearseek.config.errors import InputError
-    from clearseek.model.source import resolve_source
+    from clearseek.model.resolve import resolve_source
     from clearseek.trace.excerpt import check_can_pack, has_run, run_and_stage
 
     if to != "hf":

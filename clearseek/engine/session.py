@@ -26,7 +26,8 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.device import choose_device
 from clearseek.model.gguf.header import is_gguf
 from clearseek.model.gguf.read import open_gguf
-from clearseek.model.source import load_source, resolve_source, tokenizer_directory
+from clearseek.model.resolve import resolve_source
+from clearseek.model.source import load_source, tokenizer_directory
 from clearseek.text.thoughts import Kind, ThoughtParser
 from clearseek.text.tokenizer import Tokenizer
 

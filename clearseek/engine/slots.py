@@ -3,8 +3,6 @@
 The arrays are numpy's: kernels read them by address, and single numbers are cheap to get at.
 """
 
-from collections.abc import Sequence as TypingSequence
-
 import numpy as np
 
 from clearseek.engine.blocks import BLOCK_TOKENS
@@ -88,7 +86,7 @@ class Slots:
         """Its arrays as `FusedRunner.decode` wants them."""
         return [getattr(self, name) for name in self.FOR_KERNEL]
 
-    def seat(self, pairs: TypingSequence[tuple[int, Sequence]]) -> None:
+    def seat(self, pairs: list[tuple[int, Sequence]]) -> None:
         """Put sequences into empty slots; each goes on where it was paused."""
         slots, sequences = [slot for slot, _ in pairs], [sequence for _, sequence in pairs]
         settings = [sequence.request.sampling for sequence in sequences]

@@ -14,7 +14,8 @@ import torch
 
 from clearseek.config.errors import InputError
 from clearseek.model.decoder import Decoder
-from clearseek.model.source import load_source, resolve_source
+from clearseek.model.resolve import resolve_source
+from clearseek.model.source import load_source
 
 MOST_TOKENS = 16
 

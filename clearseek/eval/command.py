@@ -18,7 +18,8 @@ from clearseek.engine.rollout import Group, encode_problem, roll_out
 from clearseek.engine.streams import stream_key
 from clearseek.eval.examine import Examination
 from clearseek.model.device import choose_device
-from clearseek.model.source import load_source, resolve_source, tokenizer_directory
+from clearseek.model.resolve import resolve_source
+from clearseek.model.source import load_source, tokenizer_directory
 from clearseek.tasks.problem import Problem
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer

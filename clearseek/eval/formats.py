@@ -27,7 +27,8 @@ from clearseek.eval.command import answers, ask, chosen_problems, recipe_of
 from clearseek.eval.examine import Examination
 from clearseek.model.decoder import Decoder
 from clearseek.model.log_probs import log_probs_from_logits
-from clearseek.model.source import load_source, resolve_source, tokenizer_directory
+from clearseek.model.resolve import resolve_source
+from clearseek.model.source import load_source, tokenizer_directory
 from clearseek.tasks.problem import Problem
 from clearseek.text.tokenizer import Tokenizer
 

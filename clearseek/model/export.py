@@ -21,8 +21,8 @@ from clearseek.model.gguf.vocabulary import vocabulary_keys
 from clearseek.model.gguf.write import write_gguf
 from clearseek.model.kept_code import leave_code, why_not_transformers
 from clearseek.model.licence import licence_of
-from clearseek.model.resolve import CONFIG_FILE
-from clearseek.model.source import load_source, resolve_source, source_config
+from clearseek.model.resolve import CONFIG_FILE, resolve_source
+from clearseek.model.source import load_source, source_config
 from clearseek.model.stored import read_json
 from clearseek.model.stored_types import stored_types
 from clearseek.model.written import FP8, check_fp8

@@ -5,12 +5,18 @@ from pathlib import Path
 from clearseek.config.errors import InputError
 from clearseek.config.shipped import carried_model
 from clearseek.ledger.lines import tolerant_records
+from clearseek.model.gguf.header import is_gguf
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 _WANTED = "give a run, one of its checkpoints or a Hugging Face directory"
+
+
+def resolve_source(path: Path) -> Path:
+    """As `resolve_model`, but a GGUF file means itself."""
+    return path if is_gguf(path) else resolve_model(path)
 
 
 def resolve_model(path: Path) -> Path:

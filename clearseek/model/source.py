@@ -13,12 +13,6 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.gguf.header import is_gguf, read_header
 from clearseek.model.gguf.read import gguf_config, load_gguf
 from clearseek.model.gguf.tokenizer_files import write_tokenizer
-from clearseek.model.resolve import resolve_model
-
-
-def resolve_source(path: Path) -> Path:
-    """As `resolve_model`, but a GGUF file means itself."""
-    return path if is_gguf(path) else resolve_model(path)
 
 
 def load_source(

@@ -13,7 +13,7 @@ from clearseek.config.errors import InputError, InputWarning, RunError
 from clearseek.config.server import Server
 from clearseek.engine.vllm_server import Lost, VllmServer
 from clearseek.model.gguf.header import is_gguf
-from clearseek.model.resolve import is_model_directory, resolve_model
+from clearseek.model.resolve import is_model_directory, resolve_source
 from clearseek.serve.engine_line import ProcessLine
 from clearseek.serve.engine_process import Opening
 from clearseek.serve.engine_service import EngineService
@@ -42,7 +42,7 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
     """
     found: dict[str, Path] = {}
     for model in models:
-        path = _resolved(Path(model))
+        path = resolve_source(Path(model))
         name = Path(model).resolve().name
         if name in found:
             raise InputError(
@@ -63,7 +63,7 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
 
 def open_model(name: str, source: Path | str, settings: Server, how: How = How()) -> ServedModel:
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
-    path = _resolved(Path(source))
+    path = resolve_source(Path(source))
     line = ProcessLine(
         Opening(str(path), how.device, how.form, how.speculation, settings.max_running, settings.log)
     )
@@ -84,7 +84,7 @@ def open_vllm(model: str, vllm: Vllm) -> ServedModel:
     from clearseek.engine.defaults import default_settings
     from clearseek.model.source import tokenizer_directory
 
-    path = _resolved(Path(model))
+    path = resolve_source(Path(model))
     with tokenizer_directory(path) as files:
         tokenizer, defaults = Tokenizer.load(files), default_settings(files)
     server = VllmServer(vllm.url, os.environ.get("VLLM_API_KEY") or None)
@@ -97,11 +97,6 @@ def open_vllm(model: str, vllm: Vllm) -> ServedModel:
         ) from None
     service = VllmService(vllm, name, tokenizer)
     return ServedModel(Path(model).resolve().name, tokenizer, service, context, defaults, root=str(path))
-
-
-def _resolved(path: Path) -> Path:
-    """As `resolve_source`, without torch: the engine's process reads the weights, and starts the sooner."""
-    return path if is_gguf(path) else resolve_model(path)
 
 
 def _tokenizer(source: Path) -> Tokenizer:

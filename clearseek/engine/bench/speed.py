@@ -22,7 +22,8 @@ from clearseek.engine.mixed_formats import read_formats
 from clearseek.engine.request import Request, Sampling
 from clearseek.ledger.machine import describe_machine
 from clearseek.model.decoder import Decoder
-from clearseek.model.source import load_source, resolve_source
+from clearseek.model.resolve import resolve_source
+from clearseek.model.source import load_source
 
 STANDING = ("dense-0.1b", "latent-moe-0.5b", "dense-0.6b")  # the quickest to make first
 LEFT_OUT = "left out: time was up"
