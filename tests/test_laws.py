@@ -191,6 +191,45 @@ def test_every_function_is_annotated():
 # The checks themselves find what they are for.
 
 
+# Where a test module skips, one that imports from it can't be read, unless it has skipped by itself before.
+
+
+def skips_and_imports(source: str) -> tuple[set[str], dict[str, set[str]]]:
+    """What a test module skips without; of each test module it imports from, what it skipped without before."""
+    skips: set[str] = set()
+    imports: dict[str, set[str]] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1].startswith("test_"):
+            imports[node.module or ""] = set(skips)
+        called = node.value if isinstance(node, ast.Assign | ast.Expr) else None
+        if isinstance(called, ast.Call) and ast.unparse(called.func) == "pytest.importorskip":
+            skips.add(ast.literal_eval(called.args[0]))
+    return skips, imports
+
+
+def unreadable(sources: dict[str, str]) -> list[str]:
+    """`A imports from B`, where A can't be read because B skips."""
+    read = {name: skips_and_imports(source) for name, source in sources.items()}
+    return [
+        f"{name} imports from {other}, which skips without {', '.join(sorted(missing))}"
+        for name, (_, imports) in read.items()
+        for other, skipped in imports.items()
+        if (missing := read[other][0] - skipped)
+    ]
+
+
+def test_no_test_is_unreadable_where_another_skips():
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    assert_none(unreadable({module_name(path): path.read_text(encoding="utf-8") for path in paths}))
+
+
+def test_a_test_that_imports_from_one_that_skips_is_found():
+    skipping = 'import pytest\nthere = pytest.importorskip("there")\n'
+    importing = "from tests.test_a import helper\n"
+    assert unreadable({"tests.test_a": skipping, "tests.test_b": importing})
+    assert not unreadable({"tests.test_a": skipping, "tests.test_b": skipping + importing})
+
+
 @pytest.mark.parametrize(
     ("check", "source"),
     [

@@ -52,8 +52,7 @@ def _overlaps(
 ) -> np.ndarray:
     """Items that share `length` words in a row with a text; notes the first such text, and all of them."""
     overlapping = np.zeros(len(found_in), bool)
-    places, in_training = whole_windows(asked, length), whole_windows(training, length)
-    wanted, having = windows(asked.hashes, length)[places], windows(training.hashes, length)[in_training]
+    (places, wanted), (in_training, having) = asked.rows(length), training.rows(length)
     hits = member(having, wanted)
     owners = training.text_of_word[in_training[hits]]
     touched[owners] = True

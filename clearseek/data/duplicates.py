@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clearseek.data.words import Words, whole_windows, windows
+from clearseek.data.words import Words
 
 SHINGLE_WORDS = 8
 NEAR_SHARE = (
@@ -26,8 +26,8 @@ def repeated_shares(words: Words, length: int = SHINGLE_WORDS) -> np.ndarray:
 
     0 for a text of fewer words than that.
     """
-    places = whole_windows(words, length)
-    hashes, owners = windows(words.hashes, length)[places], words.text_of_word[places]
+    places, hashes = words.rows(length)
+    owners = words.text_of_word[places]
     order = np.argsort(hashes, kind="stable")  # stable: of the same shingle the earliest text comes first
     begins = np.ones(len(order), bool)
     begins[1:] = hashes[order][1:] != hashes[order][:-1]

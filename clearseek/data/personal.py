@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clearseek.data.words import parts_of
+
 Finder = Callable[[str], Iterator[tuple[int, int]]]  # a text → spans of it
 _SEPARATOR = "\n\0\n"  # between texts: no pattern crosses it
 
@@ -28,13 +30,17 @@ class Found(NamedTuple):
 
 def find_personal_data(texts: Sequence[str]) -> list[Found]:
     """Everything the rules find, in order; of finds that overlap only the first rule's in the order of RULES."""
-    lines = _Lines(_SEPARATOR.join(texts))
-    spans = [
-        (rule, *span)
-        for rule, fewest_digits, sign, finder in _FINDERS
-        for span in lines.find(fewest_digits, sign, finder)
-    ]
-    return list(_placed(_without_overlaps(spans), texts))
+    found: list[Found] = []
+    for first, last in parts_of(texts):
+        part = texts[first:last]
+        lines = _Lines(_SEPARATOR.join(part))
+        spans = [
+            (rule, *span)
+            for rule, fewest_digits, sign, finder in _FINDERS
+            for span in lines.find(fewest_digits, sign, finder)
+        ]
+        found += _placed(_without_overlaps(spans), part, first)
+    return found
 
 
 class _Lines:
@@ -88,13 +94,14 @@ def _without_overlaps(spans: list[tuple[str, int, int]]) -> list[tuple[str, int,
     return sorted(kept, key=lambda span: span[1])
 
 
-def _placed(spans: list[tuple[str, int, int]], texts: Sequence[str]) -> Iterator[Found]:
+def _placed(spans: list[tuple[str, int, int]], texts: Sequence[str], first: int) -> Iterator[Found]:
+    """Finds in texts end to end, the first of which has this number, as finds in each."""
     number, begin = 0, 0
     for rule, start, end in spans:
         while start >= begin + len(texts[number]) + len(_SEPARATOR):
             begin += len(texts[number]) + len(_SEPARATOR)
             number += 1
-        yield Found(rule, number, start - begin, end - begin)
+        yield Found(rule, first + number, start - begin, end - begin)
 
 
 # e-mail (RFC 5321's common form; without the domains that RFC 2606 keeps for examples, and without git@host:path)

@@ -13,7 +13,7 @@ import numpy as np
 
 NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT = range(7)
 _BMP = 0x10000
-_CHARACTERS_AT_A_TIME = 1 << 23
+_CHARACTERS_AT_A_TIME = 1 << 18  # so that what is computed of them stays in a core's cache
 _SIGNS = set("+-−*/×÷=^.,")
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
@@ -69,13 +69,20 @@ class Joined:
 
 
 def joined(texts: Sequence[str], characters: int = _CHARACTERS_AT_A_TIME) -> Iterator[Joined]:
-    """All texts in parts of about so many characters, so that memory stays bounded."""
+    """All texts in parts of about so many characters."""
+    for first, last in parts_of(texts, characters):
+        part = texts[first:last]
+        codes = np.frombuffer("".join(part).encode("utf-32-le", "surrogatepass"), np.uint32)
+        yield Joined(codes, np.cumsum([0, *map(len, part)]), first)
+
+
+def parts_of(texts: Sequence[str], characters: int = _CHARACTERS_AT_A_TIME) -> Iterator[tuple[int, int]]:
+    """First and end of parts of about so many characters, so that memory stays bounded and fast."""
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
     first, begin = 0, 0
     while first < len(texts):
         last = min(int(np.searchsorted(ends, begin + characters)) + 1, len(texts))
-        codes = np.frombuffer("".join(texts[first:last]).encode("utf-32-le", "surrogatepass"), np.uint32)
-        yield Joined(codes, np.concatenate([[0], ends[first:last] - begin]), first)
+        yield first, last
         first, begin = last, int(ends[last - 1])
 
 
@@ -102,6 +109,17 @@ class Words:
     def text_of_word(self) -> np.ndarray:
         """int64 [words]: which text a word belongs to."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def rows(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where `length` words in a row belong to one text, int64, and their hashes; computed once."""
+        if length not in self._rows:
+            places = whole_windows(self, length)
+            self._rows[length] = places, windows(self.hashes, length)[places]
+        return self._rows[length]
+
+    @cached_property
+    def _rows(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {}
 
     def between(self, place: int, count: int) -> str:
         """`count` words with what is between them, without white space, in lower case."""

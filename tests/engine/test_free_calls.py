@@ -9,7 +9,7 @@ from clearseek.text.tool_calls.events import Gathered
 from clearseek.text.tool_calls.free import free_calls
 from clearseek.text.tool_calls.parser import ReplyParser
 from clearseek.text.tool_calls.recognise import ReplyForm
-from tests.engine.test_forced_calls import SAY, WRITING, accepts, say, tokenizer_with, walk
+from tests.engine.call_grammars import SAY, WRITING, accepts, say, tokenizer_with, walk
 from tests.text.tool_calls.replies import FORMS
 
 pytest.importorskip("llguidance")

@@ -95,3 +95,24 @@ def vocabulary_of(size: int) -> dict[str, object]:
         "tokenizer.ggml.merges": ["t 1"],
         "tokenizer.ggml.eos_token_id": 1,
     }
+
+
+# what a damaged file may say where something else is asked for
+VALUES = [
+    None,
+    "x",
+    "",
+    -1,
+    0,
+    3,
+    2**31,
+    2**62,
+    1.5,
+    float("nan"),
+    float("inf"),
+    [1, 2],
+    ["a"],
+    [],
+    True,
+    "yarn",
+]

@@ -16,9 +16,8 @@ from clearseek.model.gguf.header import read_header
 from clearseek.model.gguf.metadata import config_keys
 from clearseek.model.gguf.read import load_gguf
 from clearseek.model.gguf.write import write_gguf
-from tests.model.gguf_models import OF_FAMILIES, WHOLE_BLOCKS, family_config, vocabulary_of
+from tests.model.gguf_models import OF_FAMILIES, VALUES, WHOLE_BLOCKS, family_config, vocabulary_of
 from tests.model.mxfp4 import quantise
-from tests.model.test_gguf_files import VALUES
 from tests.model.tiny import tiny_model
 
 pytest.importorskip("gguf", reason="the gguf library is absent")

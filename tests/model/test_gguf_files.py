@@ -19,7 +19,7 @@ from clearseek.model.gguf.header import read_header
 from clearseek.model.gguf.read import load_gguf
 from clearseek.model.gguf.storage import DTYPES, stored_type
 from clearseek.model.gguf.write import write_gguf
-from tests.model.gguf_models import GROUPED, STORED, WHOLE_BLOCKS, vocabulary_of
+from tests.model.gguf_models import GROUPED, STORED, VALUES, WHOLE_BLOCKS, vocabulary_of
 from tests.model.tiny import CONFIGS, tiny_model
 
 gguf = pytest.importorskip("gguf", reason="the gguf library is absent")
@@ -267,26 +267,6 @@ def test_early_files_of_latent_attention_are_refused(monkeypatch, tmp_path):
     del found["deepseek2.attention.key_length_mla"]
     with pytest.raises(InputError, match="before latent attention was absorbed are not supported"):
         changed(monkeypatch, tmp_path / "m.gguf", metadata=found)
-
-
-VALUES = [
-    None,
-    "x",
-    "",
-    -1,
-    0,
-    3,
-    2**31,
-    2**62,
-    1.5,
-    float("nan"),
-    float("inf"),
-    [1, 2],
-    ["a"],
-    [],
-    True,
-    "yarn",
-]
 
 
 @settings(max_examples=150, deadline=None)

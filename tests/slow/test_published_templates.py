@@ -8,9 +8,10 @@ import pytest
 
 from clearseek.text.tokenizer import Tokenizer
 from tests.text.published import CONVERSATIONS, SWITCHES, TEMPLATES, TOOLS, needs_published
-from tests.text.test_published_templates import compare, opened
 
 transformers = pytest.importorskip("transformers")
+
+from tests.text.test_published_templates import compare, opened  # noqa: E402
 
 # They ask for variables, or for tools, of a form of their own: both sides refuse whatever is given here.
 REFUSING = ("fireworks-ai-llama-3-firefunction-v2", "CohereForAI-c4ai-command-r-plus-tool_use")
