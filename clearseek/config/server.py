@@ -23,6 +23,7 @@ class Server(Table):
     max_waiting: int = Field(default=256, ge=0, description="answers that may wait for their turn; then 429")
     max_models: int | None = Field(default=None, ge=1, description="open at once; None: what memory allows")
     max_body_bytes: int = Field(default=16 << 20, ge=1024)
+    max_import_bytes: int = Field(default=256 << 20, ge=1024, description="of conversations as one file")
     body_seconds: float = Field(default=30.0, gt=0, description="for a request's body to arrive")
     keep_alive_seconds: float = Field(default=10.0, gt=0, description="of silence before a sign of life")
     drain_seconds: float = Field(default=60.0, ge=0, description="for answers on their way when it is ended")

@@ -51,7 +51,12 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     for part in (conversations, answers, keeping, tracing, site):
         app.include_router(part.router, include_in_schema=False)  # the page's own, which changes with it
     # the last one added sees a request first
-    app.add_middleware(Bodies, most_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        Bodies,
+        most_bytes=settings.max_body_bytes,
+        seconds=settings.body_seconds,
+        by_path={conversations.IMPORT: settings.max_import_bytes},
+    )
     app.add_middleware(Guard, keys=keys or Keys(()), hosts=settings.hosts, public=site.PATHS)
     app.add_middleware(Logged)
     for kind in (ApiError, InputError, RunError):

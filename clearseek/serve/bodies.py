@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,16 +13,23 @@ from clearseek.serve.streaming import JsonResponse
 
 _DEEPEST = 100  # lists and objects within another
 _LONGEST_NUMBER = 400  # characters; a double's own digits are at most 309 before the point
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NUMBER = re.compile(rb"[0-9.eE+-]{%d,}" % _LONGEST_NUMBER)
+# one that doesn't end reaches to the end: so no text is read twice
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NUMBER = re.compile(rb"(?<![0-9.eE+-])[0-9.eE+-]{%d,}" % _LONGEST_NUMBER)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Bodies:
-    """Gives `app` bodies of at most `most_bytes` that arrived within `seconds`; JSON only if it is sound."""
+    """Gives `app` bodies of at most `most_bytes` that arrived within `seconds`; JSON only if it is sound.
 
-    def __init__(self, app: ASGIApp, most_bytes: int, seconds: float) -> None:
-        self.app, self.most_bytes, self.seconds = app, most_bytes, seconds
+    `by_path` has other bounds for some paths.
+    """
+
+    def __init__(
+        self, app: ASGIApp, most_bytes: int, seconds: float, by_path: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self.app, self.most_bytes, self.seconds, self.by_path = app, most_bytes, seconds, by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read one request's body and hand it on."""
@@ -41,9 +49,10 @@ class Bodies:
         await self.app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        most_bytes = self.by_path.get(scope["path"], self.most_bytes)
         said = dict(scope["headers"]).get(b"content-length", b"0")
-        if not said.isdigit() or int(said[:20]) > self.most_bytes:
-            raise self._too_large()
+        if not said.isdigit() or int(said[:20]) > most_bytes:
+            raise _too_large(most_bytes)
         pieces, size = [], 0
         try:
             async with asyncio.timeout(self.seconds):
@@ -53,21 +62,21 @@ class Bodies:
                         return None
                     pieces.append(message.get("body", b""))
                     size += len(pieces[-1])
-                    if size > self.most_bytes:
-                        raise self._too_large()
+                    if size > most_bytes:
+                        raise _too_large(most_bytes)
                     if not message.get("more_body", False):
                         return b"".join(pieces)
         except TimeoutError:
             raise ApiError(408, f"the body did not arrive within {self.seconds:g} s") from None
 
-    def _too_large(self) -> ApiError:
-        megabytes = self.most_bytes // 2**20
-        return ApiError(
-            413,
-            f"the body is larger than {self.most_bytes} bytes",
-            code="request_too_large",
-            values={"n": megabytes},
-        )
+
+def _too_large(most_bytes: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than {most_bytes} bytes",
+        code="request_too_large",
+        values={"n": most_bytes // 2**20},
+    )
 
 
 def check_json(body: bytes) -> None:
@@ -86,7 +95,7 @@ def check_json(body: bytes) -> None:
 
 def _depths(body: bytes) -> Iterator[int]:
     depth = 0
-    for character in _STRING.sub(b"", body):
+    for character in _STRING.sub(b"", body).translate(None, _NO_BRACKETS):
         if character in b"[{":
             depth += 1
             yield depth

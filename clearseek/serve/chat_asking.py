@@ -55,11 +55,7 @@ async def ask(
         thinking_budget=budget,
         **settings,
     )
-    answering = await model.submit(request)
-    opened = model.opens_thought(prompt)
-    return Pieces(
-        answering, model.tokenizer, opened, len(prompt), model.reply_form, tools.schemas, tools.most_calls
-    )
+    return model.pieces(await model.submit(request), prompt, tools.schemas, tools.most_calls)
 
 
 async def prompt_of(model: ServedModel, body: ChatRequest, add_generation_prompt: bool = True) -> list[int]:

@@ -67,7 +67,7 @@ class Pieces:
     """Parts what an answering gives; an async iterator of pieces, which counts tokens as they come.
 
     `form` is how the model writes; `schemas` are the tools' by name, None where none may be called; of more calls than
-    `most_calls` the others are left out.
+    `most_calls` the others are left out. `opening` is what the prompt has of the message that is gone on with.
     """
 
     answering: Answering
@@ -77,6 +77,7 @@ class Pieces:
     form: ReplyForm = ReplyForm()  # noqa: RUF009  it is frozen
     schemas: Schemas | None = None
     most_calls: int | None = None
+    opening: str = ""
     on_end: Callable[[], None] = lambda: None
     _samples: dict[int, _Sample] = field(default_factory=dict)
 
@@ -101,6 +102,7 @@ class Pieces:
         sample = self._samples.get(delta.sample)
         if sample is None:
             parser = ReplyParser(self.form, self.opens_thought, self.schemas)
+            parser.feed(self.opening)
             sample = self._samples[delta.sample] = _Sample(parser, self.opens_thought)
         parsed = sample.parser.feed(delta.text)
         if delta.completion is not None:

@@ -12,8 +12,11 @@ from clearseek.engine.streams import stream_key
 from clearseek.engine.thinking_budget import ThoughtTags
 from clearseek.serve.answering import Answering, AnswerService
 from clearseek.serve.errors import KnownMistake
+from clearseek.serve.pieces import Pieces
 from clearseek.serve.tally import Tally
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.text.tool_calls import harmony
+from clearseek.text.tool_calls.calls import Schemas
 from clearseek.text.tool_calls.recognise import ReplyForm
 
 
@@ -116,3 +119,24 @@ class ServedModel:
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Whether an answer to `prompt` begins inside a thought."""
         return ThoughtTags.of(self.tokenizer).is_open_after(prompt)
+
+    def pieces(
+        self,
+        answering: Answering,
+        prompt: Sequence[int],
+        schemas: Schemas | None = None,
+        most_calls: int | None = None,
+    ) -> Pieces:
+        """The parts of an answer to `prompt`, read from where that ends; tools as `Pieces` has them."""
+        opened, opening = self.opens_thought(prompt), self._opening(prompt)
+        return Pieces(
+            answering, self.tokenizer, opened, len(prompt), self.reply_form, schemas, most_calls, opening
+        )
+
+    def _opening(self, prompt: Sequence[int]) -> str:
+        """What stands in the prompt of the message that its answer goes on with, where models write messages."""
+        start = self.tokenizer.token_id(harmony.START)
+        if not self.reply_form.is_harmony or start is None or start not in prompt:
+            return ""
+        begin = len(prompt) - 1 - list(reversed(prompt)).index(start)
+        return harmony.opening_of([self.tokenizer.token_name(token) or "" for token in prompt[begin:]])

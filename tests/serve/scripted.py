@@ -49,7 +49,8 @@ class ScriptedService:
         tokens = [*self.tokenizer.encode(text), self.tokenizer.eos_id][
             : answering.request.sampling.max_tokens
         ]
-        said, decoder = [], IncrementalDecoder(self.tokenizer)
+        shown = answering.request.sampling.shown_ids
+        said, decoder = [], IncrementalDecoder(self.tokenizer, shown)
         for start in range(0, len(tokens), self.tokens_at_once):
             await asyncio.sleep(self.seconds)
             new = tokens[start : start + self.tokens_at_once]

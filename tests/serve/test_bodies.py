@@ -64,6 +64,13 @@ def test_brackets_and_digits_within_text_are_text():
     check_json(json.dumps(["[{" * 500, "9" * 1000, 'a "quoted" \\ [['] * 3).encode())
 
 
+@pytest.mark.parametrize("body", [b'"' + rb"\"" * 2_000_000, b'{"a": "' + b"[x] " * 2_000_000 + b'"}'])
+def test_large_bodies_are_looked_at_in_no_time(body):
+    started = time.process_time()
+    check_json(b"[" + b"[]," * 200 + body + b"]")
+    assert time.process_time() - started < 2
+
+
 @pytest.fixture(scope="module")
 def impatient(tokenizer):
     settings = Server(port=0, max_body_bytes=2000, body_seconds=0.5)

@@ -12,6 +12,7 @@ from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
 from tests.serve.scripted import scripted_model as make_scripted
 
+OCTETS = {"Content-Type": "application/octet-stream"}
 TEXT = "12 + 5 = 17 이므로</think>**17**입니다. " + "정확합니다. " * 8
 
 
@@ -218,7 +219,7 @@ def test_export_and_import_over_http(client):
     list(watch(client, answer["id"]))
     for form in ("json", "jsonl", "md"):
         text = client.get("/api/export", params={"form": form, "id": conversation}).content
-        told = client.post("/api/import", content=text, headers={"Content-Type": "application/octet-stream"})
+        told = client.post("/api/import", content=text, headers=OCTETS)
         assert told.status_code == 201, told.text
         again = opened(client, told.json()[0]["id"])
         assert [m["text"].strip() for m in again["messages"]] == [
@@ -226,11 +227,21 @@ def test_export_and_import_over_http(client):
             TEXT.split("</think>")[1].strip(),
         ]
         assert again["messages"][-1]["thought"].strip() == "12 + 5 = 17 이므로"
-    refused = client.post(
-        "/api/import", content=b"\xff\xfe", headers={"Content-Type": "application/octet-stream"}
-    )
+    refused = client.post("/api/import", content=b"\xff\xfe", headers=OCTETS)
     assert refused.status_code == 400
     assert len(client.get("/api/search", params={"text": "정확"}).json()) == 4
+
+
+def test_what_was_exported_comes_back_however_large_it_is(client):
+    said = {"id": "1", "role": "user", "text": "[x] " * 4_500_000}  # more than any other body may have
+    text = json.dumps({"clearseek": 1, "conversations": [{"title": "long", "leaf": "1", "messages": [said]}]})
+    told = client.post("/api/import", content=text, headers={"Content-Type": "application/json"}, timeout=60)
+    assert told.status_code == 201, told.text
+    assert opened(client, told.json()[0]["id"])["messages"][0]["text"] == said["text"]
+    assert (
+        client.post("/api/files", params={"name": "long.txt"}, content=text, headers=OCTETS).status_code
+        == 413
+    )
 
 
 def test_an_answer_cut_in_its_thought_can_be_had_now(client, slow):

@@ -17,6 +17,7 @@ from clearseek.serve.history.records import State as Ending
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
 from clearseek.serve.served_model import ServedModel
+from clearseek.text.tool_calls import harmony
 
 _SAVE_SECONDS = 2.0
 _WRITING_SECONDS = 30.0
@@ -161,13 +162,7 @@ async def ask_to_continue(
     """Ask a model to go on where `begun` ends, in its thought (unless it `answers_now`) or in its answer."""
     thinking = (settings.get("thinking") or {}).get("type") != "disabled"
     prompt = await model.encode(as_chat(path, settings.get("system") or ""), thinking)
-    tokenizer, is_inside, tags = model.tokenizer, model.opens_thought(prompt), model.reply_form.thought
-    if begun.thought and not is_inside:
-        prompt, is_inside = [*prompt, *tokenizer.encode(tags.start)], True
-    prompt = [*prompt, *tokenizer.encode_plain(begun.thought)]
-    if is_inside and (begun.text.strip() or answers_now):
-        prompt, is_inside = [*prompt, *tokenizer.encode(tags.end)], False
-    prompt = [*prompt, *tokenizer.encode_plain(begun.text)]
+    prompt, is_inside = _begun(model, prompt, begun, answers_now)
     drawing: dict[str, Any] = {name: settings.get(name) for name in _DRAWING}
     budget, most_tokens = settings.get("thinking_token_budget"), settings.get("max_tokens")
     if is_inside and budget is not None:
@@ -175,7 +170,25 @@ async def ask_to_continue(
     if most_tokens is not None and most_tokens > model.context - len(prompt):
         most_tokens = None  # as many as there is room for
     request = model.request(prompt, most_tokens, settings.get("seed"), client=client, **drawing)
-    return Pieces(await model.submit(request), tokenizer, is_inside, len(prompt), model.reply_form)
+    return model.pieces(await model.submit(request), prompt)
+
+
+def _begun(
+    model: ServedModel, prompt: list[int], begun: Message, answers_now: bool
+) -> tuple[list[int], bool]:
+    """The prompt with what an answer has so far, and whether that ends inside its thought."""
+    tokenizer, tags = model.tokenizer, model.reply_form.thought
+    if model.reply_form.is_harmony:
+        for text, is_own in harmony.begun(begun.thought, begun.text, answers_now):
+            prompt = [*prompt, *(tokenizer.encode_plain(text) if is_own else tokenizer.encode(text))]
+        return prompt, False
+    is_inside = model.opens_thought(prompt)
+    if begun.thought and not is_inside:
+        prompt, is_inside = [*prompt, *tokenizer.encode(tags.start)], True
+    prompt = [*prompt, *tokenizer.encode_plain(begun.thought)]
+    if is_inside and (begun.text.strip() or answers_now):
+        prompt, is_inside = [*prompt, *tokenizer.encode(tags.end)], False
+    return [*prompt, *tokenizer.encode_plain(begun.text)], is_inside
 
 
 async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any]]:

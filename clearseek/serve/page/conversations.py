@@ -18,6 +18,7 @@ from clearseek.serve.state import state_of
 from clearseek.serve.wire import Wire
 
 router = APIRouter(prefix="/api")
+IMPORT = "/api/import"
 
 
 class Head(Wire):
@@ -153,7 +154,7 @@ def export(
     return Response(text, media_type=transfer.MEDIA_TYPES[form], headers={"Cache-Control": "no-store"})
 
 
-@router.post("/import")
+@router.post(IMPORT.removeprefix(router.prefix))
 async def take_in(request: Request) -> Response:
     """Conversations from a file that was exported, as new ones."""
     try:

@@ -4,6 +4,7 @@ https://cookbook.openai.com/articles/openai-harmony
 """
 
 import re
+from collections.abc import Sequence
 
 from clearseek.text.tool_calls.calls import Calls, checked_name, stream_object
 from clearseek.text.tool_calls.events import Content, Thought
@@ -13,6 +14,7 @@ START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
 END, CALL, RETURN, CONSTRAIN = "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"
 TOKENS = (START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN)
 _LONGEST_HEADER = 1000
+_THOUGHT, _ANSWER = f"{CHANNEL}analysis{MESSAGE}", f"{CHANNEL}final{MESSAGE}"
 _CHANNEL = re.compile(re.escape(CHANNEL) + r"\s*(\w+)")
 _RECIPIENT = re.compile(r"\bto=functions\.(\S+?)(?=\s|<\||$)")
 
@@ -28,6 +30,29 @@ def read_harmony(calls: Calls, may_call: bool) -> Steps[None]:
         else:
             reader.keep(len(header) + len(MESSAGE))
             yield from calls.attempt(_message(calls, header, may_call))
+
+
+def begun(thought: str, answer: str, answers_now: bool = False) -> list[tuple[str, bool]]:
+    """A reply that is to go on, after the prompt's `<|start|>assistant`: texts, and whether each is the model's own.
+
+    What goes on is the thought, or the answer where one is begun or `answers_now`.
+    """
+    parts = [(_THOUGHT, False), (thought, True)] if thought else []
+    if answer.strip() or answers_now:
+        turn = f"{END}{START}assistant" if thought else ""
+        parts += [(turn + _ANSWER, False), (answer, True)]
+    return parts
+
+
+def opening_of(tokens: Sequence[str]) -> str:
+    """The header of the message that a prompt leaves open, for a reply's reader to begin with; "" where it leaves none.
+
+    `tokens` are the prompt's last ones by their exact strings, from its last `<|start|>` on.
+    """
+    if MESSAGE not in tokens or END in tokens:
+        return ""
+    header = tokens[1 : tokens.index(MESSAGE)]
+    return "".join(header).removeprefix("assistant") + MESSAGE
 
 
 def _message(calls: Calls, header: str, may_call: bool) -> Steps[None]:
