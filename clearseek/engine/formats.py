@@ -1,7 +1,7 @@
 """Weights in the formats that the engine reads them in, laid out for its kernels: see `model/kernels/formats.h`.
 
-Int8 and int4 are whole numbers times a scale for each output and group of inputs, with GGUF's Q8_0 and Q4_0 rounding:
-what is quantised here and what is read from such a file are the same numbers.
+Int8 and int4 are whole numbers times a scale for each output and group of inputs, rounded as we write GGUF files in Q8_0
+and Q4_0: what is quantised here and what is read from such a file are the same numbers.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clearseek.config.errors import InputError
+from clearseek.model.gguf.q4_0 import round_int4
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
 
@@ -98,15 +99,12 @@ class Quantised(NamedTuple):
 def quantise(weight: Tensor, form: Format) -> Quantised:
     """Round a weight [outputs, inputs] to int8 or int4, as `lay_out` does."""
     groups = weight.float().unflatten(-1, (-1, form.group))
-    largest = groups.abs().amax(-1, keepdim=True)
-    if form.name == "int8":
-        scale = largest / 127
-        scaled = groups * torch.where(scale > 0, 1 / scale, 0.0)
-        whole = (scaled + scaled.sign() * 0.5).trunc() + 128
-    else:
-        peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
-        scale = peak / -8
-        whole = (groups * torch.where(scale != 0, 1 / scale, 0.0) + 8.5).trunc().clamp(0, 15)
+    if form.name == "int4":
+        numbers, factors = map(torch.from_numpy, round_int4(groups.numpy(force=True)))
+        return Quantised(numbers.flatten(-2), factors)
+    scale = groups.abs().amax(-1, keepdim=True) / 127
+    scaled = groups * torch.where(scale > 0, 1 / scale, 0.0)
+    whole = (scaled + scaled.sign() * 0.5).trunc() + 128
     return Quantised(whole.to(torch.uint8).flatten(-2), scale.squeeze(-1).half())
 
 

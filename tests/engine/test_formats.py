@@ -1,6 +1,5 @@
 """Quantised weights: laid out and multiplied by the kernels as the plain formulas say, and as GGUF rounds."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -66,13 +65,26 @@ def test_a_row_s_product_does_not_depend_on_the_others(name, group, dtype):
         assert torch.equal(product(x[:count], laid, 80, form), together[:count])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("int8", "Q8_0"), ("int4", "Q4_0")])
-def test_rounding_is_gguf_s(name, kind):
+def by_gguf(weight, kind):
     gguf = pytest.importorskip("gguf")
-    weight = weight_of(48, 128)
     kind = gguf.GGMLQuantizationType[kind]
-    theirs = gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind)
-    assert np.array_equal(dequantise(quantise(weight, Format(name)), Format(name)).numpy(), theirs)
+    return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight.numpy(), kind), kind))
+
+
+def test_int8_is_rounded_as_gguf_s():
+    weight, form = weight_of(48, 128), Format("int8")
+    assert torch.equal(dequantise(quantise(weight, form), form), by_gguf(weight, "Q8_0"))
+
+
+@pytest.mark.parametrize(("tails", "most"), [(1.0, 0.96), (3.0, 0.995)])
+def test_int4_is_nearer_than_gguf_s(tails, most):
+    weight, form = weight_of(256, 512) * weight_of(256, 512).abs() ** (tails - 1), Format("int4")
+    ours, theirs = (
+        (rounded - weight).square().unflatten(1, (-1, 32)).sum(-1)
+        for rounded in (dequantise(quantise(weight, form), form), by_gguf(weight, "Q4_0"))
+    )
+    assert (ours <= theirs * (1 + 1e-6)).all()
+    assert ours.sum() < most * theirs.sum()
 
 
 @kernels

@@ -12,6 +12,7 @@ import numpy as np
 from clearseek.config.errors import InputError
 from clearseek.model.gguf.header import TYPES
 from clearseek.model.gguf.library import gguf_library
+from clearseek.model.gguf.q4_0 import quantize_q4_0
 from clearseek.model.gguf.q4_k import quantize_q4_k
 
 # what a user may ask for: type of the matrices, number of the file's type (llama.cpp's `llama_ftype`)
@@ -60,6 +61,8 @@ def encode(weights: np.ndarray, type_name: str) -> np.ndarray:
     """The stored form of fp32 weights: an array of its bytes, or of numbers for F32 and F16."""
     if type_name == "Q4_K":
         return quantize_q4_k(weights)
+    if type_name == "Q4_0":
+        return quantize_q4_0(weights)
     with np.errstate(over="ignore"):
         stored: np.ndarray = gguf_library().quants.quantize(weights, type_number(type_name))
     return stored

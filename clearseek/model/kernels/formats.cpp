@@ -1,8 +1,48 @@
 // Weights laid out and quantised for the engine: see formats.h.
 #include "formats.h"
 
-// Sixteen rows of `group` numbers from `w`, rows `stride` apart → their whole numbers [16, group], and the scales as
-// GGUF's Q8_0 and Q4_0 have them: the largest magnitude is 127, or the number of largest magnitude is −8
+// Of the scale that reaches the largest number, what is tried besides: 0.92 and 0.84 take 5 to 13 % off the squared error
+static constexpr float INT4_PARTS[] = {0.92f, 0.84f};
+
+// 16 numbers in int4, from 0 on
+static inline __m512i round_int4(__m512 x, float factor) {
+    const __m512i q = _mm512_cvttps_epi32(_mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(factor)), _mm512_set1_ps(8.5f)));
+    return _mm512_min_epi32(_mm512_max_epi32(q, _mm512_setzero_si512()), _mm512_set1_epi32(15));
+}
+
+// The squared error of `group` numbers in int4. Summed in fp64, so that its order decides nothing
+template <typename In>
+static double error_int4(const In* row, int64_t group, float scale) {
+    const float kept = _cvtsh_ss(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT)), factor = scale ? 1.0f / scale : 0.0f;
+    __m512d total = _mm512_setzero_pd();
+    for (int64_t c = 0; c < group; c += 16) {
+        const __m512 x = load(row + c);
+        const __m512 q = _mm512_cvtepi32_ps(_mm512_sub_epi32(round_int4(x, factor), _mm512_set1_epi32(8)));
+        const __m512 off = _mm512_sub_ps(x, _mm512_mul_ps(q, _mm512_set1_ps(kept)));
+        for (const __m256 half : {_mm512_castps512_ps256(off), _mm512_extractf32x8_ps(off, 1)}) {
+            const __m512d wide = _mm512_cvtps_pd(half);
+            total = _mm512_fmadd_pd(wide, wide, total);
+        }
+    }
+    return _mm512_reduce_add_pd(total);
+}
+
+// The scale of a group in int4: GGUF's, with which the number of largest magnitude is −8, or a smaller one with which
+// that number is cut off and the others lie closer
+template <typename In>
+static float scale_int4(const In* row, int64_t group, float largest) {
+    float best = largest / -8.0f;
+    double least = error_int4(row, group, best);
+    for (const float part : INT4_PARTS) {
+        const float scale = largest / -8.0f * part;
+        const double error = least > 0 ? error_int4(row, group, scale) : least;
+        if (error < least) best = scale, least = error;
+    }
+    return best;
+}
+
+// Some rows of `group` numbers from `w`, `stride` apart → their whole numbers [rows, group], and their scales: in int8
+// the largest magnitude is 127, as in GGUF's Q8_0
 template <typename In>
 static void quantise_lanes(const In* w, int64_t stride, int64_t rows, int64_t group, int64_t format, uint8_t* whole,
                            uint16_t* scales) {
@@ -18,18 +58,17 @@ static void quantise_lanes(const In* w, int64_t stride, int64_t rows, int64_t gr
             }
             if (std::fabs(value) > magnitude) magnitude = std::fabs(value), largest = value;
         }
-        const float scale = format == INT8 ? magnitude / 127.0f : largest / -8.0f, factor = scale ? 1.0f / scale : 0.0f;
+        const float scale = format == INT8 ? magnitude / 127.0f : scale_int4(row, group, largest);
+        const float factor = scale ? 1.0f / scale : 0.0f;
         scales[i] = static_cast<uint16_t>(_cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT));
         for (int64_t c = 0; c < group; c += 16) {
-            const __m512 x = _mm512_mul_ps(load(row + c), _mm512_set1_ps(factor));
+            const __m512 x = load(row + c);
             __m512i q;
             if (format == INT8) {  // half away from zero, as the reference rounds
-                const __m512 half = _mm512_or_ps(_mm512_and_ps(x, _mm512_set1_ps(-0.0f)), _mm512_set1_ps(0.5f));
-                q = _mm512_add_epi32(_mm512_cvttps_epi32(_mm512_add_ps(x, half)), _mm512_set1_epi32(128));
-            } else {
-                q = _mm512_cvttps_epi32(_mm512_add_ps(x, _mm512_set1_ps(8.5f)));
-                q = _mm512_min_epi32(_mm512_max_epi32(q, _mm512_setzero_si512()), _mm512_set1_epi32(15));
-            }
+                const __m512 scaled = _mm512_mul_ps(x, _mm512_set1_ps(factor));
+                const __m512 half = _mm512_or_ps(_mm512_and_ps(scaled, _mm512_set1_ps(-0.0f)), _mm512_set1_ps(0.5f));
+                q = _mm512_add_epi32(_mm512_cvttps_epi32(_mm512_add_ps(scaled, half)), _mm512_set1_epi32(128));
+            } else q = round_int4(x, factor);
             _mm_storeu_si128(reinterpret_cast<__m128i*>(whole + i * group + c), _mm512_cvtepi32_epi8(q));
         }
     }
