@@ -268,16 +268,21 @@ _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.ASCII
 )
 _ACCOUNT = re.compile(
-    r"(?:계좌(?:\s?번호)?|[가-힣]{1,4}은행|账号|账户|帳號|卡号|银行卡|bank account|account (?:number|no\.?))"
+    r"(?:계좌(?:\s?번호)?|(?<=[가-힣])은행|账号|账户|帳號|卡号|银行卡|bank account|account (?:number|no\.?))"
     r"[^\d\n]{0,16}(?P<number>\d(?:-?\d){8,18})(?![\d\-])",
     re.IGNORECASE,
 )
+
+_ACCOUNT_WORDS = ("계좌", "은행", "账", "帳", "卡", "account")  # what `_ACCOUNT` finds has one of them
 
 
 def _accounts(whole: str) -> Iterator[tuple[int, int]]:
     for found in _IBAN.finditer(whole):
         if is_iban(found[0]):
             yield found.span()
+    small = whole.lower()
+    if not any(word in small for word in _ACCOUNT_WORDS):
+        return
     for found in _ACCOUNT.finditer(whole):
         yield found.span("number")
 

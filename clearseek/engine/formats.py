@@ -1,7 +1,7 @@
 """Weights in the formats that the engine reads them in, laid out for its kernels: see `model/kernels/formats.h`.
 
-Int8 and int4 are whole numbers times a scale for each output and group of inputs, rounded as we write GGUF files in Q8_0
-and Q4_0: what is quantised here and what is read from such a file are the same numbers.
+Int8 and int4 are whole numbers times a scale for each output and group of inputs, rounded as we write GGUF's Q8_0 and
+Q4_0: what is quantised here and what is read from such a file are the same numbers.
 """
 
 from dataclasses import dataclass

@@ -17,6 +17,7 @@
 #include "team.h"
 
 static constexpr int64_t TILE_ROWS = 48;  // queries that share a look at a block of the cache
+static constexpr int64_t ROUTED_AT_ONCE = 12;
 
 // What `engine/layout.py` fills in, in this order; all int64 or pointers
 struct StepLayer {
@@ -567,28 +568,34 @@ private:
         return o;
     }
 
+    // Experts and gates of every token. Many rows go through the router some at a time, so that its weights are read once
     void route(const StepLayer& layer) {
-        team.share(rows, [&](int64_t n) {
-            alignas(64) float scores[MOST_EXPERTS];
-            Unset<float> wide(m.hidden);
-            for (int64_t c = 0; c < m.hidden; c += 16) store(wide.data() + c, load(a.normed.data() + n * m.hidden + c));
+        const int64_t at_once = rows < 4 * ROUTED_AT_ONCE ? 1 : ROUTED_AT_ONCE, outputs = layer.router.outputs;
+        team.share((rows + at_once - 1) / at_once, [&](int64_t i) {
+            const int64_t begin = i * at_once, count = std::min(at_once, rows - begin);
+            Unset<float> wide(count * m.hidden), scores(count * outputs);
+            const Act* normed = a.normed.data() + begin * m.hidden;
+            for (int64_t c = 0; c < count * m.hidden; c += 16) store(wide.data() + c, load(normed + c));
             const Left<float> x{wide.data(), m.hidden, {}};
-            for (int64_t p = 0; p < num_panels(layer.router.outputs); p++)
-                panel_product(layer.router, p, x, 1, scores, layer.router.outputs, m.group);
-            for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
-            int32_t* chosen = a.chosen.data() + n * routing.chosen;
-            choose_experts(routing, scores, layer.selection_bias, chosen, a.gates.data() + n * routing.chosen);
-            if (layer.shared_gate) {
-                __m512 score = _mm512_setzero_ps();
-                for (int64_t c = 0; c < m.hidden; c += 16)
-                    score = _mm512_fmadd_ps(load(wide.data() + c), load(layer.shared_gate + c), score);
-                a.own_gates[n] = 1.0f / (1.0f + std::exp(-sum(score)));
-            }
-            if (!layer.routes) return;
-            const int64_t position = b.positions[first + n], block = table(n)[position / BLOCK_TOKENS];
-            std::copy_n(chosen, routing.chosen, layer.routes + (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * routing.chosen);
+            for (int64_t p = 0; p < num_panels(outputs); p++)
+                panel_product(layer.router, p, x, count, scores.data(), outputs, m.group);
+            for (int64_t r = 0; r < count; r++) route_row(layer, begin + r, wide.data() + r * m.hidden, scores.data() + r * outputs);
         });
         team.wait();
+    }
+
+    void route_row(const StepLayer& layer, int64_t n, const float* row, float* scores) {
+        for (int64_t e = 0; layer.router_bias && e < routing.experts; e++) scores[e] += layer.router_bias[e];
+        int32_t* chosen = a.chosen.data() + n * routing.chosen;
+        choose_experts(routing, scores, layer.selection_bias, chosen, a.gates.data() + n * routing.chosen);
+        if (layer.shared_gate) {
+            __m512 score = _mm512_setzero_ps();
+            for (int64_t c = 0; c < m.hidden; c += 16) score = _mm512_fmadd_ps(load(row + c), load(layer.shared_gate + c), score);
+            a.own_gates[n] = 1.0f / (1.0f + std::exp(-sum(score)));
+        }
+        if (!layer.routes) return;
+        const int64_t position = b.positions[first + n], block = table(n)[position / BLOCK_TOKENS];
+        std::copy_n(chosen, routing.chosen, layer.routes + (block * BLOCK_TOKENS + position % BLOCK_TOKENS) * routing.chosen);
     }
 
     static Sides own_sides(const StepLayer& layer) {
