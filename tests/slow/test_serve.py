@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from clearseek.config.server import Server
-from clearseek.model.checkpoint import save_model
+from clearseek.config.shipped import shipped_model
 from clearseek.serve import connections
 from clearseek.serve.registry import Registry
-from tests.model.every_family import small
-from tests.model.tiny import tiny_model
 from tests.serve.fuzz import statuses
 from tests.serve.live import live, tiny_served, tiny_tokenizer
 from tests.serve.test_openapi import run_schemathesis
@@ -76,17 +74,13 @@ def test_the_server_does_what_its_whole_description_says(address, tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_the_benchmark_finds_nothing_lost_or_crossed(tmp_path):
-    tokenizer = tiny_tokenizer()
-    model = tiny_model(small("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=512))
-    save_model(model, tmp_path, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
-    tokenizer.save(tmp_path)
+def test_the_benchmark_finds_nothing_lost_or_crossed():
     command = [
         sys.executable,
         "-m",
         "benchmarks.serve",
         "--model",
-        str(tmp_path),
+        str(shipped_model()),
         "--clients",
         "4",
         "--seconds",

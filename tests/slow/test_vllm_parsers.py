@@ -102,6 +102,8 @@ DIFFERENT: dict[str, tuple[list[object], str]] = {
     "ids": ([["now[CALL_ID]a", {}]], "an id becomes part of the name"),
 }
 
+SPEAKERS = {"hunyuan": "助手："}  # it leaves in what stands before an answer to say whose it is
+
 
 def ours(case):
     name, text = CASES[case]
@@ -137,5 +139,8 @@ def test_both_read_the_same(case, theirs):
     read = {name: value.strip() if isinstance(value, str) else value for name, value in theirs[case].items()}
     if case in DIFFERENT:
         assert read["calls"] == DIFFERENT[case][0] != ours(case)["calls"], DIFFERENT[case][1]
-    else:
-        assert read == ours(case)
+        return
+    if case in SPEAKERS:
+        assert read["content"].startswith(SPEAKERS[case])
+        read["content"] = read["content"].removeprefix(SPEAKERS[case])
+    assert read == ours(case)
