@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
+from clearseek.serve.errors import Busy
 from tests.serve.page import Visit, needs_browser, served, talking
 from tests.serve.test_page_files import pdf
 
@@ -150,3 +152,33 @@ def test_the_keyboard_stays_with_the_versions_and_walks_the_tree(browser, model)
         visit.page.keyboard.press("Enter")
         expect(visit.page.locator("article.said.found .text")).to_have_text("둘")
         expect(visit.page.locator("article.said .text")).to_have_text(["하나", "둘", "셋"])
+
+
+@needs_browser
+def test_a_busy_server_leaves_the_question_where_it_can_be_found(browser, model):
+    async def busy(request):
+        raise Busy("too many")
+
+    model.service.submit = busy
+    with served(model) as address, Visit(browser, address, "ko-KR") as visit:
+        visit.page.locator("#message").fill("안녕")
+        visit.page.keyboard.press("Enter")
+        expect(visit.page.get_by_role("alert")).to_contain_text("지금은 서버에 요청이 너무 많습니다")
+        expect(visit.page.locator("aside .title")).to_have_text("안녕")
+        visit.complaints.clear()
+
+
+@needs_browser
+def test_a_wrong_passphrase_is_said_beside_a_button_in_one_line(browser, model, tmp_path):
+    with served(model, history=tmp_path) as address:
+        httpx.put(f"{address}/api/history", json={"keeps": True})
+        httpx.put(f"{address}/api/history/passphrase", json={"passphrase": "正确的口令"})
+    with served(model, history=tmp_path) as address, Visit(browser, address, "zh-CN") as visit:
+        visit.page.locator(".welcome button.main").click()
+        dialog = visit.page.get_by_role("dialog")
+        field, unlock = dialog.locator("input[type=password]"), dialog.get_by_role("button", name="解锁")
+        assert unlock.bounding_box()["height"] < 50
+        field.fill("错的口令")
+        unlock.click()
+        expect(dialog.get_by_role("alert")).to_have_text("口令不正确。")
+        visit.complaints.clear()

@@ -212,9 +212,9 @@ class Chat {
     } finally {
       if (this.asked === id) this.asked = '';
       this.#tabs.postMessage(id);
+      void this.refresh().catch(() => undefined); // the question is there, even where nobody answers
     }
     if (pair && this.open?.id === id) await this.choose(pairOf(this.tree, this.path.at(-1)!)[0]!);
-    void this.refresh();
     if (this.current?.context === null) this.models = await api.models(); // now that it is open, it says
   }
 
