@@ -91,6 +91,20 @@ def test_importing_any_room_prints_nothing_and_leaves_torch_as_it_was():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_opening_a_model_loads_nothing_that_compiles():
+    probe = (
+        "import sys, clearseek, clearseek.engine.session, clearseek.engine.speculation\n"
+        "from clearseek.config.shipped import shipped_model\n"
+        "clearseek.load(shipped_model(), 'float32', 'cpu')\n"
+        "slow = ('torch._dynamo', 'torch._inductor', 'sympy')\n"
+        "sys.exit(', '.join(name for name in slow if name in sys.modules) or None)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 # Law 5: nothing ever evaluates text.
 
 

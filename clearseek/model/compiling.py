@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from clearseek.model.decoder import Decoder
+from clearseek.model.experts import keep_out_of_graphs
 
 COMPILE_SECONDS = 45.0  # of one kind of layer with an empty cache, two cores
 COMPILED_SPEEDUP = 2.0  # of a training step, measured for models of 1 to 10 million parameters
@@ -37,6 +38,7 @@ def use_cache() -> None:
 def compile_layers(model: Decoder) -> None:
     """Compile every layer of a model in place; the first to run compiles for all."""
     use_cache()
+    keep_out_of_graphs()
     torch._dynamo.config.recompile_limit = 64
     for layer in [*model.layers, *(module.layer for module in model.mtp)]:
         layer.compile()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from clearseek.config.errors import InputError
 from clearseek.model.kernels.library import has_tiles, why_not
@@ -80,3 +81,8 @@ def can_compile() -> str | None:
     from torch._dynamo.eval_frame import is_dynamo_supported  # a second to import: only when asked
 
     return None if is_dynamo_supported() else "torch.compile does not support this version of Python"
+
+
+def allocate(module: nn.Module, device: torch.device | str) -> None:
+    """Memory on `device` for a module on the meta device, as by `to_empty`, which would load sympy first."""
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))

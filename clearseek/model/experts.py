@@ -7,6 +7,7 @@ Shapes: N tokens, E experts, I expert width, K experts per token.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +49,16 @@ def grouped_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     return F.grouped_mm(x, weights.mT, offs=ends) if traced else _untraced_product(x, weights, ends)
 
 
-@torch.compiler.disable
 def _untraced_product(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """torch 2.11 computes grouped products of other dtypes but refuses to trace them."""
+    """torch 2.11 computes grouped products of other dtypes but refuses to trace them: see `keep_out_of_graphs`."""
     return F.grouped_mm(x, weights.mT, offs=ends)
+
+
+@cache
+def keep_out_of_graphs() -> None:
+    """What can't be traced is not: call it before compiling. Importing does not, for that would take a second."""
+    global _untraced_product
+    _untraced_product = torch.compiler.disable(_untraced_product)
 
 
 def routing_of(config: ModelConfig) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from clearseek.config.errors import InputError, InputWarning
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
+from clearseek.model.device import allocate
 from clearseek.model.families import (
     config_from_published,
     is_derived,
@@ -126,7 +127,7 @@ def _allocate(
     for name, parameter in model.named_parameters():
         meta = parameter.data
         parameter.data = meta.new_empty(0, dtype=dtype) if name in lent else meta.to(dtype)
-    model.to_empty(device=device)
+    allocate(model, device)
     for name, parameter in model.named_parameters():
         if name in lent:
             parameter.data = lent[name]

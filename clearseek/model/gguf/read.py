@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.model.decoder import Decoder
+from clearseek.model.device import allocate
 from clearseek.model.families import config_from_published
 from clearseek.model.gguf.blocks import GgufWeights
 from clearseek.model.gguf.header import GgufFile, read_header
@@ -33,7 +34,7 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, device: torch.devi
     model, file, entries = _opened(path)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    model.to_empty(device=device)
+    allocate(model, device)
     _fill_all(file, entries, model)
     return model
 
