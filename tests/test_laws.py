@@ -202,9 +202,6 @@ def test_every_function_is_annotated():
     assert_none(violations(unannotated))
 
 
-# The checks themselves find what they are for.
-
-
 # Where a test module skips, one that imports from it can't be read, unless it has skipped by itself before.
 
 
@@ -242,6 +239,9 @@ def test_a_test_that_imports_from_one_that_skips_is_found():
     importing = "from tests.test_a import helper\n"
     assert unreadable({"tests.test_a": skipping, "tests.test_b": importing})
     assert not unreadable({"tests.test_a": skipping, "tests.test_b": skipping + importing})
+
+
+# The checks themselves find what they are for.
 
 
 @pytest.mark.parametrize(

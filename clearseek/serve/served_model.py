@@ -135,8 +135,8 @@ class ServedModel:
 
     def _opening(self, prompt: Sequence[int]) -> str:
         """What stands in the prompt of the message that its answer goes on with, where models write messages."""
-        start = self.tokenizer.token_id(harmony.START)
-        if not self.reply_form.is_harmony or start is None or start not in prompt:
+        start = self.tokenizer.token_id(harmony.START) if self.reply_form.is_harmony else None
+        if start is None or start not in prompt:
             return ""
         begin = len(prompt) - 1 - list(reversed(prompt)).index(start)
         return harmony.opening_of([self.tokenizer.token_name(token) or "" for token in prompt[begin:]])

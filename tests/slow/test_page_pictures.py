@@ -33,7 +33,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("language", ANSWERS)
 def test_it_can_do_what_the_empty_page_offers(browser, language):
-    """Its likeliest answers; what it draws is wrong once in twenty times."""
+    """Its likeliest answers; what it draws may be others."""
     model = open_model("r1-mini", shipped_model(), Server(max_running=2), How(device="cpu"))
     model.defaults = {**model.defaults, "temperature": 0.0}
     with served(model) as address, Visit(browser, address, language) as visit:
