@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from clearseek.config.errors import InputError
 from clearseek.serve.errors import ApiError
-from clearseek.serve.history import transfer, words
+from clearseek.serve.history import histories, transfer, words
+from clearseek.serve.history.histories import Histories
 from clearseek.serve.history.history import History
 from clearseek.serve.history.records import Conversation, Message
 from clearseek.serve.history.store import Locked
@@ -30,6 +33,25 @@ def history(path):
     history.set_keeps(True)
     yield history
     history.close()
+
+
+def test_who_asks_first_from_many_threads_gets_one_history(tmp_path, monkeypatch):
+    """A page that writes while it still starts would lose its conversation in the other history."""
+
+    class Slow(History):
+        def __init__(self, path):
+            time.sleep(0.05)
+            super().__init__(path)
+
+    monkeypatch.setattr(histories, "History", Slow)
+    opened = Histories(tmp_path)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(opened.of, [""] * 8))
+    assert all(one is found[0] for one in found)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(found[0].set_keeps, [True] * 8))
+    assert found[0].keeps
+    found[0].close()
 
 
 def told(history, *texts, title="", keep=None):

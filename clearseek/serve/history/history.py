@@ -53,12 +53,13 @@ class History:
 
     def set_keeps(self, keeps: bool) -> None:
         """From now on. What is kept already stays until it is deleted."""
-        if keeps and self._kept is None:
-            if self.path is None:
-                raise InputError("this server was started without a place for conversations")
-            self._kept = Store(self.path)
-        if self._kept is not None:
-            self._kept.set_keeps(keeps)
+        with self._lock:
+            if keeps and self._kept is None:
+                if self.path is None:
+                    raise InputError("this server was started without a place for conversations")
+                self._kept = Store(self.path)
+            if self._kept is not None:
+                self._kept.set_keeps(keeps)
 
     def set_passphrase(self, passphrase: str | None) -> None:
         """Encrypt what is kept with a new passphrase; None: no longer. InputError where nothing is kept."""
