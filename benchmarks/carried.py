@@ -36,7 +36,7 @@ def main() -> None:
     run = parser.parse_args().run
     put_in_place(run, PLACE)
     records = {name: measure(name, command) for name, command in MEASURED.items()}
-    text = report(run, json.loads((PLACE / "report.json").read_text()), records["carried-eval"])
+    text = report(run, json.loads((PLACE / "report.json").read_text()), records)
     (PLACE / "REPORT.md").write_text(text, encoding="utf-8")
     print(json.dumps({name: record["command"] for name, record in records.items()}, indent=1))
 
@@ -75,9 +75,10 @@ def clearseek(arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def report(run: Path, told: dict[str, Any], measured: dict[str, Any]) -> str:
+def report(run: Path, told: dict[str, Any], records: dict[str, dict[str, Any]]) -> str:
     """REPORT.md: how the model was made and what it solves, each figure with the place that it comes from."""
     names = led_to(load_run(run), told["result"])
+    measured = records["carried-eval"]
     stages = [stage for stage in told["stages"] if stage["eval"] and stage["name"] in names]
     rows, paths = [], []
     for stage in stages:
@@ -89,6 +90,7 @@ def report(run: Path, told: dict[str, Any], measured: dict[str, Any]) -> str:
     languages = {name: percent(share) for name, share in measured["by_language"].items()}
     return TEXT.format(
         result=told["result"],
+        millions=f"{records['carried-formats']['parameters'] / 1e6:.1f}",
         seed=told["seed"],
         duration=duration(told["totals"]["wall_seconds"]).replace("\u00a0", " "),
         rows="\n".join(rows),
@@ -108,10 +110,10 @@ def percent(share: float) -> str:
 TEXT = """# r1-mini, the model that the package carries
 
 The final model (`{result}`) of one run of `recipes/r1-mini.toml` with seed {seed}, its weights rounded to bfloat16: the
-chain of DeepSeek-R1 in miniature, from random weights, trained in {duration} on two cores of an Intel Xeon. 1.4 million
+chain of DeepSeek-R1 in miniature, from random weights, trained in {duration} on two cores of an Intel Xeon. {millions} million
 parameters, a context of 512 tokens, Korean, Chinese and English. All of its training data are generated problems and
 worked solutions; no text of anybody's is in it. `report.json` is the run's own report.
-<!-- claim: report.json totals.wall_seconds -->
+<!-- claim: report.json totals.wall_seconds carried-formats:parameters -->
 
 It solves problems written like those it has read (arithmetic, countdown, calendars, logic, sorting, units and the like)
 and nothing else: it does not know the world, and can't hold a conversation.

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clearseek.claims.figures import Block, Figure, blocks_of, numbers_in
+from clearseek.claims.blocks import Block, blocks_of
+from clearseek.claims.figures import Figure, numbers_in
 from clearseek.config.errors import InputError
 
 RECORDS = Path("docs/records")

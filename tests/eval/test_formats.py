@@ -103,10 +103,11 @@ def test_rounder_formats_are_smaller_and_farther(place, tmp_path):
     assert all(0 <= row["pass_at_1"] <= 1 and row["tokens_per_second"] > 0 for row in rows.values())
 
 
-def test_without_text_the_exact_answers_are_read(place):
+def test_without_text_the_exact_answers_are_read(place, model):
     result = bench_formats(place, ["float32"], problems=3)
     assert result["text"] == "fp32's own answers"
     assert 0 < result["text_tokens"] <= 36
+    assert result["parameters"] == sum(one.numel() for one in model.parameters())
     assert result["formats"]["float32"]["perplexity"] >= 1
 
 
