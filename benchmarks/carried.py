@@ -110,9 +110,10 @@ def percent(share: float) -> str:
 TEXT = """# r1-mini, the model that the package carries
 
 The final model (`{result}`) of one run of `recipes/r1-mini.toml` with seed {seed}, its weights rounded to bfloat16: the
-chain of DeepSeek-R1 in miniature, from random weights, trained in {duration} on two cores of an Intel Xeon. {millions} million
-parameters, a context of 512 tokens, Korean, Chinese and English. All of its training data are generated problems and
-worked solutions; no text of anybody's is in it. `report.json` is the run's own report.
+chain of DeepSeek-R1 in miniature, from random weights, trained in {duration} on two cores of an Intel Xeon. {millions}
+million parameters with its multi-token module, a context of 512 tokens, Korean, Chinese and English. All of its
+training data are generated problems and worked solutions; no text of anybody's is in it. `report.json` is the run's
+own report.
 <!-- claim: report.json totals.wall_seconds carried-formats:parameters -->
 
 It solves problems written like those it has read (arithmetic, countdown, calendars, logic, sorting, units and the like)

@@ -1,6 +1,7 @@
 """The blocks of a Markdown document, and what each says its figures come from.
 
-A block is a paragraph, a list's item, a table or code. A comment that stands in it or directly behind it names its source:
+A block is a paragraph, a list's item, a table or code. A comment that stands in it or directly behind it
+names its source:
 
     <!-- claim: RECORD PATH PATH ... -->   one path into the record for each figure, in reading order
     <!-- shown: RECORD PATH -->            the fenced block before it is that text of the record

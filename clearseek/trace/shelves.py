@@ -16,7 +16,8 @@ from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Document
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.index import Index, build_index, index_directory, open_index
-from clearseek.trace.kept import is_regenerated, text_of
+from clearseek.trace.kept import text_of
+from clearseek.trace.places import Places
 from clearseek.trace.rollouts import StoredRollouts, open_rollouts
 from clearseek.trace.sources import Record, RunReadings, StageReading, source_documents
 from clearseek.trace.steps import DocumentSteps, Pieces, find_pieces
@@ -44,25 +45,20 @@ class SourceShelf:
     readings: RunReadings
 
     @cached_property
-    def documents(self) -> list[Document | Example]:
-        """The documents themselves, for where each came from."""
-        return source_documents(self.readings, self.uses[0].stage, self.uses[0].source)
+    def places(self) -> Places:
+        """Where each document came from."""
+        return Places(self.readings, self.uses[0].stage, self.uses[0].source)
 
     def about(self, document: int) -> Record:
         """Where a document came from, by whose leave it is used, and who wrote it."""
         use = self.uses[0]
         origin = use.stage.origins.get(use.source, {})
         return {
-            "place": self._place(document),
+            "place": self.places.of(document, self.index.text(document)),
             "source": str(origin.get("name") or use.stage.data[use.source].get("source")),
             "licence": str(origin.get("licence") or "not stated"),
             "teacher": self.readings.teacher_of(use.stage.sources[use.source].stage),
         }
-
-    def _place(self, document: int) -> str:
-        if is_regenerated(self.uses[0].stage.sources[self.uses[0].source]):
-            return f"problem {document + 1}"  # to make them all again for this would take seconds
-        return self.documents[document].place  # type: ignore[union-attr]
 
     def seen(self, document: int) -> list[Record]:
         """By whom a document was read: stage, its name there, and the steps with their learning rates."""

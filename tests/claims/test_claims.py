@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from clearseek.claims.check import check_documents, documents_of, expanded
 from clearseek.claims.blocks import blocks_of
+from clearseek.claims.check import check_documents, documents_of, expanded
 from clearseek.claims.records import record_output, record_run, write_record
 from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
@@ -128,7 +128,10 @@ def test_figures_that_agree_with_their_record_pass(checkout: Path, text: str) ->
         ("0.94 of all <!-- claim: run stages.0.score -->", "0.94 disagrees with record run, which has 0.932"),
         ("0.93 of all", "no <!-- claim: RECORD PATH ... --> says where 0.93 comes from"),
         ("| a | n |\n|---|---|\n| tokens | 20 |", "says where 20 comes from"),
-        ("three times as fast <!-- claim: run speed.ours.tokens/speed.llama.cpp.tokens -->", "three disagrees"),
+        (
+            "three times as fast <!-- claim: run speed.ours.tokens/speed.llama.cpp.tokens -->",
+            "three disagrees",
+        ),
         ("half as fast <!-- logged: 2026-11-29: one -->", "half does not stand in the log's entry"),
         ("It solves 93.2 %.\n<!-- claim: other a -->", "there is no record"),
         ("It solves 93.2 %.\n<!-- claim: ../run a -->", "'../run' is no name of a record"),
