@@ -48,7 +48,7 @@ _UNIT = "|".join(
 )
 _NUMBER = r"(?<![\w.,/])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?"
 _NOT_OURS = r"(?!\s*(?:interval|confidence|신뢰|구간|置信|区间))"  # a 95 % interval
-_MEASURED = re.compile(rf"({_NUMBER})[  -]?({_UNIT}){_NOT_OURS}")
+_MEASURED = re.compile(rf"({_NUMBER})[\s-]?({_UNIT}){_NOT_OURS}")
 _WHOLES = ("h", "min", "시간", "분", "小时", "分钟")
 _JOINED = re.compile(rf"({_NUMBER})\s?(?:%\s?)?(?:and|to|or|bis|,|、|–|~|와|과|에서|到|至|和)\s?(?=[-+−]?\d)")
 _FRACTION = re.compile(

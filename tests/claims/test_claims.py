@@ -56,6 +56,7 @@ def figures(document: str) -> list[str]:
         ),
         ("---\nfit: 90 %\n---\nIt is 80 %.", ["80"]),
         ("- one 1 %\n- two 2 %", ["1", "2"]),
+        ("It took 5\nmin and 1.1\nmillion", ["5", "1.1"]),
         ("Two keys:\n\n    a = 5  # 5 %\n    - b  # 6 %\n\nand 7 %.", ["7"]),
         ("- an item\n\n    goes on with 5 %\n\n  and 6 %", ["5", "6"]),
         ("down by −0.5 % and -3 ms", ["−0.5", "-3"]),
