@@ -1,7 +1,8 @@
 """Weights in the formats that the engine reads them in, laid out for its kernels: see `model/kernels/formats.h`.
 
-Int8 and int4 are whole numbers times a scale for each output and group of inputs, rounded as we write GGUF's Q8_0 and
-Q4_0: what is quantised here and what is read from such a file are the same numbers.
+Quantised weights are whole numbers times a scale for each output and group of inputs. Int8 and Q4_0 are rounded as we
+write GGUF's blocks: what is quantised here and what is read from such a file are the same numbers. Int4 has scales of a
+byte, in units of a factor of each output: as many bits as Q4_0 would have in groups twice as wide.
 """
 
 from dataclasses import dataclass
@@ -11,16 +12,24 @@ import torch
 from torch import Tensor
 
 from clearseek.config.errors import InputError
-from clearseek.model.gguf.q4_0 import round_int4
+from clearseek.model.gguf.q4_0 import round_int4, round_int4_in_bytes
 from clearseek.model.huge_pages import HugePages
 from clearseek.model.kernels.functions import call
 
-FormatName = Literal["float32", "bfloat16", "int8", "int4", "fp8"]
+FormatName = Literal["float32", "bfloat16", "int8", "q4_0", "fp8", "int4"]
 GROUPS = (32, 64, 128)
 FP8_BLOCK = 128  # outputs and inputs that share a scale in fp8, which GPUs alone compute with
 PANEL = 64  # outputs side by side, as in formats.h
-_NUMBERS: dict[FormatName, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "fp8": 4}
-_SCALE_BYTES = 2
+_NUMBERS: dict[FormatName, int] = {"float32": 0, "bfloat16": 1, "int8": 2, "q4_0": 3, "fp8": 4, "int4": 5}
+NAMES: tuple[FormatName, ...] = (
+    "float32",
+    "bfloat16",
+    "int8",
+    "int4",
+    "fp8",
+)  # that can be asked for; Q4_0 is a file's
+_SCALE_BYTES = {"int8": 2, "q4_0": 2, "int4": 1}
+_FACTOR_BYTES = 4  # of each output in int4
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Format:
 
     def __post_init__(self) -> None:
         if self.name not in _NUMBERS:
-            raise InputError(f"{self.name} is no weight format; there are {', '.join(_NUMBERS)}")
+            raise InputError(f"{self.name} is no weight format; there are {', '.join(NAMES)}")
         if self.group not in GROUPS:
             raise InputError(
                 f"group {self.group}: weights can be quantised in groups of 32, 64 or 128 inputs"
@@ -55,7 +64,7 @@ class Format:
     @property
     def has_group(self) -> bool:
         """Whether `group` inputs share a scale."""
-        return self.name in ("int8", "int4")
+        return self.name in _SCALE_BYTES
 
     @property
     def names(self) -> frozenset[FormatName]:
@@ -64,12 +73,12 @@ class Format:
 
     @property
     def bytes_per_weight(self) -> float:
-        """Memory per number, scales included."""
+        """Memory per number, scales included; not the factors of outputs."""
         if self.name == "fp8":
             return 1.0 + 4 / FP8_BLOCK**2
         if not self.is_quantised:
             return 4.0 if self.name == "float32" else 2.0
-        return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES / self.group
+        return (1.0 if self.name == "int8" else 0.5) + _SCALE_BYTES[self.name] / self.group
 
     def with_group(self, group: int) -> "Format":
         """The same with a group that is settled."""
@@ -86,20 +95,28 @@ class Format:
 
     def num_bytes(self, outputs: int, inputs: int) -> int:
         """Of a weight [outputs, inputs], filled up to whole panels."""
-        return round(-(-outputs // PANEL) * PANEL * inputs * self.bytes_per_weight)
+        factor = _FACTOR_BYTES if self.name == "int4" else 0
+        return round(-(-outputs // PANEL) * PANEL * (inputs * self.bytes_per_weight + factor))
 
 
 class Quantised(NamedTuple):
-    """Whole numbers [..., outputs, inputs] from 0 on (uint8) and scales [..., outputs, inputs / group] in fp16."""
+    """Whole numbers [..., outputs, inputs] from 0 on (uint8) and scales [..., outputs, inputs / group] in fp16.
+
+    In int4 scales are int8, in units of `factors` [..., outputs] in fp32.
+    """
 
     whole: Tensor
     scales: Tensor
+    factors: Tensor | None = None
 
 
 def quantise(weight: Tensor, form: Format) -> Quantised:
-    """Round a weight [outputs, inputs] to int8 or int4, as `lay_out` does."""
+    """Round a weight [outputs, inputs] to a format of groups, as `lay_out` does."""
     groups = weight.float().unflatten(-1, (-1, form.group))
     if form.name == "int4":
+        whole, scales, units = map(torch.from_numpy, round_int4_in_bytes(groups.numpy(force=True)))
+        return Quantised(whole.flatten(-2), scales, units)
+    if form.name == "q4_0":
         numbers, factors = map(torch.from_numpy, round_int4(groups.numpy(force=True)))
         return Quantised(numbers.flatten(-2), factors)
     scale = groups.abs().amax(-1, keepdim=True) / 127
@@ -112,7 +129,10 @@ def dequantise(weight: Quantised, form: Format) -> Tensor:
     """The numbers that a quantised weight stands for, [outputs, inputs] in fp32."""
     zero = 128 if form.name == "int8" else 8
     groups = weight.whole.float().unflatten(-1, (-1, form.group)) - zero
-    return (groups * weight.scales.float().unsqueeze(-1)).flatten(-2)
+    scales = weight.scales.float()
+    if weight.factors is not None:
+        scales = scales * weight.factors.unsqueeze(-1)
+    return (groups * scales.unsqueeze(-1)).flatten(-2)
 
 
 def lay_out(weight: Tensor, form: Format, memory: HugePages | None = None) -> Tensor:
@@ -131,9 +151,10 @@ def lay_out_quantised(weight: Quantised, form: Format, memory: HugePages | None 
     *many, outputs, inputs = weight.whole.shape
     whole = weight.whole.contiguous().view(-1, outputs, inputs)
     scales = weight.scales.contiguous().view(-1, outputs, inputs // form.group)
+    factors = [None] * len(whole) if weight.factors is None else weight.factors.contiguous().view(-1, outputs)
     laid = (memory or HugePages()).empty(len(whole), form.num_bytes(outputs, inputs), dtype=torch.uint8)
-    for numbers, factors, to in zip(whole, scales, laid, strict=True):
-        call("lay_out_quantised", numbers, factors, outputs, inputs, form.number, form.group, to)
+    for numbers, some, units, to in zip(whole, scales, factors, laid, strict=True):
+        call("lay_out_quantised", numbers, some, units, outputs, inputs, form.number, form.group, to)
     return laid.view(*many, -1)
 
 

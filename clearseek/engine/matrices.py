@@ -38,8 +38,8 @@ class Matrices:
     def of(self, weight: Tensor, form: Format, count: int = 1, half: Half | None = None) -> list[Matrix]:
         """Of a weight [..., outputs, inputs] its `count` equal parts by outputs, in `form`.
 
-        What a file keeps in the very format is laid out as it is there. A latent's map is asked for by its halves,
-        keys [H, R, nope] and values [H, value, R].
+        What a file keeps in the very format, or in Q4_0 for int4, is laid out as it is there. A latent's map is asked
+        for by its halves, keys [H, R, nope] and values [H, value, R].
         """
         form, parts = self._parts(weight, form, half)
         found = []
@@ -74,6 +74,6 @@ class Matrices:
         kind = self.kind(weight, half)
         if self.form.is_as_stored and form.is_quantised:
             form = kind or Format("bfloat16")
-        if form == kind:
-            return form, stored.blocks(name, half)
+        if kind is not None and (form == kind or (form.name, kind.name) == ("int4", "q4_0")):
+            return kind, stored.blocks(name, half)
         return form, (stored.floats(name, half),)

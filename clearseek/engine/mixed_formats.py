@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from clearseek.config.errors import InputError
-from clearseek.engine.formats import Format, FormatName
+from clearseek.engine.formats import NAMES, Format, FormatName
 from clearseek.model.decoder import Decoder, Layer
 from clearseek.model.experts import MixtureOfExperts
-
-_KNOWN: tuple[FormatName, ...] = ("float32", "bfloat16", "int8", "int4", "fp8")
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Formats:
     """`base`, and other formats for the parts whose name a pattern matches, the last that does; see `part_names`.
 
     A pattern without a dot means the last word of a name: "attention" is that of every layer. All that are quantised
-    have the same group; InputError where they haven't. Where it `is_as_stored`, what lies in a file in int8 or int4
+    have the same group; InputError where they haven't. Where it `is_as_stored`, what lies in a file in Q8_0 or Q4_0
     stays as it is there, and what lies there in other types is bfloat16.
     """
 
@@ -78,7 +76,7 @@ class Formats:
 
 
 def stored_formats(model: Decoder) -> Formats | None:
-    """The formats of a model's file, where it keeps weights in int8 or int4."""
+    """The formats of a model's file, where it keeps weights in whole numbers."""
     kinds = [] if model.stored is None else model.stored.kinds
     return Formats(Format(kinds[0]), is_as_stored=True) if kinds else None
 
@@ -120,9 +118,9 @@ def read_formats(text: str) -> Format | Formats:
 
 def _read_one(text: str, group: int, widens: bool) -> Format:
     name, colon, written = text.partition(":")
-    known = next((one for one in _KNOWN if one == name), None)
+    known = next((one for one in NAMES if one == name), None)
     if known is None:
-        raise InputError(f"{name!r} is no weight format; there are {', '.join(_KNOWN)}")
+        raise InputError(f"{name!r} is no weight format; there are {', '.join(NAMES)}")
     if colon and (known not in ("int8", "int4") or not written.isdecimal()):
         raise InputError(f"{text!r} is no weight format; a group stands behind int8 or int4, as in int4:32")
     return Format(known, int(written) if colon else group, widens and known == "int8")

@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-Kind = Literal["int8", "int4"]
+Kind = Literal["int8", "q4_0"]  # as `engine/formats.py` names them
 Half = Literal["latent_keys", "latent_values"]  # of the map out of a latent, which GGUF keeps as two
 
 

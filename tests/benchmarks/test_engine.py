@@ -158,7 +158,7 @@ def test_bytes_per_token_are_those_that_a_token_is_multiplied_with():
     layer = 4 * 32 * 32 + 3 * 32 * 64
     assert limits.bytes_per_token(SMALL, "bf16", 0) == 2 * (2 * layer + 300 * 32)
     assert limits.bytes_per_token(SMALL, "fp32", 10) == 4 * (2 * layer + 300 * 32) + 10 * 2 * 2 * 32 * 4
-    assert limits.bytes_per_token(SMALL, "int4", 0) == (2 * layer + 300 * 32) * 18 / 32
+    assert limits.bytes_per_token(SMALL, "int4", 0) == (2 * layer + 300 * 32) * 17 / 32
     assert limits.step_flops(SMALL) == 2 * (2 * layer + 300 * 32)
 
 

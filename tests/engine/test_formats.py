@@ -26,7 +26,9 @@ def weight_of(outputs, inputs, dtype=torch.float32):
 
 @kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("name", "group"), [("int8", 32), ("int8", 128), ("int4", 32), ("int4", 64)])
+@pytest.mark.parametrize(
+    ("name", "group"), [("int8", 32), ("int8", 128), ("q4_0", 32), ("int4", 32), ("int4", 64)]
+)
 @pytest.mark.parametrize("outputs", [16, 64, 112])
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 40])
 def test_products_are_those_of_the_dequantised_weight(name, group, outputs, rows, dtype):
@@ -53,7 +55,8 @@ def test_products_of_plain_weights(name, rows):
 
 @kernels
 @pytest.mark.parametrize(
-    ("name", "group"), [("bfloat16", 32), *[(name, group) for name in ("int8", "int4") for group in GROUPS]]
+    ("name", "group"),
+    [("bfloat16", 32), *[(name, group) for name in ("int8", "int4", "q4_0") for group in GROUPS]],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_s_product_does_not_depend_on_the_others(name, group, dtype):
@@ -78,17 +81,33 @@ def test_int8_is_rounded_as_gguf_s():
 
 @pytest.mark.parametrize(("tails", "most"), [(1.0, 0.96), (3.0, 0.995)])
 def test_int4_is_nearer_than_gguf_s(tails, most):
-    weight, form = weight_of(256, 512) * weight_of(256, 512).abs() ** (tails - 1), Format("int4")
-    ours, theirs = (
+    """Also with scales of a byte, which take a quarter of a bit less."""
+    weight = weight_of(256, 512) * weight_of(256, 512).abs() ** (tails - 1)
+    halves, whole, theirs = (
         (rounded - weight).square().unflatten(1, (-1, 32)).sum(-1)
-        for rounded in (dequantise(quantise(weight, form), form), by_gguf(weight, "Q4_0"))
+        for rounded in (
+            *(dequantise(quantise(weight, form), form) for form in (Format("q4_0"), Format("int4"))),
+            by_gguf(weight, "Q4_0"),
+        )
     )
-    assert (ours <= theirs * (1 + 1e-6)).all()
-    assert ours.sum() < most * theirs.sum()
+    assert (halves <= theirs * (1 + 1e-6)).all()
+    assert halves.sum() < most * theirs.sum()
+    assert whole.sum() < 1.002 * halves.sum()
+
+
+def test_scales_of_a_byte_follow_their_output():
+    """An output a thousand times the next has its own units; a group far below its output's largest keeps a scale."""
+    form, weight = Format("int4"), weight_of(4, 256) * torch.tensor([1e3, 1.0, 1e-3, 0.0])[:, None]
+    weight[1, 32:64] *= 1e-4
+    parts = quantise(weight, form)
+    off = (dequantise(parts, form) - weight).norm(dim=1)
+    assert (off[:3] / weight[:3].norm(dim=1) < 0.1).all()
+    assert off[3] == 0
+    assert parts.scales[1, 1].abs() == 1
 
 
 @kernels
-@pytest.mark.parametrize(("name", "kind"), [("int8", "Q8_0"), ("int4", "Q4_0")])
+@pytest.mark.parametrize(("name", "kind"), [("int8", "Q8_0"), ("q4_0", "Q4_0")])
 def test_blocks_of_a_gguf_file_are_laid_out_as_they_are(name, kind):
     """Read as fp32 and rounded again they are the same bytes: no number of a file in Q8_0 or Q4_0 changes."""
     pytest.importorskip("gguf")
@@ -97,7 +116,7 @@ def test_blocks_of_a_gguf_file_are_laid_out_as_they_are(name, kind):
     blocks = torch.from_numpy(raw.reshape(112, 8, -1))
     scales, numbers = blocks[..., :2].contiguous().view(torch.float16).squeeze(-1), blocks[..., 2:]
     whole = numbers.view(torch.int8).int() + 128
-    if name == "int4":
+    if name == "q4_0":
         whole = torch.cat((numbers & 15, numbers >> 4), -1)
     stored = Quantised(whole.to(torch.uint8).flatten(1), scales)
     read = torch.from_numpy(decode(raw, kind, (112, 256)))
@@ -106,7 +125,7 @@ def test_blocks_of_a_gguf_file_are_laid_out_as_they_are(name, kind):
 
 
 def test_nothing_is_nothing():
-    for name in ("int8", "int4"):
+    for name in ("int8", "int4", "q4_0"):
         form = Format(name)
         assert not dequantise(quantise(torch.zeros(16, 64), form), form).any()
 
@@ -114,5 +133,7 @@ def test_nothing_is_nothing():
 def test_unknown_formats_and_groups_are_refused():
     with pytest.raises(InputError, match="int3 is no weight format"):
         Format("int3")
+    with pytest.raises(InputError, match=r"float32, bfloat16, int8, int4, fp8$"):
+        Format("int5")
     with pytest.raises(InputError, match="group 48"):
         Format("int8", 48)

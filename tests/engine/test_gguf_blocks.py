@@ -19,7 +19,7 @@ from tests.model.tiny import some_tokens, tiny_model
 
 gguf = pytest.importorskip("gguf", reason="the gguf library is absent")
 kernels = pytest.mark.skipif(bool(library.why_not()), reason=f"no kernels here: {library.why_not()}")
-KINDS = {"q8_0": "int8", "q4_0": "int4"}
+KINDS = {"q8_0": "int8", "q4_0": "q4_0"}
 
 
 def written(name, dtype, path):

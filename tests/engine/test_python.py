@@ -1,5 +1,6 @@
 """`clearseek.load`, `.logits`, `.generate`, `clearseek.save`: from Python, as the manual says it."""
 
+import copy
 import json
 import re
 import subprocess
@@ -61,10 +62,22 @@ def test_importing_is_instant_and_needs_no_torch():
         _ = clearseek.lode
 
 
+def in_place_of(there, other):
+    """`other`, its weights as far behind a line of the cache as those of `there`."""
+    moved = copy.deepcopy(other)
+    for to, place in zip(moved.parameters(), there.parameters(), strict=True):
+        room = torch.empty(to.numel() + 32, dtype=to.dtype)
+        first = (place.data_ptr() - room.data_ptr()) // to.element_size() % (64 // to.element_size())
+        to.data = room[first : first + to.numel()].view_as(to).copy_(to.data)
+        assert to.data_ptr() % 64 == place.data_ptr() % 64
+    return moved
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_the_decoder_s_and_differentiable(tmp_path, tokenizer, family):
-    decoder = save(tmp_path, tokenizer, family)
+    saved = save(tmp_path, tokenizer, family)
     model = clearseek.load(str(tmp_path))
+    decoder = in_place_of(model.decoder, saved)  # on some processors sums depend on where a weight begins
     assert model.config.family == family
     assert model.num_parameters == sum(p.numel() for p in decoder.parameters())
     tokens = some_tokens(model.config, rows=2, length=7)
@@ -379,9 +392,12 @@ def test_an_adapter_is_merged_as_the_model_is_opened_and_saved(tmp_path, tokeniz
     model = clearseek.load(tmp_path / "base", adapter=tmp_path / "adapter")
     tokens = some_tokens(model.config, rows=1, length=9)
     with torch.no_grad():
-        merged = adapter.merged_model(plain.decoder)
+        merged = in_place_of(model.decoder, adapter.merged_model(plain.decoder))
         expected = merged.logits(merged(tokens, torch.ones_like(tokens), depth=0).states)
         assert torch.equal(model.logits(tokens), expected)
         assert (expected - plain.logits(tokens)).abs().max() > 0.01
         clearseek.save(model, tmp_path / "merged")
-        assert torch.equal(clearseek.load(tmp_path / "merged").logits(tokens), expected)
+        again = clearseek.load(tmp_path / "merged")
+        merged = in_place_of(again.decoder, merged)
+        expected = merged.logits(merged(tokens, torch.ones_like(tokens), depth=0).states)
+        assert torch.equal(again.logits(tokens), expected)

@@ -61,7 +61,10 @@ def _packed(weight: Tensor, form: Format, copies: bool) -> tuple[Tensor, Tensor 
     if form.name == "fp8":
         parts = [fp8_blocks(one) for one in weight]  # one by one: the fp32 copies are large
         return torch.stack([numbers for numbers, _ in parts]), torch.stack([scales for _, scales in parts])
-    quantised = [quantise(one, form) for one in weight]
+    rounded = (
+        Format("q4_0", form.group) if form.name == "int4" else form
+    )  # scales in fp16, which tensor cores take
+    quantised = [quantise(one, rounded)[:2] for one in weight]
     whole, scales = (torch.stack(part) for part in zip(*quantised, strict=True))
     return pack_int4(whole, form.group) if form.name == "int4" else whole, scales
 

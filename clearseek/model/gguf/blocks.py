@@ -18,7 +18,7 @@ from clearseek.model.gguf.tensors import Entry, shape_of, view_of
 from clearseek.model.unread import Half, Kind
 
 BLOCK = 32
-_KINDS: dict[str, Kind] = {"Q8_0": "int8", "Q4_0": "int4"}
+_KINDS: dict[str, Kind] = {"Q8_0": "int8", "Q4_0": "q4_0"}
 _SCALE_BYTES = 2
 
 

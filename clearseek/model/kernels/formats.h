@@ -1,8 +1,9 @@
 // Weights in the formats that the engine reads them in, and their products with rows of activations.
 //
 // A weight [outputs, inputs] lies in panels of 64 outputs, one behind the other, each in the order in which a product
-// reads it. Int8 and int4 weights are unsigned, with 128 or 8 added, and have an fp16 scale for each output and group of
-// inputs, behind the group's own words; what is added is taken off each sum, by the sum of the activations.
+// reads it. Quantised weights are unsigned, with 128 or 8 added, and have a scale for each output and group of inputs,
+// behind the group's own words; what is added is taken off each sum, by the sum of the activations. A scale is in fp16 as
+// in GGUF's blocks, but for int4's: that is a byte, in units of its output's own factor in fp32, at the panel's head.
 #pragma once
 #include <cmath>
 #include <cstring>
@@ -10,7 +11,7 @@
 #include "pack.h"
 #include "product.h"
 
-enum Format : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };  // as in `engine/formats.py`
+enum Format : int64_t { FLOAT32, BFLOAT16, INT8, Q4_0, FP8, INT4 };  // as in `engine/formats.py`; FP8 on GPUs alone
 static constexpr int64_t PANEL = 64;
 // How far before they are read weights are fetched from memory: a processor doesn't by itself where pages of 4 KiB end
 static constexpr int64_t AHEAD_BYTES = 4096, QUANTISED_AHEAD_BYTES = 2048;
@@ -26,16 +27,18 @@ struct Weight {
     const uint8_t* data;  // null: there is none
     int64_t inputs, outputs, format;
 
-    bool is_quantised() const { return format == INT8 || format == INT4; }
+    bool is_quantised() const { return format >= INT8; }
 };
 
-static inline int64_t group_bytes(int64_t format, int64_t group) {
-    return PANEL * (format == INT8 ? group : group / 2) + PANEL * static_cast<int64_t>(sizeof(uint16_t));
+static constexpr int64_t scales_bytes(int64_t format) { return PANEL * (format == INT4 ? 1 : 2); }
+static constexpr int64_t head_bytes(int64_t format) { return format == INT4 ? PANEL * 4 : 0; }
+static constexpr int64_t group_bytes(int64_t format, int64_t group) {
+    return PANEL * (format == INT8 ? group : group / 2) + scales_bytes(format);
 }
 static inline int64_t panel_bytes(int64_t format, int64_t inputs, int64_t group) {
     if (format == FLOAT32) return PANEL * inputs * 4;
     if (format == BFLOAT16) return PANEL * inputs * 2;
-    return inputs / group * group_bytes(format, group);
+    return head_bytes(format) + inputs / group * group_bytes(format, group);
 }
 static inline int64_t weight_bytes(const Weight& w, int64_t group) {
     return num_panels(w.outputs) * panel_bytes(w.format, w.inputs, group);
@@ -46,10 +49,12 @@ static inline void load_row(const Weight& w, int64_t row, int64_t group, float* 
     const int64_t size = group_bytes(w.format, group), in_word = w.format == INT8 ? 4 : 8, zero = w.format == INT8 ? 128 : 8;
     const uint8_t* panel = w.data + row / PANEL * panel_bytes(w.format, w.inputs, group);
     for (int64_t g = 0; g < w.inputs / group; g++) {
-        const uint8_t* at = panel + g * size;
+        const uint8_t* at = panel + head_bytes(w.format) + g * size;
         const uint32_t* words = reinterpret_cast<const uint32_t*>(at) + row % PANEL;
-        const uint16_t* scales = reinterpret_cast<const uint16_t*>(at + size - PANEL * sizeof(uint16_t));
-        const float scale = _cvtsh_ss(scales[row % PANEL]);
+        const uint8_t* scales = at + size - scales_bytes(w.format);
+        const float scale = w.format == INT4 ? static_cast<float>(reinterpret_cast<const int8_t*>(scales)[row % PANEL]) *
+                                                   reinterpret_cast<const float*>(panel)[row % PANEL]
+                                             : _cvtsh_ss(reinterpret_cast<const uint16_t*>(scales)[row % PANEL]);
         for (int64_t c = 0; c < group; c++) {
             const uint32_t word = words[c / in_word * PANEL];
             const int64_t byte = word >> c % 4 * 8 & 255;  // in int4 two numbers: four low ones, then four high ones
@@ -92,9 +97,25 @@ static inline void quantise_group(const Act* x, int64_t group, int8_t* bytes, fl
 template <typename Act>
 static constexpr int64_t IN_WORD = sizeof(uint32_t) / sizeof(Act);
 
-// C [M, 16 N] at (i, j) of quantised rows and a panel of int8 or int4
-template <int64_t Bits, typename Out>
+// Scales of sixteen outputs, from the `j`-th of a group's on; in int4 without their outputs' factors
+template <int64_t F>
+static inline __m512 load_scales(const uint8_t* scales, int64_t j) {
+    if (F == INT4) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + j));
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    }
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + 2 * j)));
+}
+// Sums of sixteen outputs with the factors that scales were left without
+template <int64_t F>
+static inline __m512 with_factors(__m512 sums, const uint8_t* panel, int64_t j) {
+    return F == INT4 ? _mm512_mul_ps(sums, load(reinterpret_cast<const float*>(panel) + j)) : sums;
+}
+
+// C [M, 16 N] at (i, j) of quantised rows and a panel in a format of groups
+template <int64_t F, typename Out>
 struct GroupedTile {
+    static constexpr int64_t Bits = F == INT8 ? 8 : 4;
     const uint8_t* panel;
     Quantised x;
     Out* c;
@@ -105,20 +126,20 @@ struct GroupedTile {
     template <int M, int N>
     inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0, int64_t turn, int64_t turns) const {
         constexpr int64_t in_line = 32 / Bits;  // inputs whose 64 weights share a line
-        const int64_t lines = x.group / in_line, groups = x.inputs / x.group, bytes = group_bytes(Bits == 8 ? INT8 : INT4, x.group);
+        const int64_t lines = x.group / in_line, groups = x.inputs / x.group, bytes = group_bytes(F, x.group);
+        const uint8_t* first = panel + head_bytes(F);
         const int8_t* left = x.bytes + i0 * x.inputs;
         const float* scales = x.scales + i0 * groups;
         const int32_t* sums = x.sums + i0 * groups;
         const bool are_few = M < 4 && turns <= 2, is_first = are_few && turn == 0;
         const int64_t fetched = are_few ? 0 : (bytes / 64 + turns - 1) / turns;
-        const uint8_t* next = panel + groups * bytes + turn * fetched * 64;
+        const uint8_t* next = first + groups * bytes + turn * fetched * 64;
         __m512 total[M][N];
         UNROLLED for (int i = 0; i < M; i++)
             UNROLLED for (int j = 0; j < N; j++) total[i][j] = _mm512_setzero_ps();
         for (int64_t g = 0; g < groups; g++) {
-            const uint8_t* at = panel + g * bytes;
+            const uint8_t *at = first + g * bytes, *scale_at = at + lines * 4 * PANEL;
             const uint32_t* right = reinterpret_cast<const uint32_t*>(at) + j0;
-            const uint16_t* scale_at = reinterpret_cast<const uint16_t*>(at + lines * 4 * PANEL) + j0;
             for (int64_t n = 0; n < fetched; n++) fetch(next + g * bytes + 64 * n);
             __m512i part[M][N];
             UNROLLED for (int i = 0; i < M; i++) {
@@ -149,9 +170,10 @@ struct GroupedTile {
                 }
             }
             if (is_first)
-                UNROLLED for (int j = 0; j < N; j += 2) fetch_ahead(scale_at + 16 * j);
+                UNROLLED for (int j = 0; j < N; j += F == INT4 ? 4 : 2)
+                    fetch_ahead(scale_at + scales_bytes(F) / PANEL * (j0 + 16 * j));
             UNROLLED for (int j = 0; j < N; j++) {
-                const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scale_at + 16 * j)));
+                const __m512 scale = load_scales<F>(scale_at, j0 + 16 * j);
                 UNROLLED for (int i = 0; i < M; i++) {
                     const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(scales[i * groups + g]));
                     total[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[i][j]), both, total[i][j]);
@@ -161,7 +183,8 @@ struct GroupedTile {
         UNROLLED for (int i = 0; i < M; i++)
             UNROLLED for (int j = 0; j < N; j++) {
                 Out* place = c + (i0 + i) * ldc + j0 + 16 * j;
-                store(place, add ? _mm512_add_ps(total[i][j], load(place)) : total[i][j]);
+                const __m512 found = with_factors<F>(total[i][j], panel, j0 + 16 * j);
+                store(place, add ? _mm512_add_ps(found, load(place)) : found);
             }
     }
 };
@@ -216,12 +239,14 @@ static void panel_product(const Weight& w, int64_t panel, const Left<Act>& x, in
     Out* to = y + panel * PANEL;
 #if defined(WITH_AMX) && defined(__AMX_TILE__)
     if (w.is_quantised() && pays_in_tiles(rows, group)) {
-        if (w.format == INT8) return GroupedTiles<8, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
-        return GroupedTiles<4, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
+        if (w.format == INT8) return GroupedTiles<INT8, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
+        if (w.format == Q4_0) return GroupedTiles<Q4_0, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
+        return GroupedTiles<INT4, Out>{data, x.quantised, to, ldy, add}.compute(rows, size);
     }
 #endif
-    if (w.format == INT8) return grouped_tiles(rows, size, GroupedTile<8, Out>{data, x.quantised, to, ldy, add});
-    if (w.format == INT4) return grouped_tiles(rows, size, GroupedTile<4, Out>{data, x.quantised, to, ldy, add});
+    if (w.format == INT8) return grouped_tiles(rows, size, GroupedTile<INT8, Out>{data, x.quantised, to, ldy, add});
+    if (w.format == Q4_0) return grouped_tiles(rows, size, GroupedTile<Q4_0, Out>{data, x.quantised, to, ldy, add});
+    if (w.format == INT4) return grouped_tiles(rows, size, GroupedTile<INT4, Out>{data, x.quantised, to, ldy, add});
     const uint32_t* words = reinterpret_cast<const uint32_t*>(data);
     const Right right{words, PANEL, PANEL, AHEAD_BYTES / 4};
     product(rows, size, w.inputs / IN_WORD<Act>, x.rows, x.stride, right, to, ldy, add, true);

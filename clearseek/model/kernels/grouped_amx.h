@@ -51,14 +51,16 @@ static inline void sum_group(const int8_t* left, int64_t inputs, const uint32_t*
 
 // C [rows, size] (+)= quantised rows, which may be read SLACK rows further, · a panel. A group is summed while the one
 // before it is scaled.
-template <int Bits, typename Out>
+template <int64_t F, typename Out>
 struct GroupedTiles {
+    static constexpr int64_t Bits = F == INT8 ? 8 : 4;
     const uint8_t* panel;
     const Quantised& x;
     Out* c;
     int64_t ldc;
     bool add;
-    const int64_t groups = x.inputs / x.group, bytes = group_bytes(Bits == 8 ? INT8 : INT4, x.group);
+    const int64_t groups = x.inputs / x.group, bytes = group_bytes(F, x.group);
+    const uint8_t* first = panel + head_bytes(F);
     int64_t ahead = 0, fetched = 0;  // of every group, by each pass over the panel
     alignas(64) int32_t sums[2][16 * PANEL];
     alignas(64) float total[16 * PANEL];
@@ -79,7 +81,7 @@ struct GroupedTiles {
             for (int64_t r = 0; r < count; r++)
                 for (int64_t j = 0; j < size; j += 16) {
                     Out* place = c + (i + r) * ldc + j;
-                    const __m512 found = _mm512_load_ps(total + r * PANEL + j);
+                    const __m512 found = with_factors<F>(_mm512_load_ps(total + r * PANEL + j), panel, j);
                     store(place, add ? _mm512_add_ps(found, load(place)) : found);
                 }
         }
@@ -89,19 +91,17 @@ private:
     // Group g, for the rows from i on
     void sum(int64_t i, int64_t g) {
         alignas(64) uint32_t wide[Bits == 8 ? 1 : 128 / 4 * PANEL];
-        const uint32_t* right = reinterpret_cast<const uint32_t*>(panel + g * bytes);
+        const uint32_t* right = reinterpret_cast<const uint32_t*>(first + g * bytes);
         if (Bits == 4) widen(right, x.group / 8, wide), right = wide;
         sum_group(x.bytes + i * x.inputs + g * x.group, x.inputs, right, x.group / 4, sums[g % 2]);
     }
 
     // Its rows i + r …, four of `count`, into the totals
     inline __attribute__((always_inline)) void scale(int64_t i, int64_t g, int64_t r, int64_t count) {
-        const uint8_t *at = panel + g * bytes, *next = at + ahead + i / 16 * fetched;
+        const uint8_t *at = first + g * bytes, *next = at + ahead + i / 16 * fetched;
         for (int64_t b = r * fetched / count; b < (r + 4) * fetched / count; b += 64) fetch(next + b);
-        const uint16_t* scales = reinterpret_cast<const uint16_t*>(at + bytes) - PANEL;
         __m512 scale[4];
-        UNROLLED for (int j = 0; j < 4; j++)
-            scale[j] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales + 16 * j)));
+        UNROLLED for (int j = 0; j < 4; j++) scale[j] = load_scales<F>(at + bytes - scales_bytes(F), 16 * j);
         UNROLLED for (int n = 0; n < 4; n++) {
             const int64_t place = (i + std::min(r + n, count - 1)) * groups + g;
             const __m512i start = _mm512_set1_epi32(-(1 << (Bits - 1)) * x.sums[place]);

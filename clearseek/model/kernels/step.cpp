@@ -151,7 +151,7 @@ private:
 
     void embed(int64_t n, float* to) const {
         const int64_t at = b.tokens[first + n] * m.hidden;
-        if (m.embedding_format == INT8 || m.embedding_format == INT4)
+        if (m.embedding_format >= INT8)
             load_row({static_cast<const uint8_t*>(m.embedding), m.hidden, 0, m.embedding_format}, b.tokens[first + n], m.group, to);
         else if (m.embedding_format == FLOAT32) std::memcpy(to, static_cast<const float*>(m.embedding) + at, m.hidden * sizeof(float));
         else

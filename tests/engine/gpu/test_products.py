@@ -32,7 +32,8 @@ def meant(weight: torch.Tensor, form: Format) -> torch.Tensor:
         numbers, scales = fp8_blocks(weight)
         return numbers.double() * widened(scales, weight.shape).double()
     if form.is_quantised:
-        return dequantise(quantise(weight, form), form).double()
+        rounded = Format("q4_0", form.group) if form.name == "int4" else form
+        return dequantise(quantise(weight, rounded), rounded).double()
     return weight.to(getattr(torch, form.name)).double()
 
 
