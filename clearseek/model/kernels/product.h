@@ -4,7 +4,8 @@
 #include "pack.h"
 
 // The right factor of a product, N columns of words, lines `line` apart; every 64 columns are a panel, `panel` from
-// the next. N is a multiple of 16. What comes out of memory is fetched `ahead` words before it is read.
+// the next. N is a multiple of 16. What comes out of memory is fetched `ahead` words before it is read: then panels lie
+// one behind the other, and where rows go over one several times, the next is fetched meanwhile.
 struct Right {
     const uint32_t* data;
     int64_t line, panel, ahead = 0;
@@ -47,30 +48,41 @@ struct FloatTile {
     Out* c;
     int64_t ldc;
     bool add, has_slack;  // 15 rows behind the last of A may be read
+    int64_t passes = 1;  // over a panel, by vectors
 
     template <int M, int N>
     inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
         const uint32_t *left = a + i0 * (Upright ? 1 : lda), *right = b.at(j0);
         const int64_t ahead = i0 == 0 ? b.ahead : 0;
+        const int64_t fetched = b.ahead && passes > 1 ? words / passes : 0;  // lines of the next panel
+        const uint32_t* next = right + (words + i0 / 6 * fetched) * b.line;
         Out* to = c + i0 * ldc + j0;
         __m512 sums[M][N];
         UNROLLED for (int i = 0; i < M; i++)
             UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
         for (int i = 0; i < M; i++)  // here by the time the sums are
             for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
-        for (int64_t k = 0; k < words; k++) {
-            __m512i column[N];
-            if (ahead)
-                UNROLLED for (int j = 0; j < N; j++) __builtin_prefetch(right + ahead + k * b.line + 16 * j);
-            UNROLLED for (int j = 0; j < N; j++) column[j] = _mm512_loadu_si512(right + k * b.line + 16 * j);
-            UNROLLED for (int i = 0; i < M; i++) {
-                const uint32_t word = Upright ? left[k * lda + i] : left[i * lda + k];
-                const __m512i row = _mm512_set1_epi32(static_cast<int>(word));
-                UNROLLED for (int j = 0; j < N; j++) sums[i][j] = add_product(Number{}, sums[i][j], row, column[j]);
-            }
+        int64_t k = 0;
+        for (int64_t n = 0; n < fetched; n++, next += b.line) {
+            UNROLLED for (int j = 0; j < N; j++) __builtin_prefetch(next + 16 * j, 0, 2);
+            for (const int64_t end = k + passes; k < end; k++) add_word<M, N>(left, right, ahead, k, sums);
         }
+        for (; k < words; k++) add_word<M, N>(left, right, ahead, k, sums);
         UNROLLED for (int i = 0; i < M; i++)
             UNROLLED for (int j = 0; j < N; j++) put(i0 + i, j0 + 16 * j, sums[i][j]);
+    }
+    template <int M, int N>
+    inline __attribute__((always_inline)) void add_word(const uint32_t* left, const uint32_t* right, int64_t ahead, int64_t k,
+                                                        __m512 (&sums)[M][N]) const {
+        __m512i column[N];
+        if (ahead)
+            UNROLLED for (int j = 0; j < N; j++) __builtin_prefetch(right + ahead + k * b.line + 16 * j);
+        UNROLLED for (int j = 0; j < N; j++) column[j] = _mm512_loadu_si512(right + k * b.line + 16 * j);
+        UNROLLED for (int i = 0; i < M; i++) {
+            const uint32_t word = Upright ? left[k * lda + i] : left[i * lda + k];
+            const __m512i row = _mm512_set1_epi32(static_cast<int>(word));
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = add_product(Number{}, sums[i][j], row, column[j]);
+        }
     }
     inline __attribute__((always_inline)) void put(int64_t i, int64_t j, __m512 sums) const {
         Out* place = c + i * ldc + j;
@@ -162,7 +174,7 @@ static void compute_tiles(int64_t rows, int64_t size, const Tile& tile) {
 template <bool Upright = false, typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const uint32_t* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add, bool has_slack = false) {
-    compute_tiles(rows, size, FloatTile<bf16, Upright, Out>{words, a, lda, b, c, ldc, add, has_slack});
+    compute_tiles(rows, size, FloatTile<bf16, Upright, Out>{words, a, lda, b, c, ldc, add, has_slack, (rows + 5) / 6});
 }
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, int64_t lda, Right b, Out* c,
@@ -173,7 +185,8 @@ static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, in
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add, bool has_slack = false) {
-    vector_tiles(rows, size, FloatTile<float, false, Out>{words, reinterpret_cast<const uint32_t*>(a), lda, b, c, ldc, add, has_slack});
+    const uint32_t* left = reinterpret_cast<const uint32_t*>(a);
+    vector_tiles(rows, size, FloatTile<float, false, Out>{words, left, lda, b, c, ldc, add, has_slack, (rows + 5) / 6});
 }
 // … of int8; `words` counts fours
 template <bool Upright = false, typename Out>
