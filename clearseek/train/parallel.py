@@ -7,6 +7,7 @@ frozen model: under an adapter every rank holds all of it.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 
 TIMEOUT_SECONDS = 1800.0  # the longest that a rank waits for the others, whatever for
+# Gloo's threads need Python to let go of what was exchanged last. One that asks for it while Python ends is ended itself,
+# in a destructor, and the process with it, its work done (torch 2.13: "terminate called without an active exception")
+_LETTING_GO_SECONDS = 0.1
 T = TypeVar("T")
 
 
@@ -84,6 +88,7 @@ def joined_world(device: torch.device, timeout_seconds: float = TIMEOUT_SECONDS)
     finally:
         dist.destroy_process_group()
         _mesh.cache_clear()
+        time.sleep(_LETTING_GO_SECONDS)
 
 
 def own_device(device: torch.device) -> torch.device:
