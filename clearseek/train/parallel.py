@@ -29,8 +29,8 @@ from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 
 TIMEOUT_SECONDS = 1800.0  # the longest that a rank waits for the others, whatever for
-# Gloo's threads need Python to let go of what was exchanged last. One that asks for it while Python ends is ended itself,
-# in a destructor, and the process with it, its work done (torch 2.13: "terminate called without an active exception")
+# Gloo's threads need Python to let go of what was exchanged last. One that asks for it while Python ends is ended too,
+# in a destructor, and so is the process, its work done (torch 2.13: "terminate called without an active exception")
 _LETTING_GO_SECONDS = 0.1
 T = TypeVar("T")
 
