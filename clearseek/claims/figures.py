@@ -72,6 +72,7 @@ _BEGINS_CELL = re.compile(rf"\s*(?:\*\*|[~≈<>≤≥]\s?)?({_NUMBER})(?![\w.:/]
 CODE = re.compile(r"(`+)(?!`).*?\1", re.DOTALL)
 _LINK_TARGET = re.compile(r"\]\([^)]*\)")
 _HTML = re.compile(r"<[a-z/][^>]*>")
+_SECTION = re.compile(r"^(#+) \d+(?:\.\d+)*\.?(?= )", re.MULTILINE)  # a heading's own number
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def of_table(text: str) -> list[Figure]:
 
 
 def _plain(text: str) -> str:
-    return _HTML.sub(" ", _LINK_TARGET.sub("]", CODE.sub(" ` ", text)))
+    return _HTML.sub(" ", _LINK_TARGET.sub("]", CODE.sub(" ` ", _SECTION.sub(r"\1", text))))
 
 
 def _placed(text: str) -> dict[int, Figure]:

@@ -22,10 +22,33 @@ DOCUMENTS = {
 
 
 def evaluation_record(facts: RunFacts) -> Record:
-    """Every stage's examination, and the published model's, as evaluation.json holds them."""
-    stages = [{"name": stage.name, "kind": stage.kind, "eval": stage.eval} for stage in facts.record.stages]
+    """What evaluation.json holds: every stage's examination and the published model's, and what was counted of both.
+
+    That is steps and tokens of stages, rows and tokens of data sets, and the model's parameters and context.
+    """
+    stages = [
+        {
+            "name": stage.name,
+            "kind": stage.kind,
+            "steps": len(stage.steps),
+            "tokens": stage.tokens,
+            "eval": stage.eval,
+        }
+        for stage in facts.record.stages
+    ]
     final = facts.final_eval
-    return {"model": facts.result.name, "examined_in": final.name, "result": final.eval, "stages": stages}
+    steps = [step for stage in facts.record.stages for step in stage.steps]
+    return {
+        "model": facts.result.name,
+        "size": facts.parameters | {"context": facts.config.get("max_position_embeddings")},
+        "examined_in": final.name,
+        "result": final.eval,
+        "stages": stages,
+        "mismatch": max(values(steps, "mismatch"), default=None),
+        "data": [
+            {"title": source.title, "rows": source.rows, "tokens": source.tokens} for source in facts.sources
+        ],
+    }
 
 
 def documents(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[str, str]:
@@ -45,7 +68,6 @@ def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[s
     evaluation = evaluation_record(facts)
     figures = Figures({"evaluation.json": evaluation, "cost.json": facts.cost})
     tasks = table(evaluation["result"].get("by_task"))
-    steps = [step for stage in facts.record.stages for step in stage.steps]
     weights = facts.publisher.weights
     return {
         "facts": _Absent(facts),
@@ -54,15 +76,17 @@ def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[s
         "paths": _paths(facts, files),
         "evaluation": {
             "result": {"by_language": {}, "samples": None, "n": None, "pass_at_1": None}
-            | evaluation["result"]
+            | evaluation["result"],
+            "mismatch": evaluation["mismatch"],
         },
         "cost": facts.cost,
         "figure": figures.figure,
+        "count": figures.count,
+        "small": figures.small,
         "claim": figures.claim,
         "tasks": sorted(tasks),
         "worst": min(tasks, key=lambda name: tasks[name], default=None),
         "probe": next((str(sample.get("prompt")) for sample in facts.record.samples), "17+25?"),
-        "mismatch": max(values(steps, "mismatch"), default=None),
         "licence_id": chosen(weights, "code").lower() if weights else None,
         **_training_content(facts),
     }

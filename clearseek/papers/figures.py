@@ -25,6 +25,22 @@ class Figures:
         self._paths.append((record, path))
         return f"{value / float(UNITS[unit]):,.{digits}f} {unit}"
 
+    def count(self, record: str, path: str) -> str:
+        """The whole number at a path; `not counted` where there is none, which is no figure."""
+        value = self._at(record, path)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "not counted"
+        self._paths.append((record, path))
+        return f"{value:,}"
+
+    def small(self, record: str, path: str) -> str:
+        """The number at a path with its exponent, such as 9.54e-07; `n/a` where there is none, which is no figure."""
+        value = self._at(record, path)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return "n/a"
+        self._paths.append((record, path))
+        return f"{value:.2e}"
+
     def claim(self) -> str:
         """The comment for the figures written since the last one; nothing where there were none."""
         if not self._paths:

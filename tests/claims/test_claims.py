@@ -48,6 +48,7 @@ def figures(document: str) -> list[str]:
         ("300개 중 286개, 300 道题中 286 道", ["300", "286", "300", "286"]),
         ("three times as fast, twice the size, half of it, three times a day", ["three", "twice"]),
         ("half the time, 두 배, 절반, 快三倍, 一半", ["half", "두", "절반", "三", "一半"]),
+        ("## 2.1 Sources of 3 s\n\n### 4 Cost", ["3"]),
         ("1.4 million weights, 140만 개, 三 MB", ["1.4", "140"]),
         (
             "| a | n |\n|---|---|\n| 2 x | 93 |\n| b | **1,024** tokens, then 5 |\n| c | int8, 2026-11-29 |"

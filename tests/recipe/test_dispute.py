@@ -64,7 +64,8 @@ def test_one_unit_in_the_last_place_is_found_with_its_step_and_tensor(recipe, ou
     assert "loss" in found.what or "state" in found.what
     assert written_tensor(read_run(ours), read_run(theirs), found) is not None
     difference, states = compute_again(theirs, found)
-    assert difference.startswith("loss was") or "state" in difference
+    # which number shows it first depends on the processor: a loss, a part of it, a norm, or the state alone
+    assert " was " in difference or "state" in difference
     assert sorted(states) == [5, 6]
 
 
