@@ -139,8 +139,9 @@ class Visit:
     def ask(self, text, waits=True):
         """Type a question and send it."""
         count = self.page.locator("article").count()
+        self.page.get_by_role("dialog").first.wait_for(state="detached")  # it gives the focus back as it goes
         self.page.locator("#message").fill(text)
-        self.page.keyboard.press("Enter")
+        self.page.locator("#message").press("Enter")
         self.page.wait_for_function("n => document.querySelectorAll('article').length > n + 1", arg=count)
         if waits:
             self.answered()
