@@ -46,14 +46,13 @@ _UNIT = "|".join(
     re.escape(unit) + (r"(?![A-Za-z/])" if _ALPHABETIC.match(unit[-1]) else "")
     for unit in sorted(UNITS, key=len, reverse=True)
 )
-_NUMBER = r"(?<![\w.,/])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?"
+_WHOLE, _EXPONENT = r"(?<![\w.,/])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)", r"(?:e[-+]?\d+)?"
+_NUMBER = rf"{_WHOLE}(?:\.\d+)?{_EXPONENT}"
 _NOT_OURS = r"(?!\s*(?:interval|confidence|신뢰|구간|置信|区间))"  # a 95 % interval
 _MEASURED = re.compile(rf"({_NUMBER})[\s-]?({_UNIT}){_NOT_OURS}")
 _WHOLES = ("h", "min", "시간", "분", "小时", "分钟")
 _JOINED = re.compile(rf"({_NUMBER})\s?(?:%\s?)?(?:and|to|or|bis|,|、|–|~|와|과|에서|到|至|和)\s?(?=[-+−]?\d)")
-_FRACTION = re.compile(
-    rf"((?<![\w.,/])[-+−]?(?:\d{{1,3}}(?:,\d{{3}})+|\d+)\.\d+(?:e[-+]?\d+)?)(?![\w%]|\.\d){_NOT_OURS}"
-)
+_FRACTION = re.compile(rf"({_WHOLE}\.\d+{_EXPONENT})(?![\w%]|\.\d){_NOT_OURS}")
 _VERSION = re.compile(rf"(?:(?:{'|'.join(map(re.escape, VERSIONED))})[\s:≥>=v]*|[§\w]-?)$")
 _OF = (
     re.compile(rf"({_NUMBER})\s+(?:out\s+)?of\s+(?:the\s+|all\s+|these\s+)?({_NUMBER})(?![\w.])"),

@@ -19,27 +19,18 @@ class Figures:
 
     def figure(self, record: str, path: str, unit: str, digits: int = 1) -> str:
         """The number at a path, in `unit`; `n/a` where there is none, which is no figure."""
-        value = self._at(record, path)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return "n/a"
-        self._paths.append((record, path))
-        return f"{value / float(UNITS[unit]):,.{digits}f} {unit}"
+        value = self._taken(record, path)
+        return "n/a" if value is None else f"{value / float(UNITS[unit]):,.{digits}f} {unit}"
 
     def count(self, record: str, path: str) -> str:
-        """The whole number at a path; `not counted` where there is none, which is no figure."""
-        value = self._at(record, path)
-        if not isinstance(value, int) or isinstance(value, bool):
-            return "not counted"
-        self._paths.append((record, path))
-        return f"{value:,}"
+        """The whole number at a path; `not counted` where there is none."""
+        value = self._taken(record, path)
+        return "not counted" if value is None else f"{value:,}"
 
     def small(self, record: str, path: str) -> str:
-        """The number at a path with its exponent, such as 9.54e-07; `n/a` where there is none, which is no figure."""
-        value = self._at(record, path)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return "n/a"
-        self._paths.append((record, path))
-        return f"{value:.2e}"
+        """The number at a path with its exponent, such as 9.54e-07; `n/a` where there is none."""
+        value = self._taken(record, path)
+        return "n/a" if value is None else f"{value:.2e}"
 
     def claim(self) -> str:
         """The comment for the figures written since the last one; nothing where there were none."""
@@ -49,6 +40,14 @@ class Figures:
         words = [path if record == first else f"{record}:{path}" for record, path in self._paths]
         self._paths = []
         return f"<!-- claim: {first} {' '.join(words)} -->"
+
+    def _taken(self, record: str, path: str) -> int | float | None:
+        """The number at a path, which the next claim names; None where there is none."""
+        value = self._at(record, path)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        self._paths.append((record, path))
+        return value
 
     def _at(self, record: str, path: str) -> Any:
         here = self.records[record]

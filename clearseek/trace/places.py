@@ -19,8 +19,9 @@ class Places:
         self._readings, self._stage, self._source = readings, stage, source
         table, kept = stage.sources[source], stage.data[source].get("kept")
         self._is_regenerated = is_regenerated(table)
+        self._is_shard = kept == "shard"
         self._file: Path | None = None
-        if kept == "shard":
+        if self._is_shard:
             self._file = shard_path(readings.run_dir, stage.name, source)
         elif kept == "stage" and not table.hold_out_every:
             self._file = readings.run_dir / "data" / f"{table.stage}.jsonl"
@@ -46,10 +47,9 @@ class Places:
             with path.open("rb") as file:
                 file.seek(start)
                 row = json.loads(file.read(end - start))
-            is_shard = "place" in row
-            place = str(row["place"]) if is_shard else f"{path} line {number}"
-            return document_from_row(row, place, ADDED_FIELDS if is_shard else ())
-        except (InputError, OSError, ValueError, IndexError, TypeError):
+            place = str(row["place"]) if self._is_shard else f"{path} line {number}"
+            return document_from_row(row, place, ADDED_FIELDS if self._is_shard else ())
+        except (InputError, OSError, ValueError, IndexError, KeyError, TypeError):
             return None
 
     @cached_property
