@@ -28,12 +28,14 @@ def repeated_shares(words: Words, length: int = SHINGLE_WORDS) -> np.ndarray:
     """
     places, hashes = words.rows(length)
     owners = words.text_of_word[places]
-    order = np.argsort(hashes, kind="stable")  # stable: of the same shingle the earliest text comes first
+    order = np.argsort(hashes)
+    in_order, owners_in_order = hashes[order], owners[order]
     begins = np.ones(len(order), bool)
-    begins[1:] = hashes[order][1:] != hashes[order][:-1]
-    earliest = owners[order][begins][np.cumsum(begins) - 1]
+    begins[1:] = in_order[1:] != in_order[:-1]
+    firsts = np.flatnonzero(begins)
+    earliest = np.minimum.reduceat(owners_in_order, firsts) if len(firsts) else firsts
     repeats = np.empty(len(order), bool)
-    repeats[order] = earliest < owners[order]
+    repeats[order] = np.repeat(earliest, np.diff(firsts, append=len(order))) < owners_in_order
     num_texts = len(words.offsets) - 1
     shingles = np.bincount(owners, minlength=num_texts)
     return np.bincount(owners, repeats, num_texts) / np.maximum(shingles, 1)

@@ -7,6 +7,7 @@ import numpy as np
 from clearseek.data.words import DIGIT, HAN, HANGUL, KANA, LATIN, NONE, OTHER, classes_of, joined, run_starts
 
 LANGUAGES = ("en", "ko", "zh", "other")
+_CLASSES = max(NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT) + 1
 _SCRIPTS = ((LATIN,), (HANGUL,), (HAN,), (KANA, OTHER))
 
 
@@ -26,11 +27,14 @@ def language_words(texts: Sequence[str]) -> np.ndarray:
         words = np.where((kinds == HAN) | (kinds == KANA), (lengths + 1) // 2, 1) * ~(
             (kinds == LATIN) & (lengths == 1)
         )
-        owner = np.searchsorted(part.starts, places, "right") - 1
-        rows = slice(part.first, part.first + len(part.starts) - 1)
+        owner = np.repeat(
+            np.arange(num_texts := len(part.starts) - 1), np.diff(np.searchsorted(places, part.starts))
+        )
+        by_class = np.bincount(owner * _CLASSES + kinds, words, num_texts * _CLASSES).reshape(
+            num_texts, _CLASSES
+        )
         for column, scripts in enumerate(_SCRIPTS):
-            chosen = np.isin(kinds, scripts)
-            counts[rows, column] = np.bincount(owner[chosen], words[chosen], len(part.starts) - 1)
+            counts[part.first : part.first + num_texts, column] = by_class[:, scripts].sum(1)
     return counts
 
 

@@ -9,13 +9,18 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from clearseek.data.words import parts_of
 
-Finder = Callable[[str], Iterator[tuple[int, int]]]  # a text → spans of it
+Find = Callable[[str], Iterator[tuple[int, int]]]  # a text → spans of it
+_ASCII = 127
+_SHORTEST_STRETCH = 8  # of what a rule with `among` finds
+_IN_NUMBERS = " -.()"  # between the digits of one number
+_IN_IBANS = " ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SEPARATOR = "\n\0\n"  # between texts: no pattern crosses it
 
 
@@ -34,44 +39,87 @@ def find_personal_data(texts: Sequence[str]) -> list[Found]:
     for first, last in parts_of(texts):
         part = texts[first:last]
         lines = _Lines(_SEPARATOR.join(part))
-        spans = [
-            (rule, *span)
-            for rule, fewest_digits, sign, finder in _FINDERS
-            for span in lines.find(fewest_digits, sign, finder)
-        ]
+        spans = [(finder.rule, *span) for finder in _FINDERS for span in lines.find(finder)]
         found += _placed(_without_overlaps(spans), part, first)
     return found
 
 
+class _Finder(NamedTuple):
+    """How a rule's finds are looked for: only in lines that can have one.
+
+    Such a line has `fewest_digits` in a stretch of digits and characters `among` (anywhere in it where that is empty),
+    and a `sign` three times where there is one.
+    """
+
+    rule: str
+    find: Find
+    fewest_digits: int
+    among: str = ""
+    sign: str = ""
+
+
 class _Lines:
-    """The lines of a text by how many digits and signs they have: what a rule can't be in is not read for it."""
+    """The lines of a text by their digits and signs: what a rule can't be in is not read for it."""
 
     def __init__(self, whole: str) -> None:
         self.whole = whole
         self.codes = np.frombuffer(whole.encode("utf-32-le", "surrogatepass"), np.uint32)
         self.ends = np.append(np.flatnonzero(self.codes == ord("\n")), len(self.codes))
         self.starts = np.concatenate([[0], self.ends[:-1] + 1])
-        self.digits = self._count((self.codes - np.uint32(ord("0"))) < 10)
+        self.digits = np.flatnonzero((self.codes - np.uint32(ord("0"))) < 10)  # their places
+        self._stretches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def _count(self, chosen: np.ndarray) -> np.ndarray:
-        """int64 [lines]: how many of the chosen characters a line has."""
-        places = np.flatnonzero(chosen)
-        return np.searchsorted(places, self.ends) - np.searchsorted(places, self.starts)
-
-    def find(self, fewest_digits: int, sign: str, finder: Finder) -> list[tuple[int, int]]:
-        """What a finder finds in lines with so many digits, and with a sign three times where there is one."""
-        if not fewest_digits:
-            return list(finder(self.whole))
-        likely = self.digits >= fewest_digits
-        if sign:
-            likely &= self._count(self.codes == ord(sign)) >= 3
+    def find(self, finder: _Finder) -> list[tuple[int, int]]:
+        """What a finder finds, in lines that can have it."""
+        if not finder.fewest_digits:
+            return list(finder.find(self.whole))
+        likely = self._likely(finder)
+        if not likely.any():
+            return []
         starts, ends = self.starts[likely].tolist(), self.ends[likely].tolist()
         read = "\n".join([self.whole[start:end] for start, end in zip(starts, ends, strict=True)])
         begins = np.cumsum([0, *(end - start + 1 for start, end in zip(starts, ends, strict=True))])
-        spans = list(finder(read))
+        spans = list(finder.find(read))
         lines = np.searchsorted(begins, [start for start, _ in spans], "right") - 1
         shifts = [starts[line] - int(begins[line]) for line in lines.tolist()]
         return [(start + shift, end + shift) for (start, end), shift in zip(spans, shifts, strict=True)]
+
+    def _likely(self, finder: _Finder) -> np.ndarray:
+        """bool [lines]: which a finder reads."""
+        if finder.among:
+            lines, digits = self._digits_in_stretches(finder.among)
+            likely = np.zeros(len(self.ends), bool)
+            likely[lines[digits >= finder.fewest_digits]] = True
+        else:
+            likely = self._between(self.digits, self.starts, self.ends) >= finder.fewest_digits
+        if finder.sign:
+            signs = np.flatnonzero(self.codes == ord(finder.sign))
+            likely &= self._between(signs, self.starts, self.ends) >= 3
+        return likely
+
+    def _digits_in_stretches(self, among: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of every stretch of digits and these characters that is long enough for a rule: its line, and its digits."""
+        if among not in self._stretches:
+            inside = np.zeros(len(self.codes) + 2, bool)
+            inside[1:-1] = _table(among)[np.minimum(self.codes, _ASCII)]
+            edges = np.flatnonzero(inside[1:] != inside[:-1])
+            starts, ends = edges[::2], edges[1::2]
+            long_enough = ends - starts >= _SHORTEST_STRETCH
+            starts, ends = starts[long_enough], ends[long_enough]
+            digits = self._between(self.digits, starts, ends)
+            self._stretches[among] = np.searchsorted(self.ends, starts), digits
+        return self._stretches[among]
+
+    @staticmethod
+    def _between(places: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """int64: how many of these places (in order) lie from each start up to its end."""
+        return np.searchsorted(places, ends) - np.searchsorted(places, starts)
+
+
+@cache
+def _table(among: str) -> np.ndarray:
+    """bool [128]: whether an ASCII character is a digit or one of these; the last stands for all beyond."""
+    return np.array([chr(code) in f"0123456789{among}" for code in range(_ASCII + 1)])
 
 
 def mask(text: str, found: Sequence[Found]) -> str:
@@ -273,16 +321,14 @@ _ACCOUNT = re.compile(
     re.IGNORECASE,
 )
 
-_ACCOUNT_WORDS = ("계좌", "은행", "账", "帳", "卡", "account")  # what `_ACCOUNT` finds has one of them
 
-
-def _accounts(whole: str) -> Iterator[tuple[int, int]]:
+def _ibans(whole: str) -> Iterator[tuple[int, int]]:
     for found in _IBAN.finditer(whole):
         if is_iban(found[0]):
             yield found.span()
-    small = whole.lower()
-    if not any(word in small for word in _ACCOUNT_WORDS):
-        return
+
+
+def _accounts(whole: str) -> Iterator[tuple[int, int]]:
     for found in _ACCOUNT.finditer(whole):
         yield found.span("number")
 
@@ -294,15 +340,15 @@ def is_iban(text: str) -> bool:
     return 15 <= len(number) <= 34 and int("".join(str(int(one, 36)) for one in moved)) % 97 == 1
 
 
-# rule, the fewest digits that a line must have for it, a sign that it must have three times, and how it is found
-_FINDERS: tuple[tuple[str, int, str, Finder], ...] = (
-    ("kr_resident_number", 13, "", _rrns),
-    ("cn_resident_id", 17, "", _chinese_ids),
-    ("card", 13, "", _cards),
-    ("email", 0, "", _emails),
-    ("ip", 4, ".", _ipv4s),
-    ("ip", 1, ":", _ipv6s),
-    ("bank_account", 8, "", _accounts),
-    ("phone", 8, "", _phones),
+_FINDERS = (
+    _Finder("kr_resident_number", _rrns, 13, _IN_NUMBERS),
+    _Finder("cn_resident_id", _chinese_ids, 17, _IN_NUMBERS),
+    _Finder("card", _cards, 13, _IN_NUMBERS),
+    _Finder("email", _emails, 0),
+    _Finder("ip", _ipv4s, 4, sign="."),
+    _Finder("ip", _ipv6s, 1, sign=":"),
+    _Finder("bank_account", _ibans, 8, _IN_IBANS),
+    _Finder("bank_account", _accounts, 9, _IN_NUMBERS),
+    _Finder("phone", _phones, 8, _IN_NUMBERS),
 )
-RULES = tuple(dict.fromkeys(rule for rule, *_ in _FINDERS))  # in order of precedence
+RULES = tuple(dict.fromkeys(finder.rule for finder in _FINDERS))  # in order of precedence

@@ -12,8 +12,13 @@ from functools import cache, cached_property
 import numpy as np
 
 NONE, LATIN, HANGUL, HAN, KANA, OTHER, DIGIT = range(7)
+_KINDS = np.array(
+    [NONE, *[OTHER] * 6], np.uint8
+)  # of every class: where one ends and another begins, so does a word
+_KINDS[HAN] = HAN
 _BMP = 0x10000
 _CHARACTERS_AT_A_TIME = 1 << 18  # so that what is computed of them stays in a core's cache
+_WORDS_AT_A_TIME = 1 << 15
 _SIGNS = set("+-−*/×÷=^.,")
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
@@ -156,31 +161,28 @@ def words_of(texts: Sequence[str]) -> Words:
 
 def _lower(texts: Sequence[str]) -> list[str]:
     """In lower case, character by character where a text would change its length, so that places stay."""
-    small = [text.lower() for text in texts]
-    for number, text in enumerate(texts):
-        if len(small[number]) != len(text):
-            small[number] = "".join(one.lower()[0] for one in text)
+    small = list(map(str.lower, texts))
+    others = map(int.__ne__, map(len, small), map(len, texts))
+    for number in [number for number, is_other in enumerate(others) if is_other]:
+        small[number] = "".join(one.lower()[0] for one in texts[number])
     return small
 
 
 def _words(part: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Words in each text, and every word's hash, begin and end within its text."""
-    classes = classes_of(part.codes)
-    kinds = np.where(classes == NONE, NONE, np.where(classes == HAN, HAN, OTHER)).astype(np.uint8)
+    kinds = _KINDS[classes_of(part.codes)]
     begins = (run_starts(kinds, part) | (kinds == HAN)) & (kinds != NONE)
     places = np.flatnonzero(begins)
-    texts = np.searchsorted(part.starts, places, "right") - 1
-    counts = np.bincount(texts, minlength=len(part.starts) - 1)
+    counts = np.diff(np.searchsorted(places, part.starts))
     if not len(places):
         return counts, np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.int32)
     inside = np.flatnonzero(kinds != NONE)
-    first = np.searchsorted(inside, places)  # of every word, among the characters of words
-    word = np.repeat(np.arange(len(places)), np.diff(np.append(first, len(inside))))
-    ends = inside[np.append(first[1:], len(inside)) - 1] + 1
-    values = _hashes_of(part.codes[inside]) * _powers(inside - places[word])
+    first = np.flatnonzero(begins[inside])  # of every word, among the characters of words
+    lengths = np.diff(first, append=len(inside))
+    values = _hashes_of(part.codes[inside]) * _powers(np.arange(len(inside)) - np.repeat(first, lengths))
     hashes = mixed(np.add.reduceat(values, first))
-    origin = part.starts[texts]
-    return counts, hashes, (places - origin).astype(np.int32), (ends - origin).astype(np.int32)
+    begins_in_text = places - np.repeat(part.starts[:-1], counts)
+    return counts, hashes, begins_in_text.astype(np.int32), (begins_in_text + lengths).astype(np.int32)
 
 
 @cache
@@ -217,10 +219,17 @@ def windows(hashes: np.ndarray, length: int) -> np.ndarray:
 
     Two different rows of words have the same hash once in 2^64 times, which is neglected.
     """
-    if len(hashes) < length:
-        return np.empty(0, np.uint64)
+    found = np.empty(max(len(hashes) - length + 1, 0), np.uint64)
+    for first in range(0, len(found), _WORDS_AT_A_TIME):
+        last = min(first + _WORDS_AT_A_TIME, len(found))
+        found[first:last] = _windows(hashes[first : last + length - 1], length)
+    return found
+
+
+def _windows(hashes: np.ndarray, length: int) -> np.ndarray:
+    """Of at least `length` words, by doubling: a row of 13 is two of 6 and a word."""
     total, span = hashes, 1
-    for bit in bin(length)[3:]:  # by doubling: a row of 13 is two of 6 and a word
+    for bit in bin(length)[3:]:
         total, span = total[:-span] * _power(span) + total[span:], 2 * span
         if bit == "1":
             total, span = total[:-1] * BASE + hashes[span:], span + 1
