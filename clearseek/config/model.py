@@ -172,6 +172,14 @@ class ModelConfig(Table):
         return self.kv_lora_rank is not None
 
     @property
+    def absorbs_cheaply(self) -> bool:
+        """Whether latent attention costs about as much in its absorbed form as expanded, and so exactness little.
+
+        It scores a token by its latent, which then is no longer than the key and value that it becomes in a head.
+        """
+        return (self.kv_lora_rank or 0) <= (self.qk_nope_head_dim or 0) + (self.v_head_dim or 0)
+
+    @property
     def kv_heads(self) -> int:
         """Heads of keys and values in grouped-query attention, in layers that see everything."""
         return self.num_key_value_heads or self.num_heads

@@ -57,6 +57,10 @@ class Engine:
     `tokenizer`. Without `step_tokens` a model's size says how many tokens a step takes. `speculation` changes how fast
     completions come, never what they are; `acceptance` tells how it fares. InputError where the model can't be
     speculated with so, or its weights can't be kept in `form`. Deadlines go by `clock`, in seconds.
+
+    Where it is `exact` a request's bits depend on nothing but itself: not on what shares its batch, nor on how its
+    prompt is cut or cached. Without, long prompts of latent attention go by the expanded form, which is less work; by
+    default where that is much less.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Engine:
         step_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
         speculation: Speculation | None = None,
+        exact: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if speculation is not None:
@@ -83,6 +88,7 @@ class Engine:
         if isinstance(self.form, Formats):
             self.form.check(part_names(model))
         self.why_plain, self.copies = why_plain(model, self.form), copies
+        self.exact = model.config.absorbs_cheaply if exact is None else exact
         if self.why_plain and self.form.is_quantised:
             raise InputError(
                 f"this model's weights can't be kept in {self.form.name} here: {self.why_plain}; "
@@ -406,13 +412,13 @@ class Engine:
     def new_runner(self, num_blocks: int) -> AnyRunner:
         """What computes, with a cache of its own."""
         predicts = self.speculation is not None and self.speculation.kind == "mtp"
-        return runner_of(self.model, self.form, self.dtype, num_blocks, self.copies, predicts)
+        return runner_of(self.model, self.form, self.dtype, num_blocks, self.copies, predicts, self.exact)
 
     def _draft_runner(self, draft: Decoder, num_blocks: int) -> Runner:
         form = settled(self._wanted, draft)
         is_plain = why_plain(draft, form) is not None
         model = inference_copy(draft, self.dtype) if is_plain else draft
-        return runner_of(model, form, self.dtype, num_blocks, self.copies)
+        return runner_of(model, form, self.dtype, num_blocks, self.copies, exact=self.exact)
 
 
 def _step_tokens(model: Decoder) -> int:

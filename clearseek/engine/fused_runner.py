@@ -127,7 +127,8 @@ class FusedRunner:
 
     def refresh(self, model: Decoder) -> None:
         """The weights have changed: from now on they are those of `model`."""
-        self.layout, self._tables = Layout(model, self.layout.form, self.layout.copies), None
+        kept = self.layout
+        self.layout, self._tables = Layout(model, kept.form, kept.copies, kept.expands), None
         if self._further is not None:
             self._further.layout, self._further._tables = self.layout.of_module(model), None
 

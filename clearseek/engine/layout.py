@@ -29,13 +29,15 @@ _FLOAT32 = Format("float32")
 class Layout:
     """Numbers and addresses as step.cpp reads them; `kept` is what the addresses point at.
 
-    Without `copies` the embedding is the model's own, which must not change then. With `beside` it is the layout of a
-    multi-token module, which shares head and embedding with the model's own.
+    Where it `expands`, long prompts go by the expanded form of latent attention. Without `copies` the embedding is the
+    model's own, which must not change then. With `beside` it is the layout of a multi-token module, which shares head
+    and embedding with the model's own.
     """
 
     model: Decoder
     form: Format | Formats
     copies: bool = True
+    expands: bool = False
     module: MultiTokenModule | None = None
     beside: "Layout | None" = None
     kept: list[Tensor] = field(default_factory=list)
@@ -107,7 +109,12 @@ class Layout:
         assert isinstance(module, MultiTokenModule)
         small = self.form if self.form.name == "int4" else Format("int4")
         form = small if why_plain(model, small) is None else self.form
-        return Layout(model, form, self.copies, module, self)
+        return Layout(model, form, self.copies, self.expands, module, self)
+
+    @property
+    def _plain(self) -> Format:
+        """As exact as the activations."""
+        return Format("float32" if self.dtype == torch.float32 else "bfloat16")
 
     @property
     def cache_sizes(self) -> list[tuple[int, int]]:
@@ -174,7 +181,7 @@ class Layout:
         self, attention: GroupedQueryAttention, form: Format
     ) -> tuple[list[tuple[int, ...]], list[Tensor | None]]:
         matrices = [self._weight(part.weight, form) for part in (attention.q, attention.kv, attention.out)]
-        weights = [_NO_WEIGHT, *matrices[:2], _NO_WEIGHT, _NO_WEIGHT, matrices[2]]
+        weights = [_NO_WEIGHT, *matrices[:2], *[_NO_WEIGHT] * 3, matrices[2]]
         biases = self._rounded(attention.q.bias, attention.kv.bias, attention.out.bias)
         return weights, [*biases, attention.sinks]
 
@@ -195,13 +202,21 @@ class Layout:
         return weights, [*self._rounded(query_bias, attention.kv_a.bias, attention.out.bias), None]
 
     def _latent_halves(self, attention: LatentAttention, form: Format) -> list[tuple[int, ...]]:
-        """What moves queries into the latent [H, R, nope], and values out of it [H, value, R]."""
+        """What moves queries into the latent [H, R, nope], makes keys [H, nope, R] and values [H, value, R] of it."""
         weight, stored = attention.kv_b.weight, self.model.stored
         if stored is not None and weight.is_meta:
             halves: tuple[Half, ...] = ("latent_keys", "latent_values")
-            return [self._keep(self._matrices.of(weight, form, half=half)[0]) for half in halves]
+            into, values = (self._keep(self._matrices.of(weight, form, half=half)[0]) for half in halves)
+            turned = self._matrices.floats(weight, "latent_keys").transpose(1, 2) if self.expands else None
+            keys = _NO_WEIGHT if turned is None else self._weight(turned, self._plain)
+            return [into, keys, values]
         key_up, value_up = attention.absorbed_weights(weight.dtype)
-        return [self._weight(key_up.transpose(1, 2), form), self._weight(value_up, form)]
+        into = self._weight(key_up.transpose(1, 2), form)
+        return [
+            into,
+            self._weight(key_up, form) if self.expands else _NO_WEIGHT,
+            self._weight(value_up, form),
+        ]
 
     def _feed_forward(self, feed_forward: MixtureOfExperts | SwiGLU, place: str) -> list[int]:
         own = feed_forward if isinstance(feed_forward, SwiGLU) else feed_forward.shared

@@ -66,6 +66,11 @@ class Matrices:
             return stored.floats(name)
         return weight.detach()
 
+    def floats(self, weight: Tensor, half: Half) -> Tensor:
+        """Half of a latent's map that is still in the file, as plain numbers."""
+        assert self.model.stored is not None
+        return self.model.stored.floats(self._names[id(weight)], half)
+
     def _parts(self, weight: Tensor, form: Format, half: Half | None) -> tuple[Format, Parts]:
         """The format that it gets, and its numbers, or whole numbers and scales."""
         stored, name = self.model.stored, self._names.get(id(weight))

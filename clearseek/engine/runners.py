@@ -70,12 +70,16 @@ def runner_of(
     num_blocks: int,
     copies: bool,
     predicts: bool = False,
+    exact: bool = True,
 ) -> AnyRunner:
-    """The kernels where they know the model, else PyTorch; where it `predicts` with the multi-token module too."""
+    """The kernels where they know the model, else PyTorch; where it `predicts` with the multi-token module too.
+
+    Where it needn't be `exact`, they read long prompts of latent attention in the expanded form.
+    """
     if why_plain(model, form) is not None:
         return PlainRunner(model, dtype, num_blocks, predicts)
     if model.norm.weight.device.type == "cpu":
-        return FusedRunner(Layout(model, form, copies), num_blocks, predicts)
+        return FusedRunner(Layout(model, form, copies, expands=not exact), num_blocks, predicts)
     from clearseek.engine.gpu.runner import GpuRunner  # brings Triton, which is not everywhere
 
     return GpuRunner(model, form, num_blocks, predicts, copies)

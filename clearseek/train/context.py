@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from clearseek.config.progress import Progress
-from clearseek.config.recipe import Recipe, StageBase
+from clearseek.config.recipe import Recipe, RlStage, StageBase
 from clearseek.engine.engine import Engine
 from clearseek.engine.sampler import Sampler
 from clearseek.engine.streams import stream_key
@@ -112,7 +112,8 @@ class StageContext:
         """What the stage's completions are sampled with, holding these weights."""
         stage = self.recipe.stages[self.stage]
         if not isinstance(stage, StageBase) or stage.engine is None:
-            return Engine(model, tokenizer.stop_ids, self.dtype)
+            exact = stage.exact if isinstance(stage, RlStage) else None
+            return Engine(model, tokenizer.stop_ids, self.dtype, exact=exact)
         return VllmEngine(
             model,
             tokenizer,

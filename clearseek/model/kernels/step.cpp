@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <vector>
 
+#include "expanded_attention.h"
 #include "newest_attention.h"
 #include "paged_attention.h"
 #include "routing.h"
@@ -22,7 +24,8 @@ static constexpr int64_t ROUTED_AT_ONCE = 12;
 // What `engine/layout.py` fills in, in this order; all int64 or pointers
 struct StepLayer {
     const float *attention_norm, *feed_norm, *query_norm, *key_norm, *latent_norm;
-    Weight query_low, query, key_value, key_up, value_up, out;  // grouped-query: query, key_value, out; latent: all
+    // Grouped-query: query, key_value, out; latent: all, `latent_keys` [heads, nope, rank] only where prompts are expanded
+    Weight query_low, query, key_value, key_up, latent_keys, value_up, out;
     const float *query_bias, *key_value_bias, *out_bias, *sinks;
     Weight router, gate, up, down;         // experts one behind the other
     const float *selection_bias, *router_bias;
@@ -65,17 +68,29 @@ struct StepBatch {
     const float* inputs;  // of a multi-token module: the states [N, hidden] that the tokens follow
 };
 
+static LatentSizes sizes_of(const StepModel& m) { return {m.rank, m.rotary, m.head_size - m.rotary, m.value_size}; }
+
 struct Tile {
     int64_t first, count;
+
+    int64_t end() const { return first + count; }
+};
+
+// A team's rows: stretches whose latents are expanded, what is between them, and that again in tiles for attention
+struct RowPlan {
+    std::vector<Stretch> stretches;
+    std::vector<Tile> others, tiles;
+
+    int64_t latents() const { return stretches.empty() ? 0 : stretches.back().place + stretches.back().blocks() * BLOCK_TOKENS; }
 };
 
 template <typename Act>
 struct Activations {
     std::vector<float> stream, added, expert_outputs, gates, own_gates;
-    std::vector<Act> normed, low, query, key, absorbed, mixed, values, gathered, hidden, own_hidden;
-    std::vector<int8_t> bytes, gathered_bytes;
-    std::vector<float> scales, gathered_scales;
-    std::vector<int32_t> sums, gathered_sums, chosen;
+    std::vector<Act> normed, low, query, key, absorbed, mixed, values, latents, gathered, hidden, own_hidden;
+    std::vector<int8_t> bytes, latent_bytes, gathered_bytes;
+    std::vector<float> scales, latent_scales, gathered_scales;
+    std::vector<int32_t> sums, latent_sums, gathered_sums, chosen;
 };
 
 template <typename T>
@@ -94,16 +109,17 @@ class Step {
     Team& team;
     Activations<Act>& a;
     const int64_t first, rows;  // this team's
-    const std::vector<Tile>& tiles;
+    const RowPlan& plan;
     const bool are_alone;  // no two rows of one sequence
-    std::vector<int8_t> head_bytes;  // of this thread alone, as are the next two
+    std::optional<ExpandedHead<Act>> expanded;  // of this thread alone, as are the next three
+    std::vector<int8_t> head_bytes;
     std::vector<float> head_scales;
     std::vector<int32_t> head_sums;
 
 public:
     Step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing, const StepBatch& b,
-         Team& team, Activations<Act>& a, int64_t first, int64_t rows, const std::vector<Tile>& tiles)
-        : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), tiles(tiles),
+         Team& team, Activations<Act>& a, int64_t first, int64_t rows, const RowPlan& plan)
+        : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), plan(plan),
           are_alone(std::adjacent_find(b.sequences + first, b.sequences + first + rows) == b.sequences + first + rows) {}
 
     // How much room a team needs; before its threads start
@@ -113,6 +129,9 @@ public:
         room(a.stream, rows * m.hidden), room(a.normed, tall * m.hidden), room(a.query, tall * query);
         room(a.mixed, tall * mixed), room(a.values, tall * m.heads * m.value_size);
         if (m.is_latent) room(a.absorbed, rows * m.heads * (m.rank + m.rotary));
+        const int64_t latents = (plan.latents() + SLACK) * m.rank;
+        if (plan.latents()) room(a.latents, latents), room(a.latent_bytes, latents);
+        if (plan.latents()) room(a.latent_scales, latents / m.group + 1), room(a.latent_sums, latents / m.group + 1);
         int64_t widest = std::max(m.hidden, std::max(query, m.heads * m.value_size)), groups = 0;
         if (m.join.data) room(a.gathered, tall * 2 * m.hidden), widest = std::max(widest, 2 * m.hidden);
         for (int64_t l = 0; l < m.layers; l++) {
@@ -396,8 +415,8 @@ private:
         Unset<Act> picked(most * size), out(most * width);
         Unset<int64_t> positions(most);
         Unset<float> sinks(most);
-        team.take(static_cast<int64_t>(tiles.size()) * parts, [&](int64_t i) {
-            const Tile& tile = tiles[i / parts];
+        team.take(static_cast<int64_t>(plan.tiles.size()) * parts, [&](int64_t i) {
+            const Tile& tile = plan.tiles[i / parts];
             const int64_t part = i % parts, tokens_at_once = std::max<int64_t>(1, most / count);
             for (int64_t n = tile.first; n < tile.first + tile.count; n += tokens_at_once) {
                 const int64_t tokens = std::min(tokens_at_once, tile.first + tile.count - n), filled = tokens * count;
@@ -417,30 +436,70 @@ private:
         });
     }
 
-    // y = x · one head's weight, for all rows; quantised on the way
-    void head_product(const Weight& w, int64_t head, const Act* x, int64_t ldx, Act* y, int64_t ldy) {
-        const int64_t bytes = weight_bytes(w, m.group), groups = w.inputs / m.group;
-        Weight one = w;
-        one.data += head * bytes;
-        Left<Act> given{x, ldx, {}};
-        if (w.is_quantised()) {
-            given.quantised = {room(head_bytes, (rows + SLACK) * w.inputs), room(head_scales, rows * groups), room(head_sums, rows * groups),
-                               w.inputs, m.group};
-            for (int64_t n = 0; n < rows; n++) {
-                const Quantised to = given.quantised.from(n);
-                for (int64_t g = 0; g < groups; g++)
-                    quantise_group(x + n * ldx + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
-            }
-        }
-        for (int64_t p = 0; p < num_panels(w.outputs); p++) panel_product(one, p, given, rows, y, ldy, m.group);
+    static Weight of_head(const Weight& w, int64_t head, int64_t group) {
+        return {w.data + head * weight_bytes(w, group), w.inputs, w.outputs, w.format};
     }
 
-    // The absorbed form: queries move into the latent, so that only it and the shared rotary key are read
+    // y = x · one head's weight, for the rows that are not expanded; quantised on the way
+    void head_product(const Weight& w, int64_t head, const Act* x, int64_t ldx, Act* y, int64_t ldy) {
+        const int64_t groups = w.inputs / m.group;
+        const Weight one = of_head(w, head, m.group);
+        for (const Tile& some : plan.others) {
+            Left<Act> given{x + some.first * ldx, ldx, {}};
+            if (w.is_quantised()) {
+                given.quantised = {room(head_bytes, (rows + SLACK) * w.inputs), room(head_scales, rows * groups), room(head_sums, rows * groups),
+                                   w.inputs, m.group};
+                for (int64_t n = 0; n < some.count; n++) quantise_row(given.rows + n * ldx, given.quantised.from(n));
+            }
+            for (int64_t p = 0; p < num_panels(w.outputs); p++) panel_product(one, p, given, some.count, y + some.first * ldy, ldy, m.group);
+        }
+    }
+
+    void quantise_row(const Act* x, const Quantised& to) const {
+        for (int64_t g = 0; g < to.inputs / m.group; g++)
+            quantise_group(x + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
+    }
+
+    // What stretches see of the cache, as rows that products read
+    void gather_latents(const PagedCache<Act>& cache, bool is_quantised) {
+        const Quantised to{a.latent_bytes.data(), a.latent_scales.data(), a.latent_sums.data(), m.rank, m.group};
+        for (const Stretch& stretch : plan.stretches)
+            team.share(stretch.blocks(), [&](int64_t i) {
+                const int64_t begin = stretch.place + i * BLOCK_TOKENS, seen = std::min(BLOCK_TOKENS, stretch.keys - i * BLOCK_TOKENS);
+                Act* rows_of = a.latents.data() + begin * m.rank;
+                unpack_latents(cache, table(stretch.first)[i], seen, rows_of);
+                for (int64_t t = 0; is_quantised && t < BLOCK_TOKENS; t++) quantise_row(rows_of + t * m.rank, to.from(begin + t));
+            });
+    }
+
+    // Attention of the stretches, a head at a time → a.values
+    void attend_expanded(const StepLayer& layer, const PagedCache<Act>& cache) {
+        const Quantised all{a.latent_bytes.data(), a.latent_scales.data(), a.latent_sums.data(), m.rank, m.group};
+        team.take(static_cast<int64_t>(plan.stretches.size()) * m.heads, [&](int64_t item) {
+            const Stretch& stretch = plan.stretches[item / m.heads];
+            const int64_t h = item % m.heads, size = m.heads * m.head_size, width = m.heads * m.value_size;
+            const Weight keys = of_head(layer.latent_keys, h, m.group), values = of_head(layer.value_up, h, m.group);
+            if (!expanded) expanded.emplace(sizes_of(m), TILE_ROWS);
+            expanded->make_room(stretch.blocks());
+            for (int64_t i = 0; i < stretch.blocks(); i++) {
+                const int64_t begin = stretch.place + i * BLOCK_TOKENS;
+                const Left<Act> x{a.latents.data() + begin * m.rank, m.rank, all.from(begin)};
+                expanded->lay_out(i, cache, table(stretch.first)[i], keys, values, [&](const Weight& w, Act* to, int64_t line) {
+                    for (int64_t p = 0; p < num_panels(w.outputs); p++) panel_product(w, p, x, BLOCK_TOKENS, to, line, m.group);
+                });
+            }
+            expanded->attend(a.query.data() + stretch.first * size + h * m.head_size, size, b.positions + first + stretch.first, stretch.count,
+                        TILE_ROWS, layer.window, k.scale, a.values.data() + stretch.first * width + h * m.value_size, width);
+        });
+    }
+
+    // The absorbed form: queries move into the latent, so that only it and the shared rotary key are read. Stretches go by
+    // the expanded one.
     void latent_attention(const StepLayer& layer) {
         const int64_t size = m.head_size, nope = size - m.rotary, kept = m.rank + m.rotary, heads = m.heads;
         const int64_t width = layer.key_value.outputs, low = layer.query_low.outputs;
         const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, kept, m.rank};
-        Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data(), *mixed = a.mixed.data();
+        Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data();
         const Weight& narrow = low ? layer.query_low : layer.query;
         linear(layer.key_value, key, layer.key_value_bias, narrow, low ? a.low.data() : query, low ? layer.query_bias : nullptr,
                left(a.normed.data(), m.hidden));
@@ -472,22 +531,33 @@ private:
             cache.write(table(n)[position / BLOCK_TOKENS], 0, position % BLOCK_TOKENS, row, row, is_newest(n));
         });
         team.wait();
+        if (!plan.stretches.empty()) {
+            gather_latents(cache, layer.latent_keys.is_quantised() || layer.value_up.is_quantised());
+            team.wait();
+            attend_expanded(layer, cache);
+        }
+        if (!plan.others.empty()) attend_absorbed(layer, cache);
+        team.wait();
+        put_out(layer, a.values.data(), heads * m.value_size);
+    }
+
+    void attend_absorbed(const StepLayer& layer, const PagedCache<Act>& cache) {
+        const int64_t size = m.head_size, kept = cache.size, heads = m.heads;
+        Act *absorbed = a.absorbed.data(), *mixed = a.mixed.data();
         team.share(heads, [&](int64_t h) {
-            head_product(layer.key_up, h, query + h * size, heads * size, absorbed + h * kept, heads * kept);
+            head_product(layer.key_up, h, a.query.data() + h * size, heads * size, absorbed + h * kept, heads * kept);
         });
         team.wait();
-        int64_t parts = 1;  // of the heads, so that there is something for every thread
-        while (static_cast<int64_t>(tiles.size()) * parts < team.size && heads % (2 * parts) == 0) parts *= 2;
-        const int64_t count = heads / parts;
-        if (goes_alone(count)) attend_newest(layer, cache, parts, count, absorbed, mixed, [](int64_t, int64_t) {});
-        else attend(layer, cache, parts, count, absorbed, kept, mixed);
+        int64_t pieces = 1;  // of the heads, so that there is something for every thread
+        while (static_cast<int64_t>(plan.tiles.size()) * pieces < team.size && heads % (2 * pieces) == 0) pieces *= 2;
+        const int64_t count = heads / pieces;
+        if (goes_alone(count)) attend_newest(layer, cache, pieces, count, absorbed, mixed, [](int64_t, int64_t) {});
+        else attend(layer, cache, pieces, count, absorbed, kept, mixed);
         team.wait();
         team.share(heads, [&](int64_t h) {
             head_product(layer.value_up, h, mixed + h * m.rank, heads * m.rank, a.values.data() + h * m.value_size,
                          heads * m.value_size);
         });
-        team.wait();
-        put_out(layer, a.values.data(), heads * m.value_size);
     }
 
     struct Sides {
@@ -738,16 +808,29 @@ private:
     }
 };
 
-// Stretches of rows, from `first` to `last`, that belong to one sequence, cut into pieces
-static std::vector<Tile> tiles_of(const StepBatch& b, int64_t first, int64_t last, int64_t most) {
-    std::vector<Tile> tiles;
-    for (int64_t n = first; n < last;) {
-        int64_t end = n + 1;
-        while (end < last && end - n < most && b.sequences[end] == b.sequences[n]) end++;
-        tiles.push_back({n - first, end - n});
-        n = end;
+// Where rows from `first` on of the same sequence end
+static int64_t end_of_sequence(const StepBatch& b, int64_t first, int64_t last) {
+    int64_t end = first + 1;
+    while (end < last && b.sequences[end] == b.sequences[first]) end++;
+    return end;
+}
+
+// The rows of a team; tiles have `most` of one sequence
+static RowPlan plan_of(const StepModel& m, const StepLayer& layer, const StepBatch& b, int64_t first, int64_t last, int64_t most) {
+    RowPlan plan;
+    const LatentSizes sizes = sizes_of(m);
+    for (int64_t n = first, end; n < last; n = end) {
+        end = end_of_sequence(b, n, last);
+        const int64_t keys = b.positions[end - 1] + 1;
+        if (layer.latent_keys.data && pays_expanded(sizes, end - n, keys)) {
+            plan.stretches.push_back({n - first, end - n, keys, plan.latents()});
+            continue;
+        }
+        for (int64_t at = n; at < end; at += most) plan.tiles.push_back({at - first, std::min(most, end - at)});
+        if (!plan.others.empty() && plan.others.back().end() == n - first) plan.others.back().count += end - n;
+        else plan.others.push_back({n - first, end - n});
     }
-    return tiles;
+    return plan;
 }
 
 // Where each of `parts` teams' rows end: about equal, and never inside a sequence
@@ -788,16 +871,16 @@ static void step(const Model& model, const StepBatch& b, std::vector<Activations
     const int64_t at_once = std::max<int64_t>(1, TILE_ROWS / sharing);
     std::vector<Team::Meeting> meetings(teams);
     activations.resize(std::max<int64_t>(teams, activations.size()));
-    std::vector<std::vector<Tile>> tiles(teams);
+    std::vector<RowPlan> plans(teams);
     for (int64_t t = 0; t < teams; t++) {
-        tiles[t] = tiles_of(b, cuts[t], cuts[t + 1], at_once);
+        plans[t] = plan_of(m, layers[0], b, cuts[t], cuts[t + 1], at_once);
         meetings[t].expect(size);
     }
     const auto go = [&](int64_t t, int64_t rank, int64_t members) {
         const int64_t rows = cuts[t + 1] - cuts[t];
         const Tiles own_tiles;
         Team team(meetings[t], rank, members);
-        Step<Act> mine(m, layers, *model.constants, *model.routing, b, team, activations[t], cuts[t], rows, tiles[t]);
+        Step<Act> mine(m, layers, *model.constants, *model.routing, b, team, activations[t], cuts[t], rows, plans[t]);
         if (rank == 0) mine.make_room();
         team.wait();
         if (rows) mine.run();
