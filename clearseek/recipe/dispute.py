@@ -9,6 +9,7 @@ import multiprocessing
 from bisect import bisect_left
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from clearseek.config.load import difference, resolved
@@ -70,17 +71,36 @@ def first_parting(first: RecordedRun, second: RecordedRun) -> Parting | None:
 
 
 def _in_stage(first: RecordedStage, second: RecordedStage) -> Parting | None:
-    for what, before, after in (
-        ("what it begins with", first.started, second.started),
-        ("the rows that it reads", first.mix or {}, second.mix or {}),
-    ):
-        if (found := _differs(before, after)) is not None:
-            return Parting(first.name, f"{what}: {found}")
-    steps = _steps(first, second)
-    if steps is not None:
-        return steps
-    found = _differs(first.finished or {}, second.finished or {})
-    return None if found is None else Parting(first.name, f"what it left: {found}")
+    """What it begins with and reads, then its steps, then what it was found to be: evaluations, and what it left."""
+    for what in (_before_steps, _steps, _others):
+        if (found := what(first, second)) is not None:
+            return found
+    return None
+
+
+def _before_steps(first: RecordedStage, second: RecordedStage) -> Parting | None:
+    ends = [min((step["line"] for step in stage.steps.values()), default=0) for stage in (first, second)]
+    before, now = (
+        [stage.started, *(record for record in stage.others if record["line"] < end)]
+        for stage, end in zip((first, second), ends, strict=True)
+    )
+    return _in_records(first.name, before, now)
+
+
+def _others(first: RecordedStage, second: RecordedStage) -> Parting | None:
+    return _in_records(first.name, first.others, second.others)
+
+
+def _in_records(stage: str, first: list[Record], second: list[Record]) -> Parting | None:
+    for before, now in zip_longest(first, second):
+        record = before or now
+        if before is None or now is None:
+            found: str | None = "only one of the runs has it"
+        else:
+            found = _differs(before, now)
+        if found is not None:
+            return Parting(stage, f"{record['kind']} in line {record['line']}: {found}")
+    return None
 
 
 def _steps(first: RecordedStage, second: RecordedStage) -> Parting | None:

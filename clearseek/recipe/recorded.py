@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 @dataclass
 class RecordedStage:
-    """The lines of one stage, and the session that it was computed in."""
+    """The lines of one stage, and the session that it was computed in; `others` are all but the first and steps."""
 
     name: str
     session: Record
@@ -27,6 +27,7 @@ class RecordedStage:
     steps: dict[int, Record] = field(default_factory=dict)
     mix: Record | None = None
     finished: Record | None = None
+    others: list[Record] = field(default_factory=list)
 
     def next_state(self, step: int) -> int | None:
         """The first step from `step` on whose state is recorded by its hash."""
@@ -121,8 +122,14 @@ def _stages(records: list[Record]) -> dict[str, RecordedStage]:
             stages[name] = RecordedStage(name, session, record)
         elif kind == "step":
             stages[name].steps[int(record["step"])] = record
-        elif kind == "mix":
-            stages[name].mix = record
-        elif kind == "stage_finished":
-            stages[name].finished = record
+        elif name in stages:
+            _file(stages[name], record)
     return stages
+
+
+def _file(stage: RecordedStage, record: Record) -> None:
+    stage.others.append(record)
+    if record["kind"] == "mix":
+        stage.mix = record
+    elif record["kind"] == "stage_finished":
+        stage.finished = record

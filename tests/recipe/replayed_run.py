@@ -62,9 +62,10 @@ def run_of(recipe: str, out: Path, prepare=None, **settings) -> Path:
 
 
 def rewrite(run: Path, change) -> None:
-    """Every record through `change`, the chain mended and sealed again, as whoever has the key could."""
+    """Every record through `change` (None leaves it out), mended and sealed again, as whoever has the key could."""
     lines = (run / "ledger.jsonl").read_bytes().splitlines()
-    records = [change(read_back(json.loads(line))) for line in lines]
+    changed = [change(read_back(json.loads(line))) for line in lines]
+    records = [record for record in changed if record is not None]
     (run / "ledger.jsonl").unlink()
     with Ledger(run / "ledger.jsonl") as ledger:
         for record in records:

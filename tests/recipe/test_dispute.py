@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clearseek.ledger.log import read
 from clearseek.recipe.dispute import (
     bisect_states,
     compute_again,
@@ -89,6 +90,44 @@ def test_a_forged_number_is_found_although_the_states_agree(ours, tmp_path):
     found = parting_of(ours, forged)
     assert (found.stage, found.step, found.other_state) == ("pretrain", 3, None)
     assert found.what.startswith("step 3: loss is ")
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "field"),
+    [
+        ("pretrain", "eval", "pass_at_1"),
+        ("pretrain", "source", "rows"),
+        ("pretrain", "data", "tokens"),
+        ("pretrain", "mix", "rows_sha256"),
+        ("tokenizer", "source", "licence"),
+        ("rl", "stage_started", "parameters"),
+        ("rl", "stage_finished", "tokens"),
+    ],
+)
+def test_a_forged_line_of_any_kind_is_found_with_its_field(ours, tmp_path, stage, kind, field):
+    """The last of its kind in the stage, so that a score is the one that the report shows."""
+    forged = shutil.copytree(ours, tmp_path / "forged")
+    line = max(r["line"] for r in read(ours / "ledger.jsonl") if (r.get("stage"), r["kind"]) == (stage, kind))
+    rewrite(forged, lambda r: r | {field: 77} if r["line"] == line else r)
+    found = parting_of(ours, forged)
+    assert (found.stage, found.step) == (stage, None)
+    assert found.what.startswith(f"{kind} in line {line}: {field} is ")
+    assert found.what.endswith(" and 77")
+
+
+def test_a_line_that_was_left_out_is_found(ours, tmp_path):
+    forged = shutil.copytree(ours, tmp_path / "forged")
+    rewrite(forged, lambda r: None if r["kind"] == "eval" else r)
+    (line, *_) = [r["line"] for r in read(ours / "ledger.jsonl") if r["kind"] == "eval"]
+    assert parting_of(ours, forged).what.startswith(f'eval in line {line}: kind is "eval" and ')
+    cut = shutil.copytree(ours, tmp_path / "cut")
+    (last,) = [
+        r["line"]
+        for r in read(ours / "ledger.jsonl")
+        if (r["kind"], r.get("stage")) == ("stage_finished", "rl")
+    ]
+    rewrite(cut, lambda r: None if r["line"] == last else r)
+    assert parting_of(ours, cut).what == f"stage_finished in line {last}: only one of the runs has it"
 
 
 def test_runs_of_different_recipes_part_by_their_recipes(recipe, ours, tmp_path):
