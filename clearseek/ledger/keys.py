@@ -42,6 +42,13 @@ def private_key() -> bytes:
         ) from None
 
 
+def public_key() -> bytes:
+    """The 32 bytes that what `private_key` signed is checked with. Raises RunError as it does."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(private_key()).public_key().public_bytes_raw()
+
+
 def _read(path: Path) -> bytes:
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from clearseek.config.errors import RunError
+from clearseek.ledger.keys import public_key
 from clearseek.ledger.lines import file_sha256
 from clearseek.ledger.note import replace_text, signed_note
 from clearseek.ledger.verifier import (
+    COST,
     KEY,
     LEDGER,
     SEAL,
     SEALED_FILES,
     SEALED_FOLDERS,
     Wrong,
+    key_identity,
     leaf_hash,
     named_files,
+    open_note,
     parse_checkpoint,
+    parse_key,
     root_of,
 )
 
@@ -48,6 +53,31 @@ def is_complete(run: Path) -> bool:
     except (OSError, UnicodeDecodeError, Wrong):
         return False
     return 0 < size == len(lines) and b'"kind":"run_finished"' in lines[-1]
+
+
+def is_own(run: Path) -> bool:
+    """Whether no other key than this user's has sealed a run: by its `ledger.pub`, or its notes where that is lost."""
+    notes = [name for name in (SEAL, COST) if (run / name).exists()]
+    try:
+        if (run / KEY).exists():
+            return parse_key((run / KEY).read_text(encoding="utf-8").strip())[2] == public_key()
+        if notes:
+            first_line = (run / LEDGER).read_bytes().splitlines(keepends=True)[0]
+            name, key = log_name(first_line), public_key()
+            for note in notes:
+                open_note((run / note).read_text(encoding="utf-8"), name, key_identity(name, key), key, note)
+    except (Wrong, OSError, UnicodeDecodeError, IndexError):
+        return False
+    return True
+
+
+def check_own(run: Path) -> None:
+    """RunError where another key has sealed a run: nothing may be written into it, not even what it lacks."""
+    if not is_own(run):
+        raise RunError(
+            f"{run} was sealed with another key than yours, or its {KEY} was damaged: nothing is written into it; set "
+            "CLEARSEEK_LEDGER_KEY to the file of the key that sealed it, or give --out for a run of your own"
+        )
 
 
 def check_not_cut(run: Path, num_lines: int) -> None:

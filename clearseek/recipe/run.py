@@ -23,7 +23,7 @@ from clearseek.ledger.lanes import NATIVE, conditions
 from clearseek.ledger.log import Ledger, read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
-from clearseek.ledger.seal import check_not_cut, is_complete, seal, unnamed_files
+from clearseek.ledger.seal import check_not_cut, check_own, is_complete, is_own, seal, unnamed_files
 from clearseek.ledger.timings import Timings, inherit_timings
 from clearseek.ledger.verifier import SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
@@ -75,6 +75,7 @@ def run_recipe(
         if on_first("the run's seal", lambda: is_complete(run_dir)):
             told.note(f"{run_dir} is finished and sealed: nothing is written into it any more")
             return RunResult(run_dir, on_first("the report", lambda: _report_of_complete(run_dir)))
+        on_first("the run's key", lambda: check_own(run_dir))
         run = Run(recipe, run_dir, choice, told, lane)
         try:
             run.all_stages()
@@ -86,10 +87,11 @@ def run_recipe(
 def _report_of_complete(run_dir: Path) -> dict[str, Any]:
     """The report of a run that has ended; the files that no seal covers are made where a kill left none.
 
-    RunError where a line of its ledger was changed.
+    Its cost is for whoever sealed it to sign. RunError where a line of its ledger was changed.
     """
     verify(run_dir / "ledger.jsonl")
-    write_cost(run_dir)
+    if is_own(run_dir):
+        write_cost(run_dir)
     if (run_dir / "report.json").is_file():
         return report_of(load_run(run_dir))
     return write_report(run_dir)

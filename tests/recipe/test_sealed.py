@@ -11,6 +11,7 @@ from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.progress import SilentProgress
 from clearseek.ledger.append import LineFile
+from clearseek.ledger.seal import seal
 from clearseek.ledger.verifier import verify_run
 from clearseek.recipe.recorded import read_run
 from clearseek.recipe.run import run_recipe
@@ -48,6 +49,63 @@ def test_a_report_that_a_kill_left_out_is_made(recipe, run):
     run_recipe(recipe, out=run, device="cpu")
     assert (run / "report.json").is_file()
     verify_run(run)
+
+
+def files_of(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lost", [["checkpoint"], ["checkpoint", "ledger.pub"]])
+def test_a_run_that_another_key_sealed_is_not_sealed_anew(recipe, run, monkeypatch, tmp_path, lost):
+    """A downloaded one whose copy lacks something: no file of it changes, and none comes into it."""
+    for name in lost:
+        (run / name).unlink()
+    (run / "ledger.jsonl").open("ab").write(b'{"line":99,"torn')
+    before = files_of(run)
+    monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "own.key"))
+    with pytest.raises(
+        RunError, match=r"was sealed with another key than yours, .* set CLEARSEEK_LEDGER_KEY"
+    ):
+        run_recipe(recipe, out=run, device="cpu")
+    assert files_of(run) == before
+
+
+def test_an_unfinished_run_of_another_key_is_not_taken_over(recipe, run, monkeypatch, tmp_path):
+    lines = (run / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (end,) = [n for n, line in enumerate(lines) if b'"stage_finished","stage":"pretrain"' in line]
+    (run / "ledger.jsonl").write_bytes(b"".join(lines[: end + 1]))
+    with LineFile(run / "ledger.jsonl") as file:
+        seal(run, file.lines)
+    before = files_of(run)
+    monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "own.key"))
+    with pytest.raises(RunError, match="was sealed with another key than yours"):
+        run_recipe(recipe, out=run, device="cpu")
+    assert files_of(run) == before
+
+
+def test_the_cost_of_a_run_that_another_key_sealed_is_not_signed(recipe, run, monkeypatch, tmp_path):
+    (run / "cost.note").unlink()
+    monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(tmp_path / "own.key"))
+    run_recipe(recipe, out=run, device="cpu")
+    assert not (run / "cost.note").exists()
+    verify_run(run)
+    monkeypatch.undo()
+    run_recipe(recipe, out=run, device="cpu")
+    assert (run / "cost.note").exists()
+
+
+def test_a_run_of_one_s_own_is_sealed_anew_where_its_seal_is_lost(recipe, run):
+    for name in ("checkpoint", "ledger.pub"):
+        (run / name).unlink()
+    run_recipe(recipe, out=run, device="cpu")
+    verify_run(run)
+
+
+def test_a_damaged_key_is_one_line(recipe, run):
+    (run / "checkpoint").unlink()
+    (run / "ledger.pub").write_bytes(b"\xff no key")
+    with pytest.raises(RunError, match=r"or its ledger\.pub was damaged: nothing is written into it"):
+        run_recipe(recipe, out=run, device="cpu")
 
 
 def test_a_directory_that_can_t_be_written_is_one_line(recipe, tmp_path, monkeypatch):
