@@ -148,7 +148,7 @@ def compute_again(run_dir: Path, parting: Parting) -> tuple[str | None, States]:
 
 def _compute(run_dir: Path, parting: Parting) -> tuple[str | None, States]:
     run = read_run(run_dir)
-    enter_lane_of(run, [parting.stage])
+    reason = enter_lane_of(run, [parting.stage])
     from clearseek.recipe.replay import StageReplay
 
     last = parting.other_state or parting.step
@@ -158,7 +158,8 @@ def _compute(run_dir: Path, parting: Parting) -> tuple[str | None, States]:
     replay = StageReplay(run, parting.stage)
     try:
         outcome = next(replay.steps([last]))
-        return outcome.difference, replay.context.held.held
+        note = f" (but {reason}: a difference proves nothing)" if reason and outcome.difference else ""
+        return outcome.difference and f"{outcome.difference}{note}", replay.context.held.held
     finally:
         replay.close()
 

@@ -1,13 +1,21 @@
 """Computing in a lane: the device, the dtype and the threads that it asks for, and torch told so."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import Recipe
-from clearseek.ledger.lanes import Lane, enter, find_lane
+from clearseek.ledger.lanes import Lane, conditions, enter, find_lane
 from clearseek.model.device import DeviceChoice, choose_device
+from clearseek.model.kernels import library
+
+_KERNELS = {
+    "none": "without fused kernels",
+    "avx512": "with fused kernels",
+    "amx": "with fused kernels on AMX",
+}
+_SETTINGS = {"none": "0", "avx512": "avx512"}  # of CLEARSEEK_KERNELS, where a machine could do more
 
 
 def enter_lane(name: str | None, device: str, recipe: Recipe) -> DeviceChoice:
@@ -42,6 +50,41 @@ def enter_lane(name: str | None, device: str, recipe: Recipe) -> DeviceChoice:
 def capability() -> str:
     """The instructions that torch computes with on the CPU, in its words: what the processor has, or was told."""
     return torch.backends.cpu.get_cpu_capability()
+
+
+def conditions_on(device: torch.device) -> dict[str, Any]:
+    """What bits on a device depend on besides the lane: as `conditions`, and what torch and our kernels use there."""
+    found = conditions() | {"capability": capability()}
+    if device.type == "cpu":
+        form = library.form()
+        return (
+            found
+            | {"kernels": form}
+            | ({} if form == "none" else {"kernels_sha256": library.sources_sha256()})
+        )
+    return found
+
+
+def why_other_bits(session: dict[str, Any]) -> str | None:
+    """In one line, what computes otherwise here than in a session of a run, once its lane is entered; None: nothing.
+
+    What an older clearseek did not record is taken to be the same.
+    """
+    device = torch.device(torch.device(str(session["device"])).type)
+    found = _other_kernels(session.get("machine") or {}) if device.type == "cpu" else None
+    return None if found is None else f"the run was made {found}"
+
+
+def _other_kernels(recorded: dict[str, Any]) -> str | None:
+    form, digest = library.form(), library.sources_sha256()
+    if (told := str(recorded.get("kernels", form))) != form:
+        reason = library.why_not()
+        because = "" if reason is None else f" ({reason})"
+        remedy = f"; set {library.OFF}={_SETTINGS[told]}" if told in _SETTINGS and reason is None else ""
+        return f"{_KERNELS.get(told, told)}, and this machine computes {_KERNELS[form]}{because}{remedy}"
+    if form != "none" and recorded.get("kernels_sha256", digest) != digest:
+        return "with other sources of the fused kernels than this clearseek's"
+    return None
 
 
 def _check(lane: Lane) -> None:

@@ -108,7 +108,14 @@ def enter_lane_of(run: RecordedRun, stages: Iterable[str]) -> str | None:
         return None
     if lanes[0]:
         enter(find_lane(lanes[0]))
-    return why_not_here(lanes[0] or None, sessions[0].get("machine") or {})
+    reason = why_not_here(lanes[0] or None, sessions[0].get("machine") or {})
+    if reason is not None:
+        return reason
+    from clearseek.recipe.lane import (
+        why_other_bits,
+    )  # loads torch, which the lane's environment had to precede
+
+    return why_other_bits(sessions[0])
 
 
 def _stages(records: list[Record]) -> dict[str, RecordedStage]:

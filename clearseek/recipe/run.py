@@ -19,7 +19,7 @@ from clearseek.config.shipped import find_recipe
 from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.cost import write_cost
-from clearseek.ledger.lanes import NATIVE, conditions
+from clearseek.ledger.lanes import NATIVE
 from clearseek.ledger.log import Ledger, read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
@@ -29,7 +29,7 @@ from clearseek.ledger.verifier import SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice
 from clearseek.recipe.check import check_recipe
-from clearseek.recipe.lane import capability, compile_in, enter_lane
+from clearseek.recipe.lane import compile_in, conditions_on, enter_lane
 from clearseek.recipe.memory import check_memory
 from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import record_examination, run_stage
@@ -291,7 +291,7 @@ class Run:
                 "Continue it as it was begun, or give --out for a new run"
             )
         if changes and not any(record["kind"] == "run_finished" for record in records):
-            self.ledger.append("run", **numbers, machine=conditions() | {"capability": capability()})
+            self.ledger.append("run", **numbers, machine=conditions_on(self.choice.device))
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
         return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)

@@ -8,7 +8,8 @@ import torch
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import load_recipe
 from clearseek.ledger import lanes
-from clearseek.recipe.lane import enter_lane
+from clearseek.model.kernels import library
+from clearseek.recipe.lane import conditions_on, enter_lane, why_other_bits
 from tests.recipe.tiny_run import write_recipe
 
 
@@ -73,3 +74,53 @@ def test_it_is_said_in_one_line_where_a_run_s_lane_is_not_to_be_had(monkeypatch)
         lanes.why_not_here("cpu-avx2", other) is None
     )  # which instructions there are beyond AVX2 is all the same
     assert "before there were lanes" in lanes.why_not_here(None, {})
+
+
+CPU = torch.device("cpu")
+
+
+def session_with(form, monkeypatch, **changed):
+    """A session that these kernels computed, here and with whatever was changed."""
+    monkeypatch.setattr(library, "form", lambda: form)
+    return {"device": "cpu", "lane": "cpu-native", "machine": conditions_on(CPU) | changed}
+
+
+def test_what_kernels_computed_is_recorded(monkeypatch):
+    monkeypatch.setattr(library, "form", lambda: "amx")
+    found = conditions_on(CPU)
+    assert (found["kernels"], found["kernels_sha256"]) == ("amx", library.sources_sha256())
+    monkeypatch.setattr(library, "form", lambda: "none")
+    assert conditions_on(CPU)["kernels"] == "none"
+    assert "kernels_sha256" not in conditions_on(CPU)
+
+
+def test_other_kernels_than_the_run_s_are_said_in_one_line(monkeypatch):
+    with_kernels, without = (session_with(form, monkeypatch) for form in ("amx", "none"))
+    monkeypatch.setattr(library, "why_not", lambda: "there is no C++ compiler (g++ or clang++)")
+    assert why_other_bits(without) is None
+    assert why_other_bits(with_kernels) == (
+        "the run was made with fused kernels on AMX, and this machine computes without fused kernels (there is no "
+        "C++ compiler (g++ or clang++))"
+    )
+    monkeypatch.setattr(library, "form", lambda: "amx")
+    monkeypatch.setattr(library, "why_not", lambda: None)
+    assert why_other_bits(with_kernels) is None
+    assert why_other_bits(without).endswith("computes with fused kernels on AMX; set CLEARSEEK_KERNELS=0")
+    other = session_with("amx", monkeypatch, kernels_sha256="0")
+    assert "other sources of the fused kernels than this clearseek's" in why_other_bits(other)
+
+
+def test_a_run_of_before_kernels_were_recorded_is_taken_to_be_the_same(monkeypatch):
+    for form in ("amx", "none"):
+        monkeypatch.setattr(library, "form", lambda form=form: form)
+        assert why_other_bits({"device": "cpu", "lane": "cpu-native", "machine": lanes.conditions()}) is None
+        assert why_other_bits({"device": "cpu", "lane": "cpu-native"}) is None
+
+
+def test_the_form_of_the_kernels_is_told(monkeypatch):
+    monkeypatch.setattr(library, "why_not", lambda: "CLEARSEEK_KERNELS=0")
+    assert library.form() == "none"
+    monkeypatch.setattr(library, "why_not", lambda: None)
+    for tiles, form in ((True, "amx"), (False, "avx512")):
+        monkeypatch.setattr(library, "has_tiles", lambda tiles=tiles: tiles)
+        assert library.form() == form

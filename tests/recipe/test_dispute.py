@@ -92,6 +92,25 @@ def test_a_forged_number_is_found_although_the_states_agree(ours, tmp_path):
     assert found.what.startswith("step 3: loss is ")
 
 
+def test_a_replay_where_the_lane_can_t_be_had_says_so(ours, tmp_path):
+    """Its kernels were others: that a forged number doesn't come out is told with what it is worth."""
+    forged = shutil.copytree(ours, tmp_path / "forged")
+    rewrite(
+        forged,
+        lambda r: (
+            r | {"machine": r["machine"] | {"kernels": "of the future"}}
+            if r["kind"] == "run"
+            else r | {"loss": 1.0}
+            if (r.get("step"), r.get("stage"), r["kind"]) == (3, "pretrain", "step")
+            else r
+        ),
+    )
+    difference, _ = compute_again(forged, parting_of(ours, forged))
+    assert difference.startswith("loss was 1.0 and is ")
+    assert "(but the run was made of the future, and this machine computes " in difference
+    assert difference.endswith("a difference proves nothing)")
+
+
 @pytest.mark.parametrize(
     ("stage", "kind", "field"),
     [

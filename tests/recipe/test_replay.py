@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from clearseek.config.errors import InputError, RunError
+from clearseek.model.kernels import library
 from clearseek.model.stored import load_tensors, save_tensors
-from clearseek.recipe.recorded import read_run
+from clearseek.recipe.recorded import enter_lane_of, read_run
 from clearseek.recipe.replay import replay_steps
 from clearseek.train import reject
 from clearseek.train.optimizer import Optimizer
@@ -90,6 +91,21 @@ def test_a_number_that_was_changed_is_named(run, stage, field):
     rewrite(run, change)
     (one,) = replayed(run, [(stage, 1)])
     assert one.difference.startswith(f"{field} was 0.125 and is ")
+
+
+def test_a_replay_with_other_kernels_accuses_nobody(run, monkeypatch):
+    """The lane is told not to be had, so that whoever reads a difference knows what it is worth."""
+    assert enter_lane_of(read_run(run), ["pretrain"]) is None
+    form = library.form()
+    assert read_run(run).stage("pretrain").session["machine"]["kernels"] == form
+    monkeypatch.setattr(library, "form", lambda: "avx512" if form == "none" else "none")
+    assert "and this machine computes with" in enter_lane_of(read_run(run), ["pretrain"])
+    rewrite(run, lambda r: r | {"machine": without_kernels(r["machine"])} if r["kind"] == "run" else r)
+    assert enter_lane_of(read_run(run), ["pretrain"]) is None
+
+
+def without_kernels(machine):
+    return {key: value for key, value in machine.items() if not key.startswith("kernels")}
 
 
 def test_a_tensor_that_comes_out_otherwise_is_named(finished, monkeypatch):

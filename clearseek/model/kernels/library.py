@@ -106,6 +106,22 @@ def has_tiles() -> bool:
     return ctypes.CDLL(None).syscall(*numbers) == 0
 
 
+def form() -> str:
+    """Which kernels compute in this process: "amx", "avx512" or "none"."""
+    if why_not() is not None:
+        return "none"
+    return "amx" if has_tiles() else "avx512"
+
+
+def sources_sha256() -> str:
+    """SHA-256 over the texts of the kernels' sources, in order of their names."""
+    return hashlib.sha256(chr(0).join(path.read_text("utf-8") for path in _sources()).encode()).hexdigest()
+
+
+def _sources() -> list[Path]:
+    return sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")])
+
+
 def _compiler() -> list[str]:
     """The command that compiles C++, `CXX` where it is set; empty: there is none."""
     named = shlex.split(os.environ.get("CXX", ""))
@@ -115,7 +131,7 @@ def _compiler() -> list[str]:
 
 def _built(folder: Path) -> Path:
     """The library's path in `folder`; built first where this source was never built for this processor."""
-    sources, compiler = sorted([*_HERE.glob("*.cpp"), *_HERE.glob("*.h")]), _compiler()
+    sources, compiler = _sources(), _compiler()
     texts = (path.read_text("utf-8") for path in sources)
     flags = [*_FLAGS, *(["-DWITH_AMX"] if has_tiles() else [])]
     told = [*flags, *compiler, ",".join(sorted(_processor_flags())), *texts]
