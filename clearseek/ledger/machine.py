@@ -1,5 +1,6 @@
 """What machine this is, in words and numbers that the standard library can find out."""
 
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -39,6 +40,17 @@ def memory_bytes() -> int | None:
     if limit and limit[0].isdigit():
         return min(int(limit[0]), total) if total else int(limit[0])
     return total
+
+
+def nvidia_driver(library: str = "libnvidia-ml.so.1") -> str | None:
+    """The version of the driver of NVIDIA's accelerators, such as 570.86.15; None where NVML doesn't tell."""
+    try:
+        nvml, version = ctypes.CDLL(library), ctypes.create_string_buffer(96)
+        if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(version, len(version)):
+            return None
+    except (OSError, AttributeError):
+        return None
+    return version.value.decode(errors="replace")
 
 
 def _processor() -> str | None:

@@ -7,6 +7,7 @@ import torch
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.recipe import Recipe
 from clearseek.ledger.lanes import Lane, conditions, enter, find_lane
+from clearseek.ledger.machine import nvidia_driver
 from clearseek.model.device import DeviceChoice, choose_device
 from clearseek.model.kernels import library
 
@@ -15,6 +16,7 @@ _KERNELS = {
     "avx512": "with fused kernels",
     "amx": "with fused kernels on AMX",
 }
+_GPU = {"gpu": "on", "driver": "with driver", "cuda": "with CUDA", "cudnn": "with cuDNN"}
 _SETTINGS = {"none": "0", "avx512": "avx512"}  # of CLEARSEEK_KERNELS, where a machine could do more
 
 
@@ -55,14 +57,22 @@ def capability() -> str:
 def conditions_on(device: torch.device) -> dict[str, Any]:
     """What bits on a device depend on besides the lane: as `conditions`, and what torch and our kernels use there."""
     found = conditions() | {"capability": capability()}
+    if device.type == "cuda":
+        return found | _gpu(device)
     if device.type == "cpu":
-        form = library.form()
-        return (
-            found
-            | {"kernels": form}
-            | ({} if form == "none" else {"kernels_sha256": library.sources_sha256()})
-        )
+        found["kernels"] = library.form()
+        if found["kernels"] != "none":
+            found["kernels_sha256"] = library.sources_sha256()
     return found
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "driver": nvidia_driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 def why_other_bits(session: dict[str, Any]) -> str | None:
@@ -70,8 +80,12 @@ def why_other_bits(session: dict[str, Any]) -> str | None:
 
     What an older clearseek did not record is taken to be the same.
     """
-    device = torch.device(torch.device(str(session["device"])).type)
-    found = _other_kernels(session.get("machine") or {}) if device.type == "cpu" else None
+    kind, recorded = torch.device(str(session["device"])).type, session.get("machine") or {}
+    found = None
+    if kind == "cpu":
+        found = _other_kernels(recorded)
+    elif kind == "cuda" and torch.cuda.is_available():  # else the device is refused
+        found = _other_gpu(recorded)
     return None if found is None else f"the run was made {found}"
 
 
@@ -84,6 +98,14 @@ def _other_kernels(recorded: dict[str, Any]) -> str | None:
         return f"{_KERNELS.get(told, told)}, and this machine computes {_KERNELS[form]}{because}{remedy}"
     if form != "none" and recorded.get("kernels_sha256", digest) != digest:
         return "with other sources of the fused kernels than this clearseek's"
+    return None
+
+
+def _other_gpu(recorded: dict[str, Any]) -> str | None:
+    here = _gpu(torch.device("cuda"))
+    for key, what in _GPU.items():
+        if recorded.get(key, here[key]) != here[key]:
+            return f"{what} {recorded[key]}, and this machine has {here[key]}"
     return None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from clearseek.ledger import energy
 from clearseek.ledger.energy import EnergyMeter
+from clearseek.ledger.machine import nvidia_driver
 from clearseek.ledger.timings import Timings, read_timings
 
 LARGEST = 262_143_328_850
@@ -64,6 +65,7 @@ SOURCE = """
 #include <string.h>
 static unsigned long long energy = 5000;
 int nvmlInit_v2(void) { return 0; }
+int nvmlSystemGetDriverVersion(char *version, unsigned size) { return !strncpy(version, "570.86.15", size); }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(index + 1L); return index > 3; }
 int nvmlDeviceGetHandleByUUID(const char *name, void **device) { *device = (void *)9; return strcmp(name, "GPU-two"); }
 int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *mj) {
@@ -103,3 +105,8 @@ def test_the_accelerator_that_cuda_means_is_read(
 
 def test_without_the_library_there_is_no_figure() -> None:
     assert energy._nvml(0, "libnothing-of-that-name.so.1") is None
+
+
+def test_the_driver_s_version_is_read_where_the_library_tells_it(nvml: str) -> None:
+    assert nvidia_driver(nvml) == "570.86.15"
+    assert nvidia_driver("libnothing-of-that-name.so.1") is None

@@ -9,6 +9,7 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import load_recipe
 from clearseek.ledger import lanes
 from clearseek.model.kernels import library
+from clearseek.recipe import lane
 from clearseek.recipe.lane import conditions_on, enter_lane, why_other_bits
 from tests.recipe.tiny_run import write_recipe
 
@@ -124,3 +125,30 @@ def test_the_form_of_the_kernels_is_told(monkeypatch):
     for tiles, form in ((True, "amx"), (False, "avx512")):
         monkeypatch.setattr(library, "has_tiles", lambda tiles=tiles: tiles)
         assert library.form() == form
+
+
+def test_the_gpu_of_a_run_is_recorded_and_another_is_said_in_one_line(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setattr(lane, "nvidia_driver", lambda: "570.86.15")
+    here = conditions_on(cuda)
+    told = {"gpu": "NVIDIA H100", "driver": "570.86.15", "cuda": "12.8", "cudnn": 91002}
+    assert {name: here.get(name) for name in told} == told
+    assert "kernels" not in here
+    assert here.keys() > lanes.conditions().keys()
+
+    def reason(**changed):
+        return why_other_bits({"device": "cuda:0", "lane": "cuda-sm90", "machine": here | changed})
+
+    assert reason() is None
+    assert reason(gpu="NVIDIA A100") == "the run was made on NVIDIA A100, and this machine has NVIDIA H100"
+    assert reason(driver="1.2") == "the run was made with driver 1.2, and this machine has 570.86.15"
+    assert reason(cuda="12.4") == "the run was made with CUDA 12.4, and this machine has 12.8"
+    assert reason(cudnn=90100) == "the run was made with cuDNN 90100, and this machine has 91002"
+    older = {"device": "cuda", "lane": "cuda-sm90", "machine": lanes.conditions()}
+    assert why_other_bits(older) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert reason(gpu="NVIDIA A100") is None  # whoever asks for the device is told that there is none
