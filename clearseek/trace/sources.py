@@ -79,7 +79,8 @@ class RunReadings:
         for reading in (*self.stages, *self.others):
             if reading.name == stage and reading.teacher is not None:
                 model = reading.teacher.get("model") or {}
-                return {"stage": reading.name, "model": model.get("stage"), "sha256": model.get("sha256")}
+                name = model.get("stage") or model.get("path")  # of an earlier stage, or from outside the run
+                return {"stage": reading.name, "model": name, "sha256": model.get("sha256")}
         return None
 
 

@@ -224,6 +224,17 @@ def test_what_only_the_tokenizer_read_is_told_as_such(tracer):
     assert told == {"pretrain"}
 
 
+def test_a_teacher_that_is_no_stage_is_told_by_its_directory(run, tmp_path):
+    """As the ledger names a model from outside the run."""
+    ledger = tmp_path / "ledger.jsonl"
+    lines = (run[0] / "ledger.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if '"kind":"teacher"' in line)
+    assert run_readings(run[0]).teacher_of("rl")["model"] == "sft"
+    lines[place] = lines[place].replace('"model":{"stage":"sft"', '"model":{"path":"Qwen3-0.6B"')
+    ledger.write_text("".join(lines), encoding="utf-8")
+    assert run_readings(tmp_path).teacher_of("rl")["model"] == "Qwen3-0.6B"
+
+
 def test_answers_that_no_step_learnt_from_are_searched_where_asked(run, tmp_path):
     copy = Path(shutil.copytree(run[0], tmp_path / "copy"))
     rows = [{"prompt": "Which lamp?", "thought": "of them all the amber one", "answer": "a lamp nobody lit"}]
