@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from clearseek.cli.options import json_option, print_columns, print_json
-from clearseek.config.errors import RunError
+from clearseek.config.errors import InputError, RunError
 
 EPILOG = """\b
 Examples:
   clearseek privacy-test                  the small model that comes along
+  clearseek privacy-test r1-mini          the same by its name
   clearseek privacy-test runs/r1-mini
 
 \b
@@ -25,8 +26,22 @@ beside it, in RUN.witness/: a ledger ends with its run.
 Exit codes: 0 nothing left, 1 something did, 2 the input is wrong."""
 
 
+def _find(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A path, or the model that comes along by its bare name."""
+    from clearseek.trace.excerpt import named
+
+    if value is None:
+        return None
+    path = named(value)
+    if not path.exists():
+        raise InputError(f"no model or run at {value}, and none of that name comes with clearseek")
+    return path
+
+
 @click.command("privacy-test", epilog=EPILOG)
-@click.argument("model", metavar="[RUN|MODEL]", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "model", metavar="[RUN|MODEL]", required=False, type=click.Path(path_type=Path), callback=_find
+)
 @json_option
 def command(model: Path | None, as_json: bool) -> None:
     """Show that nothing leaves this machine or stays of what was typed."""

@@ -3,7 +3,9 @@
 import pytest
 from click.testing import CliRunner
 
+from clearseek.cli.main import main
 from clearseek.cli.privacy_test import command
+from clearseek.config.shipped import shipped_model
 from clearseek.ledger.note import key_of_run, read_statement
 from clearseek.ledger.verifier import verify_run
 from clearseek.privacy import proof as proofs
@@ -48,6 +50,22 @@ def test_that_the_hook_alone_stood_guard_is_said_however_it_is_printed(told, tmp
     result = CliRunner().invoke(command, [str(tmp_path), *more])
     assert result.exit_code == 0
     assert "the audit hook alone stood guard" in result.stderr
+
+
+def test_the_model_that_comes_along_goes_by_its_name(told, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked, tell = [], proofs._inside
+    monkeypatch.setattr(proofs, "_inside", lambda *given: asked.append(given) or tell(*given))
+    done = CliRunner().invoke(command, ["r1-mini"])
+    assert done.exit_code == 0, done.output
+    ((_, _, model, run),) = asked
+    assert (model, run) == (shipped_model(), None)
+
+
+def test_what_is_no_model_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["privacy-test", "r1-mimi"]) == 2
+    assert "no model or run at r1-mimi, and none of that name comes with clearseek" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", WRONG)
