@@ -132,7 +132,7 @@ class RunRecord:
     @property
     def inherited(self) -> list[Record]:
         """Which stages a fork took over, and the SHA-256 of the last line of the ledger that it took them from."""
-        return [inherited_of(fork) for fork in self.forks]
+        return [inherited_of(fork) for fork in self.forks if fork["stages"]]
 
     @property
     def items_read(self) -> int:

@@ -20,7 +20,7 @@ from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
 from clearseek.ledger.cost import write_cost
 from clearseek.ledger.lanes import NATIVE
-from clearseek.ledger.log import Ledger, read, verify
+from clearseek.ledger.log import Head, Ledger, read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
 from clearseek.ledger.seal import check_not_cut, check_own, is_complete, is_own, seal, unnamed_files
@@ -128,6 +128,7 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
             if old["stages"].get(name) != new["stages"][name]:
                 break
             kept.append(name)
+    parent = verify(run_dir / "ledger.jsonl") if (run_dir / "ledger.jsonl").exists() else None
     records = read(run_dir / "ledger.jsonl")
     ends = [i + 1 for i, r in enumerate(records) if r["kind"] == "stage_finished" and r["stage"] in kept]
     target.mkdir(parents=True)
@@ -144,16 +145,15 @@ def fork_run(recipe: Recipe, run_dir: Path, old: dict[str, Any]) -> Path:
             elif path.is_file():
                 (target / "data").mkdir(exist_ok=True)
                 shutil.copy(path, target / path.relative_to(run_dir))
-    if kept:
-        _record_fork(run_dir, target, kept)
+    if parent is not None:
+        _record_fork(run_dir, target, kept, parent)
     _write_recipe(recipe, target)
     return target
 
 
-def _record_fork(run_dir: Path, target: Path, kept: list[str]) -> None:
-    """Say in the new ledger what of it another run has computed, and take over how long that took."""
+def _record_fork(run_dir: Path, target: Path, kept: list[str], parent: Head) -> None:
+    """Say in the new ledger which run it comes from and what that has computed of it; take over how long it took."""
     with Ledger(target / "ledger.jsonl") as ledger:
-        parent = verify(run_dir / "ledger.jsonl")
         ledger.append("fork", stages=kept, parent={"lines": parent.num_lines, "head": parent.sha256})
     inherit_timings(run_dir / "timings.jsonl", target / "timings.jsonl", kept)
 

@@ -93,7 +93,7 @@ def run_readings(run_dir: Path) -> RunReadings:
         name = str(record.get("stage"))
         if record["kind"] == "run":
             seed = int(record["seed"])
-        elif record["kind"] == "fork":
+        elif record["kind"] == "fork" and record["stages"]:
             inherited.append(inherited_of(record))
         elif record["kind"] == "stage_started":
             stages[name] = StageReading(name, str(record.get("kind_of_stage")), record.get("config") or {})

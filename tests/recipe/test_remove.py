@@ -6,11 +6,14 @@ import shutil
 import pytest
 
 from clearseek.config.errors import InputError
-from clearseek.ledger.log import read
+from clearseek.ledger.log import read, verify
+from clearseek.ledger.record import load_run
 from clearseek.ledger.verifier import verify_run
 from clearseek.recipe.recorded import read_run
-from clearseek.recipe.remove import find_document, remove_document
+from clearseek.recipe.remove import _of_tokenizer, find_document, remove_document
 from clearseek.recipe.replay import replay_steps
+from clearseek.trace.kept import document_sha256, text_of
+from clearseek.trace.sources import run_readings, source_documents
 from clearseek.train import reject
 from tests.recipe.replayed_run import NOTES, recipe_in, run_of
 
@@ -41,6 +44,24 @@ def test_a_removed_document_leaves_no_word_and_is_certified(finished, tmp_path, 
     assert {"tokenizer", "pretrain", "rl"} <= same
     assert "sft" not in same
     assert [one.difference for one in replay_steps(read_run(found.run_dir), [("sft", 2)])] == [None]
+
+
+def test_the_certificate_names_its_original_where_no_stage_is_taken_over(finished, tmp_path, monkeypatch):
+    """The document is one that the tokenizer read, in the first stage."""
+    monkeypatch.setattr(reject, "_is_good", lambda item, least: True)
+    run = shutil.copytree(finished, tmp_path / "tiny")
+    readings = run_readings(run)
+    (tokenizer,) = [_of_tokenizer(stage) for stage in readings.others if stage.name == "tokenizer"]
+    document = document_sha256(text_of(source_documents(readings, tokenizer, 0)[0]))
+    found = remove_document(run, document)
+    assert "tokenizer/0" in found.places
+    (fork,) = [record for record in read(found.run_dir / "ledger.jsonl") if record["kind"] == "fork"]
+    parent = verify(run / "ledger.jsonl")
+    assert (fork["line"], fork["stages"]) == (0, [])
+    assert fork["parent"] == {"lines": parent.num_lines, "head": parent.sha256}
+    verify_run(found.run_dir)
+    assert load_run(found.run_dir).inherited == run_readings(found.run_dir).inherited == []
+    assert [one.difference for one in replay_steps(read_run(found.run_dir), [("pretrain", 2)])] == [None]
 
 
 def test_a_document_is_found_by_its_hash_in_every_source(finished):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import load_recipe
 from clearseek.config.progress import SilentProgress
 from clearseek.ledger.log import read, verify
@@ -128,7 +128,23 @@ def test_a_fork_takes_over_the_stages_before_the_change(recipe, run_dir):
 
 def test_a_fork_of_another_seed_starts_over(recipe, run_dir):
     assert run_in_child(recipe, run_dir, overrides=["seed=2"], fork=True) is None
-    assert len([kind for kind, _ in kinds(run_dir.with_name("tiny-2")) if kind == "run"]) == 1
+    forked = kinds(run_dir.with_name("tiny-2"))
+    assert forked[0][0] == "fork"
+    assert len([kind for kind, _ in forked if kind == "run"]) == 1
+
+
+def test_a_fork_of_a_run_that_never_began_has_no_original(recipe, run_dir):
+    (run_dir / "ledger.jsonl").unlink()
+    assert run_in_child(recipe, run_dir, overrides=["seed=2"], fork=True) is None
+    assert "fork" not in {kind for kind, _ in kinds(run_dir.with_name("tiny-2"))}
+
+
+def test_a_fork_of_a_changed_ledger_is_refused_before_anything_is_made(recipe, run_dir):
+    ledger = run_dir / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"step":2,', b'"step":3,', 1))
+    with pytest.raises(RunError, match="does not follow from the line before it"):
+        run_recipe(recipe, ["seed=2"], out=run_dir, device="cpu", fork=True)
+    assert not run_dir.with_name("tiny-2").exists()
 
 
 def test_a_fork_that_only_adds_a_stage_keeps_every_sample(recipe, run_dir, tmp_path):
