@@ -35,7 +35,9 @@ Exit codes: 0 all the same, 1 one differs or can't be replayed, 2 no such step."
 @click.argument("run", type=RunPath())
 @click.option("--step", type=click.IntRange(min=1), help="The step to compute again.")
 @click.option("--stage", help="The stage that it belongs to.")
-@click.option("--sample", "count", type=click.IntRange(min=1), help="So many random steps over all stages.")
+@click.option(
+    "--sample", "count", type=click.IntRange(min=1), help="So many random steps, of every stage its share."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws them.")
 @click.option("--resample", is_flag=True, help="Sample completions of reinforcement learning again too.")
 @click.option("--witness", is_flag=True, help="Sign what came out and leave it in RUN.witness/.")
@@ -64,6 +66,8 @@ def command(
     wanted = [recorded.find_step(step, stage)] if step is not None else recorded.draw(count or 0, seed)
     if reason := enter_lane_of(recorded, {name for name, _ in wanted}):
         click.echo(f"note: {reason}; a difference proves nothing", err=True)
+    if count is not None and not as_json and is_first_rank():
+        click.echo(_drawn(recorded, wanted))
     from clearseek.recipe.replay import replay_steps
 
     done = []
@@ -78,6 +82,15 @@ def command(
     if witness:
         _sign(run, recorded, done)
     _end(run, done, as_json)
+
+
+def _drawn(recorded: "RecordedRun", wanted: list[tuple[str, int]]) -> str:
+    """How many steps of each stage that has some."""
+    names = [name for name, _ in wanted]
+    stages = [stage for stage in recorded.stages.values() if stage.steps]
+    return "steps drawn: " + ", ".join(
+        f"{stage.name} {names.count(stage.name)} of {len(stage.steps)}" for stage in stages
+    )
 
 
 def _sign(run: Path, recorded: "RecordedRun", done: list["StepReplay"]) -> None:

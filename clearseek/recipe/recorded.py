@@ -66,10 +66,24 @@ class RecordedRun:
         raise InputError(f"{self.run_dir}: no step {step}; there are {counts or 'none'}")
 
     def draw(self, count: int, seed: int) -> list[tuple[str, int]]:
-        """`count` random steps over all stages, in the order they were computed."""
-        every = [(name, step) for name, stage in self.stages.items() for step in stage.steps]
-        chosen = random.Random(seed).sample(range(len(every)), min(count, len(every)))
-        return [every[place] for place in sorted(chosen)]
+        """`count` random steps, or all there are, in the order they were computed; InputError where there is none.
+
+        Every stage gets one, or as many stages as there are steps to draw; the rest go by numbers of steps (Webster).
+        """
+        lengths = {name: len(stage.steps) for name, stage in self.stages.items() if stage.steps}
+        if not lengths:
+            raise InputError(f"{self.run_dir} has no step to compute again")
+        rng = random.Random(seed)
+        shares = dict.fromkeys(rng.sample(sorted(lengths), min(count, len(lengths))), 1)
+        for _ in range(min(count, sum(lengths.values())) - len(shares)):
+            room = [name for name in lengths if shares[name] < lengths[name]]
+            shares[max(room, key=lambda name: lengths[name] / (2 * shares[name] + 1))] += 1
+        return [
+            (name, step)
+            for name in lengths
+            if name in shares
+            for step in sorted(rng.sample(sorted(self.stages[name].steps), shares[name]))
+        ]
 
 
 def read_run(run_dir: Path, to_compute: bool = True) -> RecordedRun:

@@ -24,6 +24,7 @@ def test_a_stranger_replays_and_signs_and_the_verifier_counts(run, tmp_path, cap
     command = [sys.executable, "-m", "clearseek", "ledger", "replay", str(run), "--sample", "4", "--witness"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("steps drawn: pretrain 3 of 7, rl 1 of 3\n")
     assert done.stdout.count(": the same\n") == 4
     assert done.stdout.endswith("4 steps computed again, every bit the same\n")
     assert main(["ledger", "verify", str(run)]) == 0

@@ -1,14 +1,18 @@
 """Steps computed again: the same to the bit, from every stage; and whatever was changed is named."""
 
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clearseek.config.errors import InputError, RunError
 from clearseek.model.kernels import library
 from clearseek.model.stored import load_tensors, save_tensors
-from clearseek.recipe.recorded import enter_lane_of, read_run
+from clearseek.recipe.recorded import RecordedRun, RecordedStage, enter_lane_of, read_run
 from clearseek.recipe.replay import replay_steps
 from clearseek.train import reject
 from clearseek.train.optimizer import Optimizer
@@ -211,6 +215,48 @@ def test_random_steps_are_the_same_for_a_seed_and_lie_in_all_stages(finished):
     recorded = read_run(finished)
     assert recorded.draw(5, 1) == recorded.draw(5, 1) != recorded.draw(5, 2)
     assert len(recorded.draw(10**6, 1)) == sum(len(stage.steps) for stage in recorded.stages.values())
+
+
+def run_with(**lengths):
+    """Stages of so many steps, and nothing else."""
+    stages = {
+        name: RecordedStage(name, {}, {}, {step: {} for step in range(1, length + 1)})
+        for name, length in lengths.items()
+    }
+    return RecordedRun(Path("run"), None, stages, "")
+
+
+def test_every_stage_gets_its_share_of_the_drawn_steps():
+    run = run_with(pretrain=1270, tokenizer=0, sft=81, reject=2, rl=12)
+
+    def drawn(count, seed=0):
+        steps = run.draw(count, seed)
+        assert len(set(steps)) == len(steps) == count
+        assert steps == sorted(steps, key=lambda one: (list(run.stages).index(one[0]), one[1]))
+        assert all(step in run.stages[name].steps for name, step in steps)
+        return Counter(name for name, _ in steps)
+
+    assert drawn(4) == {"pretrain": 1, "sft": 1, "reject": 1, "rl": 1}
+    assert drawn(50) == {"pretrain": 45, "sft": 3, "reject": 1, "rl": 1}
+    assert drawn(1365) == {"pretrain": 1270, "sft": 81, "reject": 2, "rl": 12}
+    for seed in range(20):
+        assert set(drawn(2, seed).values()) == {1}
+    assert set().union(*(drawn(1, seed) for seed in range(40))) == {"pretrain", "sft", "reject", "rl"}
+
+
+@given(
+    st.dictionaries(st.text("abcdef", min_size=1), st.integers(0, 40)), st.integers(1, 120), st.integers(0, 9)
+)
+def test_no_stage_that_has_steps_is_left_out_of_a_draw_that_has_room(lengths, count, seed):
+    run = run_with(**lengths)
+    have = [name for name, length in lengths.items() if length]
+    if not have:
+        with pytest.raises(InputError, match="run has no step to compute again"):
+            run.draw(count, seed)
+        return
+    steps = run.draw(count, seed)
+    assert len(set(steps)) == len(steps) == min(count, sum(lengths.values()))
+    assert len({name for name, _ in steps}) == min(count, len(have))
 
 
 def test_instructions_that_torch_does_not_use_here_are_named(run):
