@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from clearseek.engine.bench.peers import ENVIRONMENTS
+
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "engine_peers"
 ANSWER_SECONDS = 900.0  # the longest wait for an answer: vllm compiles while it loads
@@ -37,8 +39,8 @@ class Peer:
         return None if format_name in self.formats else f"reads no {format_name} weights of this checkpoint"
 
 
-LLAMA_CPP = ROOT / ".peers-llama"
-TRANSFORMERS = ROOT / ".venv-peers" / "bin" / "python"
+MARKS = {name: ROOT / path for name, (path, _, _) in ENVIRONMENTS.items()}
+MADE_BY = {name: made_by for name, (_, made_by, _) in ENVIRONMENTS.items()}
 ENGINES: dict[str, Peer] = {
     "clearseek": Peer(
         "with_clearseek.py", Path(sys.executable), "make setup", formats=("fp32", "bf16", "int8", "int4")
@@ -46,15 +48,19 @@ ENGINES: dict[str, Peer] = {
     "llama.cpp": Peer(
         "with_llama_cpp.py",
         Path(sys.executable),
-        "make peers-llama",
-        options=(str(LLAMA_CPP),),
-        needs=LLAMA_CPP / "version",
+        MADE_BY["llama.cpp"],
+        options=(str(MARKS["llama.cpp"].parent),),
+        needs=MARKS["llama.cpp"],
         reads_gguf=True,
         formats=("fp32", "bf16", "int8", "int4"),
     ),
-    "vllm": Peer("with_vllm.py", ROOT / ".venv-vllm" / "bin" / "python", "make peers-vllm"),
-    "transformers": Peer("with_transformers.py", TRANSFORMERS, "make peers", options=("generate",)),
-    "transformers-cb": Peer("with_transformers.py", TRANSFORMERS, "make peers", options=("generate_batch",)),
+    "vllm": Peer("with_vllm.py", MARKS["vllm"], MADE_BY["vllm"]),
+    "transformers": Peer(
+        "with_transformers.py", MARKS["transformers"], MADE_BY["transformers"], options=("generate",)
+    ),
+    "transformers-cb": Peer(
+        "with_transformers.py", MARKS["transformers"], MADE_BY["transformers"], options=("generate_batch",)
+    ),
 }
 
 

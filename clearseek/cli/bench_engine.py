@@ -16,7 +16,7 @@ Examples:
 Without MODEL it measures standing shapes with random weights, as many as fit
 into --seconds, each format in about 8 s. GB/s is what one stream reads a second, the share is of the
 rate at which this machine reads memory of that size, measured beside it.
---peers, in a checkout, adds the peers that are installed there.
+It names the peers that are installed; --peers, in a checkout, measures those.
 
 Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 _WORKLOADS = ("one_stream", "streams_16", "prefill_512")
@@ -39,14 +39,23 @@ def command(model: str | None, formats: str, seconds: float, peers: bool, as_jso
     MODEL is a run directory, one of its checkpoints, a directory in Hugging
     Face format, or a GGUF file.
     """
-    from clearseek.engine.bench.peers import bench_peers
+    from clearseek.engine.bench.peers import bench_peers, check_checkout, installed_peers
     from clearseek.engine.bench.speed import bench_engine
 
-    names = [name.strip() for name in formats.split(",")]
-    result = bench_engine(model, names, seconds, _say)
     if peers:
-        result["peers"] = bench_peers(names)
-    print_json(result) if as_json else _print(result)
+        check_checkout()
+    names = [name.strip() for name in formats.split(",")]
+    result = bench_engine(model, names, seconds, _say) | {"installed_peers": installed_peers()}
+    if not as_json:
+        _print(result)
+    try:
+        if peers:
+            result["peers"] = bench_peers(names)
+    finally:  # peers that fail, or are waited for no longer, take none of ours with them
+        if as_json:
+            print_json(result)
+    if peers and not as_json:
+        _print_peers(result["peers"])
 
 
 def _say(what: str) -> None:
@@ -77,9 +86,12 @@ def _print(result: dict[str, Any]) -> None:
     for model, cells in result["models"].items():
         if (price := cells.get("bf16", {}).get("exact_price")) is not None:
             click.echo(f"{model}: exact, a layer learns from a row of 512 in {1 + price:.2f} times the time")
-    _print_peers(result.get("peers"))
     for why, names in left.items():
         click.echo(f"{why}: {', '.join(names)}")
+    peers = [
+        f"{name} {f'in {where}' if where else 'absent'}" for name, where in result["installed_peers"].items()
+    ]
+    click.echo(f"peers: {', '.join(peers)}")
 
 
 def _figures(cell: dict[str, Any]) -> list[str]:
@@ -89,9 +101,7 @@ def _figures(cell: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _print_peers(peers: dict[str, Any] | None) -> None:
-    if peers is None:
-        return
+def _print_peers(peers: dict[str, Any]) -> None:
     rows, absent = [["", "one stream", "16 streams", "reading 512"]], {}
     for form, workloads in peers["formats"].items():
         for engine in workloads[_WORKLOADS[0]]:

@@ -1,5 +1,6 @@
 """The engine beside its peers: they live in environments of a checkout, and so does what runs them."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +14,31 @@ from clearseek.config.errors import InputError, RunError
 _SCRIPT = Path("benchmarks/engine.py")
 _WORKLOADS = ("one_stream", "streams_16", "prefill_512")
 _SECONDS = 3600.0
+# peer → what of it lies in a checkout, what makes that, and the module by which another environment has it
+ENVIRONMENTS: dict[str, tuple[Path, str, str]] = {
+    "transformers": (Path(".venv-peers/bin/python"), "make peers", "transformers"),
+    "vllm": (Path(".venv-vllm/bin/python"), "make peers-vllm", "vllm"),
+    "llama.cpp": (Path(".peers-llama/version"), "make peers-llama", "llama_cpp"),
+}
+
+
+def installed_peers(place: Path = Path()) -> dict[str, str | None]:
+    """By peer where it was found, nothing of it run: the checkout's environment at `place`, this one; None: absent."""
+    found = dict[str, str | None]()
+    for name, (path, _, module) in ENVIRONMENTS.items():
+        if (place / path).exists():
+            found[name] = path.parts[0]
+        else:
+            found[name] = "this environment" if importlib.util.find_spec(module) else None
+    return found
+
+
+def check_checkout(place: Path = Path()) -> None:
+    """InputError where `place` is no checkout, which alone can measure peers."""
+    if not (place / _SCRIPT).is_file():
+        raise InputError(
+            "--peers needs a checkout of clearseek, where `make peers peers-vllm peers-llama` makes them: run it in one"
+        )
 
 
 def bench_peers(formats: Sequence[str], shape: str = "dense-0.1b", place: Path = Path()) -> dict[str, Any]:
@@ -20,10 +46,7 @@ def bench_peers(formats: Sequence[str], shape: str = "dense-0.1b", place: Path =
 
     InputError where `place` is no checkout, RunError where the benchmark fails.
     """
-    if not (place / _SCRIPT).is_file():
-        raise InputError(
-            "--peers needs a checkout of clearseek, where `make peers peers-vllm peers-llama` makes them: run it in one"
-        )
+    check_checkout(place)
     command = [
         sys.executable, "-m", "benchmarks.engine", "--shapes", shape, "--formats", ",".join(formats),
         "--workloads", ",".join(_WORKLOADS), "--rounds", "1", "--seconds", "20",

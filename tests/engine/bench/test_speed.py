@@ -10,7 +10,7 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.bench import limits, speed
 from clearseek.engine.bench.exact import exact_price
-from clearseek.engine.bench.peers import bench_peers
+from clearseek.engine.bench.peers import ENVIRONMENTS, bench_peers, installed_peers
 from clearseek.engine.bench.shapes import Shape
 from clearseek.engine.bench.workloads import WORKLOADS
 from clearseek.model.kernels.library import why_not
@@ -133,3 +133,40 @@ def test_peers_need_a_checkout_whose_benchmark_works(tmp_path):
     checkout(tmp_path, "raise SystemExit(3)")
     with pytest.raises(RunError, match="failed with exit code 3"):
         bench_peers(["fp32"], place=tmp_path)
+
+
+def test_installed_peers_are_named_without_being_asked_for(small, tmp_path, monkeypatch, capsys):
+    path, _, _ = ENVIRONMENTS["vllm"]
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    monkeypatch.chdir(tmp_path)
+    known = {"transformers": object()}
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: known.get(module))
+    assert installed_peers() == {"transformers": "this environment", "vllm": ".venv-vllm", "llama.cpp": None}
+    assert main(["bench", "engine", "--formats", "fp32"]) == 0
+    assert (
+        "peers: transformers in this environment, vllm in .venv-vllm, llama.cpp absent"
+        in capsys.readouterr().out
+    )
+    assert main(["bench", "engine", "--formats", "fp32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["installed_peers"]["llama.cpp"] is None
+
+
+def test_no_checkout_is_said_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    def measured(*_):
+        raise AssertionError("measured first")
+
+    monkeypatch.setattr(speed, "bench_engine", measured)
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "engine", "--peers"]) == 2
+    assert "--peers needs a checkout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_peers_that_fail_take_no_figure_of_ours_with_them(form, small, tmp_path, monkeypatch, capsys):
+    checkout(tmp_path, "raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "engine", "--formats", "fp32", "--peers", *form]) == 1
+    said = capsys.readouterr()
+    assert "failed with exit code 3" in said.err
+    assert "small" in (json.loads(said.out)["models"] if form else said.out)
