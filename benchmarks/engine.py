@@ -23,10 +23,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as `clearseek` does: read whe
 
 import torch
 
+from benchmarks.engine_bench.exactness import REQUESTS, measure_exactness
 from benchmarks.engine_bench.installed import installed_bytes
 from benchmarks.engine_bench.measure import OURS, Plan, measure
 from benchmarks.engine_bench.speculating import measure_speculation
-from benchmarks.engine_bench.targets import PEERS, target_rows
+from benchmarks.engine_bench.targets import PEERS, TINY, target_rows
 from clearseek.engine.bench.limits import (
     DRAM_BYTES,
     bytes_per_token,
@@ -41,7 +42,7 @@ from clearseek.ledger.machine import describe_machine
 
 FOLDER = Path("runs/bench-engine")
 DEVICE = "CLEARSEEK_BENCH_DEVICE"
-EVERY_WORKLOAD = (*WORKLOADS, "cold_start", "mtp")
+EVERY_WORKLOAD = (*WORKLOADS, "cold_start", "mtp", "exact")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,6 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
             workloads = [name for name in SHAPES[shape].workloads if name in chosen.workloads]
             if workloads:
                 add(report, shape, form, workloads, plan, lambda: keep(report, chosen))
+    tiny = [shape for shape in chosen.shapes if shape in TINY]
+    if "exact" in chosen.workloads and tiny and chosen.formats:
+        print("exact", file=sys.stderr)
+        report["exact"] = measure_exactness(tiny, chosen.formats, plan.folder, chosen.exact_requests)
     keep(report, chosen)
     print(json.dumps(report, indent=1))
 
@@ -111,7 +116,7 @@ def limits(shape: str, form: str) -> dict[str, float]:
 
 def keep(report: dict[str, Any], chosen: argparse.Namespace) -> None:
     """Bring what is told of the whole up to date, and write the file."""
-    report["targets"] = target_rows(report["results"], report["installed_bytes"])
+    report["targets"] = target_rows(report["results"], report["installed_bytes"], report.get("exact"))
     if chosen.out:
         chosen.out.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -145,6 +150,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="an engine that took so long takes no further turn"
     )
+    parser.add_argument(
+        "--exact-requests", type=int, default=REQUESTS, help="that exact compares, on the tiny shapes"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where clearseek computes: cpu, cuda or cuda:N")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the weights are kept")
@@ -152,10 +160,12 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
         "--out", type=Path, help="keep the object here, beside the parts that it holds already"
     )
     chosen = parser.parse_args(arguments)
-    if chosen.rounds < 1 or chosen.threads < 1:
-        parser.error("--rounds and --threads have to be at least 1")
-    if chosen.device != "cpu" and "mtp" in chosen.workloads:
-        parser.error("the workload mtp is measured on the CPU alone; name the others with --workloads")
+    if min(chosen.rounds, chosen.threads, chosen.exact_requests) < 1:
+        parser.error("--rounds, --threads and --exact-requests have to be at least 1")
+    if chosen.device != "cpu" and {"mtp", "exact"} & set(chosen.workloads):
+        parser.error(
+            "the workloads mtp and exact are measured on the CPU alone; name others with --workloads"
+        )
     if chosen.device != "cpu" and chosen.peers:
         parser.error("the peers measured here compute on the CPU; --device needs --peers none")
     return chosen

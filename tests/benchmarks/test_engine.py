@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import engine
-from benchmarks.engine_bench import workers
+from benchmarks.engine_bench import exactness, workers
+from benchmarks.engine_bench.exactness import REQUESTS, Beside, compare_in_turns
 from benchmarks.engine_bench.installed import installed_bytes
 from benchmarks.engine_bench.measure import OURS, Turns
 from benchmarks.engine_bench.targets import DENSE, LATENT, target_rows
@@ -19,6 +20,7 @@ from clearseek.config.model import ModelConfig
 from clearseek.engine.bench import limits
 from clearseek.engine.bench.shapes import PROMPT_WORKLOADS, SHAPES, Shape
 from clearseek.engine.bench.workloads import FIRST_PLAIN_ID, WORKLOADS, Workload
+from tests.model.tiny import tiny_model
 
 SMALL = ModelConfig(
     family="llama", vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64
@@ -235,3 +237,65 @@ def test_the_trainers_log_probabilities_are_a_target():
     found = row(target_rows({LATENT: {"fp32": cell}}, {}), "max |engine")
     assert found["value"] == 2e-5
     assert not found["met"]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Batches of four, and one shape of milliseconds that counts as tiny."""
+    monkeypatch.setattr(exactness, "BATCH", 4)
+    monkeypatch.setattr(exactness, "SHARED_TOKENS", 70)
+    monkeypatch.setattr(engine, "TINY", ("small",))
+    monkeypatch.setitem(SHAPES, "small", Shape(SMALL, ()))
+
+
+def test_requests_are_compared_alone_and_among_others(short, small, capsys, monkeypatch):
+    arguments = [
+        *small,
+        "--peers",
+        "none",
+        "--workloads",
+        "exact",
+        "--formats",
+        "fp32",
+        "--exact-requests",
+        "7",
+    ]
+    monkeypatch.setattr(engine, "options", with_small(engine.options))
+    report = run(capsys, *arguments)
+    assert report["exact"]["requests"] == 8
+    assert report["exact"]["numbers"] > 8
+    found = row(report["targets"], "exact mode")
+    assert (
+        found["value"] == report["exact"]["differing"] == report["exact"]["models"]["small fp32"]["differing"]
+    )
+    assert found["not_measured"] == REQUESTS - 8
+
+
+def with_small(options):
+    """`small` is a shape that no option of the command names."""
+
+    def chosen(arguments):
+        found = options(arguments)
+        found.shapes = ("small",)
+        return found
+
+    return chosen
+
+
+def test_a_difference_between_alone_and_among_others_is_counted(short):
+    model, other = (tiny_model(SMALL, seed, std=0.1) for seed in (0, 1))
+    beside = Beside(model, "fp32")
+    beside.alone = Beside(other, "fp32").alone
+    assert compare_in_turns({"one": beside}, 4)["one"].differing > 0
+
+
+def test_exactness_is_a_target_that_fewer_requests_do_not_meet():
+    def found(exact):
+        return row(target_rows({}, {}, exact), "exact mode")
+
+    assert found({"requests": REQUESTS, "differing": 0})["met"]
+    assert not found({"requests": REQUESTS, "differing": 1})["met"]
+    assert not found({"requests": REQUESTS - 1, "differing": 0})["met"]
+    assert found({"requests": REQUESTS - 1, "differing": 0})["not_measured"] == 1
+    assert found(None)["value"] is None
+    assert not found(None)["met"]
