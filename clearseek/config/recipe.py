@@ -202,10 +202,11 @@ class RlStage(TrainStage):
     temperature: float = Field(default=1.0, gt=0)
     updates_per_batch: int = Field(default=1, ge=1, description="optimiser steps per sampled batch")
     reference_refresh_steps: int = Field(default=400, ge=1)
-    exact: bool = Field(
-        default=True,
+    exact: bool | Literal["auto"] = Field(
+        default="auto",
         description="where kernels compute, learn with the very bits that were sampled with: latent attention in the "
-        "engine's form, which is slower where ranks are large (`clearseek bench engine` prints by how much)",
+        "engine's form, which is slower where ranks are large (`clearseek bench engine` prints by how much); auto: "
+        "where that was measured to cost models of such a shape less than a tenth",
     )
     max_mismatch: float = Field(
         default=15.0,

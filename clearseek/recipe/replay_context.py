@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from clearseek.config.errors import RunError
-from clearseek.config.recipe import RejectStage
+from clearseek.config.model import ModelConfig
+from clearseek.config.recipe import RejectStage, RlStage
 from clearseek.engine.request import Completion, Request
 from clearseek.engine.sampler import Sampler
 from clearseek.ledger.lines import exact, file_sha256, plain
@@ -113,6 +114,12 @@ class ReplayContext(StageContext):
     def leaves(self) -> HeldLeaves:  # type: ignore[override]
         """The hashes of the states that were computed again."""
         return self.held
+
+    def is_exact(self, stage: RlStage, config: ModelConfig) -> bool:
+        """As the ledger says. A run whose ledger does not is older than `auto`: its default was true."""
+        if self.recorded is None or stage.exact != "auto":
+            return super().is_exact(stage, config)
+        return bool(self.recorded.started.get("exact", True))
 
     def start_point(self) -> ResumePoint | None:
         """Where the replay begins."""

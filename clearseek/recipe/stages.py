@@ -304,6 +304,9 @@ def _started(
         parameters = {"total": num_parameters(config), "active": num_parameters(config, active=True)}
         if context.adapter is not None:
             parameters["trained"] = context.adapter.num_parameters
+    decided = {}
+    if isinstance(stage, RlStage) and stage.exact == "auto" and config is not None:
+        decided["exact"] = context.is_exact(stage, config)
     context.record(
         "stage_started",
         kind_of_stage=stage.kind,
@@ -311,6 +314,7 @@ def _started(
         parents=parents,
         parameters=parameters,
         samples_lines=len(context.samples),
+        **decided,
     )
 
 

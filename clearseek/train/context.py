@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from clearseek.config.model import ModelConfig
 from clearseek.config.progress import Progress
 from clearseek.config.recipe import Recipe, RlStage, StageBase
 from clearseek.engine.engine import Engine
@@ -29,6 +30,7 @@ from clearseek.text.documents import Document
 from clearseek.text.examples import EncodedDocuments
 from clearseek.text.packing import Policy, Rows
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.train.exactness import is_exact
 from clearseek.train.flops import training_flops
 from clearseek.train.leaves import LeavesFile
 from clearseek.train.parallel import on_first, world
@@ -112,7 +114,7 @@ class StageContext:
         """What the stage's completions are sampled with, holding these weights."""
         stage = self.recipe.stages[self.stage]
         if not isinstance(stage, StageBase) or stage.engine is None:
-            exact = stage.exact if isinstance(stage, RlStage) else None
+            exact = self.is_exact(stage, model.config) if isinstance(stage, RlStage) else None
             return Engine(model, tokenizer.stop_ids, self.dtype, exact=exact)
         return VllmEngine(
             model,
@@ -125,6 +127,10 @@ class StageContext:
             world().rank,
             lambda: oldest_resume_time(self.partial_dir),
         )
+
+    def is_exact(self, stage: RlStage, config: ModelConfig) -> bool:
+        """Whether a stage on such a model learns in the form that it samples in."""
+        return is_exact(stage.exact, config)
 
     def compile_for(self, model: Decoder, tokens: float, sequence_length: int) -> bool:
         """Whether to compile for this many training tokens: where it pays, unless the recipe says."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from clearseek.config.errors import RunError
-from clearseek.config.recipe import RlStage, SupervisedStage, TrainStage
+from clearseek.config.recipe import SupervisedStage, TrainStage
 from clearseek.model.allocation import keep_freed_memory
 from clearseek.model.attention import without_last
 from clearseek.model.compiling import compile_layers
@@ -122,6 +122,7 @@ def micro_batches(rows: Rows, size: int, device: torch.device, fill: bool = Fals
 class Learner:
     """A model in training: its optimiser and its compiled forward pass.
 
+    With `exact` latents are absorbed, as in the engine.
     With an `adapter` the model is frozen and whole on every rank, and the adapter's factors learn.
     `why_not_int8`: what keeps its linear layers from multiplying in int8; None: they do.
     """
@@ -133,6 +134,7 @@ class Learner:
         dtype: torch.dtype,
         compile: bool,
         adapter: Adapter | None = None,
+        exact: bool = False,
     ) -> None:
         self.model, self.stage, self.dtype, self.adapter = model, stage, dtype, adapter
         self.is_compiled = compile
@@ -141,7 +143,7 @@ class Learner:
             why_not_fit(dtype, model.embedding.weight) if wants_int8 else "it was not asked for"
         )
         model.learn_in_int8(self.why_not_int8 is None)
-        model.absorb_latents(isinstance(stage, RlStage) and stage.exact)
+        model.absorb_latents(exact)
         keep_freed_memory()
         if adapter is None:
             shard(model)

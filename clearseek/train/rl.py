@@ -19,10 +19,12 @@ from clearseek.config.recipe import RlStage
 from clearseek.engine.request import Sampling
 from clearseek.engine.rollout import Group, describe, rewards
 from clearseek.model.decoder import Decoder
+from clearseek.model.kernels.library import why_not_fit
 from clearseek.tasks.problem import Problem
 from clearseek.text.packing import Rows
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.problem_source import ProblemSource
+from clearseek.train import exactness
 from clearseek.train.advantages import ADVANTAGES, has_signal
 from clearseek.train.context import StageContext
 from clearseek.train.corpus import build_rows, kept_samples_path
@@ -64,12 +66,14 @@ class PolicyTrainer:
     def __init__(self, context: StageContext, stage: RlStage, model: Decoder, tokenizer: Tokenizer) -> None:
         self.context, self.stage, self.model, self.tokenizer = context, stage, model, tokenizer
         tokens = stage.steps * stage.problems_per_step * stage.group_size * stage.max_completion_tokens
+        self.is_exact = context.is_exact(stage, model.config)
         self.learner = Learner(
             model,
             stage,
             context.dtype,
             context.compile_for(model, tokens, stage.sequence_length),
             context.adapter,
+            self.is_exact,
         )
         self.engine = context.open_sampler(self.learner.whole_model(), tokenizer)
         self.source = ProblemSource(stage.problems, context.recipe.seed, context.stage)
@@ -86,9 +90,12 @@ class PolicyTrainer:
     def _freeze(self) -> Learner:
         """A copy of the policy that the KL term holds on to; of an adapted one, of its adapter alone."""
         if self.learner.adapter is not None:
-            return Learner(self.model, self.stage, self.context.dtype, False, self.learner.adapter.frozen())
-        frozen = copy.deepcopy(self.learner.whole_model()).requires_grad_(False)
-        return Learner(frozen, self.stage, self.context.dtype, self.learner.is_compiled)
+            frozen = self.learner.adapter.frozen()
+            return Learner(self.model, self.stage, self.context.dtype, False, frozen, self.is_exact)
+        policy, compiled = copy.deepcopy(self.learner.whole_model()), self.learner.is_compiled
+        return Learner(
+            policy.requires_grad_(False), self.stage, self.context.dtype, compiled, exact=self.is_exact
+        )
 
     def _supervised_rows(self) -> Rows | None:
         if not self.stage.sft_data:
@@ -100,6 +107,7 @@ class PolicyTrainer:
     def run(self) -> dict[str, float]:
         """All steps, from where the stage goes on if it was begun; returns totals."""
         stage, context = self.stage, self.context
+        context.progress.note(f"{context.stage}: {self._exactness()}")
         for step in range(self._resume(), stage.steps):
             if self.source.is_used_up(self.pool.retired):
                 reason = {"reason": "every problem is solved and retired"} | self.keeper.hashed(step, True)
@@ -120,6 +128,14 @@ class PolicyTrainer:
                 context.examine(self.learner.whole_model(), self.tokenizer, done)
             self._save(done)
         return self.totals
+
+    def _exactness(self) -> str:
+        """In one line: whether it learns from the very bits that it sampled with, and what that costs."""
+        if self.stage.engine is not None:
+            hindrance: str | None = "vLLM samples"
+        else:
+            hindrance = why_not_fit(self.context.dtype, self.model.embedding.weight)
+        return exactness.describe(self.is_exact, self.model.config, hindrance)
 
     def rollout(self, step: int) -> Rollout:
         """What a step (from 0) learns from: sampled now, or as it is stored when a step is replayed."""

@@ -13,8 +13,8 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.model.kernels import library
 from clearseek.model.stored import load_tensors, save_tensors
 from clearseek.recipe.recorded import RecordedRun, RecordedStage, enter_lane_of, read_run
-from clearseek.recipe.replay import replay_steps
-from clearseek.train import reject
+from clearseek.recipe.replay import StageReplay, replay_steps
+from clearseek.train import exactness, reject
 from clearseek.train.optimizer import Optimizer
 from tests.recipe.replayed_run import recipe_in, rewrite, run_of
 
@@ -209,6 +209,36 @@ def test_a_step_is_found_by_its_stage(finished):
         recorded.find_step(8, "pretrain")
     with pytest.raises(InputError, match="no stage 'pretrian'"):
         recorded.find_step(1, "pretrian")
+
+
+def started_exact(run, exact):
+    """The `rl` stage's line says `exact` (None: nothing, as before `auto`)."""
+
+    def change(record):
+        if record["kind"] != "stage_started" or record["stage"] != "rl":
+            return record
+        rest = {key: value for key, value in record.items() if key != "exact"}
+        return rest if exact is None else rest | {"exact": exact}
+
+    rewrite(run, change)
+    recorded = read_run(run)
+    return StageReplay(recorded, "rl")
+
+
+def test_whether_learning_was_exact_is_read_from_the_ledger(run, monkeypatch):
+    """Whatever this version would decide; a line that does not say it is of a run whose default was true."""
+    started = read_run(run).stage("rl").started
+    assert started["config"]["exact"] == "auto"
+    assert started["exact"] is True
+    monkeypatch.setattr(exactness, "PRICES", (exactness.Price(1, 9.9, "all"),))
+    for said, wanted in ((None, True), (False, False), (True, True)):
+        replay = started_exact(run, said)
+        try:
+            assert replay.context.is_exact(replay.stage, replay.start.model.config) is wanted
+        finally:
+            replay.close()
+    explicit = replay.stage.model_copy(update={"exact": False})
+    assert not replay.context.is_exact(explicit, replay.start.model.config)
 
 
 def test_random_steps_are_the_same_for_a_seed_and_lie_in_all_stages(finished):

@@ -364,6 +364,16 @@ def test_the_supervised_term_is_weighted_cross_entropy(trainer_of):
     assert losses[0] / 0.25 == pytest.approx(np.log(320), rel=0.25)
 
 
+def test_a_stage_begins_by_saying_whether_it_is_exact(trainer_of, monkeypatch):
+    trainer, said = trainer_of(profile="best", steps=1), []
+    monkeypatch.setattr(trainer.context.progress, "note", said.append)
+    trainer.run()
+    assert said[0].startswith("rl: not exact: ")
+    assert said[0].endswith("they compute in bfloat16 on a CPU, not in float32 on cpu")
+    assert trainer_of("no", exact=False).is_exact is False
+    assert trainer.is_exact is True
+
+
 def test_a_resume_point_holds_what_a_stage_remembers(trainer_of):
     trainer = trainer_of(profile="best", steps=3, checkpoint_every=2, language_consistency_weight=1.0)
     trainer.pool.retired |= {"b", "a"}
