@@ -14,7 +14,7 @@ Examples:
   clearseek bench formats model --formats int4 --formats int4,head=int8 --json
 
 \b
-Perplexity is of --data, else of fp32's own answers; KL is the mean distance of
+Tokens a second are of one stream. Perplexity is of --data, else of fp32's own answers; KL is the mean distance of
 each token's distribution from fp32's, in nats. Problems are held-out ones and
 answered greedily. Formats are those of `clearseek generate --format`; one with
 parts of its own takes a --formats to itself.
@@ -60,11 +60,12 @@ def command(
 
 
 def _print(result: dict[str, Any]) -> None:
-    rows = [["", "MB", "tokens/s", "perplexity", "KL", "pass@1"]]
+    rows = [["", "MB", "tokens/s", "of fp32's", "perplexity", "KL", "pass@1"]]
     for name, row in result["formats"].items():
         if "why" not in row:
             rows.append([
-                name, f"{row['bytes'] / 1e6:,.1f}", f"{row['tokens_per_second']:,.0f}", f"{row['perplexity']:.4f}",
+                name, f"{row['bytes'] / 1e6:,.1f}", f"{row['tokens_per_second']:,.0f}",
+                f"{row['times_float32']:.2f}", f"{row['perplexity']:.4f}",
                 f"{row['kl']:.2g}", f"{row['pass_at_1']:.1%}",
             ])  # fmt: skip
     print_columns(rows)

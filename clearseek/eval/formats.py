@@ -78,9 +78,7 @@ def bench_formats(
     bench = _Bench(decoder, tokenizer, asked, evaluation, seed, progress or SilentProgress())
     exact = _answered(bench, _EXACT)
     scored = text or _answer_windows(exact.groups, text_tokens)
-    rows = {
-        name: _row(bench, form, scored, exact if form == _EXACT else None) for name, form in forms.items()
-    }
+    rows = {name: _row(bench, form, scored, exact) for name, form in forms.items()}
     return {
         "model": str(model), "text": str(data or "fp32's own answers"), "problems": len(asked),
         "parameters": sum(weight.numel() for weight in decoder.parameters()),
@@ -96,12 +94,12 @@ class _Answered:
     one_stream: float
 
 
-def _row(
-    bench: _Bench, form: Format | Formats, text: Sequence[Window], answered: _Answered | None
-) -> dict[str, Any]:
-    """Bytes of the weights, tokens/s of one stream, perplexity, mean KL(fp32 ‖ format) in nats, pass@1; or `why`."""
+def _row(bench: _Bench, form: Format | Formats, text: Sequence[Window], exact: _Answered) -> dict[str, Any]:
+    """Bytes of the weights, tokens/s of one stream and how many times `exact`'s, fp32's, that is; perplexity, mean
+    KL(fp32 ‖ format) in nats, pass@1; or `why`.
+    """
     try:
-        answered = answered or _answered(bench, form)
+        answered = exact if form == _EXACT else _answered(bench, form)
     except InputError as error:
         return {"why": str(error)}
     record = Examination(answered.groups).record()
@@ -109,6 +107,7 @@ def _row(
     return {
         "bytes": answered.num_bytes,
         "tokens_per_second": answered.one_stream,
+        "times_float32": answered.one_stream / exact.one_stream,
         "perplexity": math.exp(nats),
         "kl": divergence,
         "pass_at_1": record["pass_at_1"],
