@@ -1,8 +1,8 @@
 """A vLLM server as a sampler: token ids in and out, weights through a directory, log-probabilities as drawn.
 
 The server takes over weights by loading them again in place (`/collective_rpc`, of vLLM's development mode), which
-its builds for CPUs and GPUs do alike. Left out on purpose: moving weights between GPUs directly, and starting the
-server.
+its builds for CPUs and GPUs do alike. Left out on purpose: 0.32's own weight transfer (`/update_weights` and what
+belongs to it), all of whose ways move a GPU's memory, so that nothing of it runs on a CPU; and starting the server.
 
 Its samples are not a function of their address alone, as ours are: seeds are, but scores depend on the batch. What
 it answered is therefore written down; see `answered`.

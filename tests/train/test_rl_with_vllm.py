@@ -1,5 +1,6 @@
 """A reinforcement-learning stage whose completions a server samples: on policy, and the same after a kill."""
 
+import httpx
 import pytest
 import torch
 
@@ -7,14 +8,20 @@ from clearseek.config.errors import RunError
 from clearseek.config.model import ModelConfig
 from clearseek.config.progress import SilentProgress
 from clearseek.config.recipe import Recipe
+from clearseek.engine.engine import Engine
 from clearseek.engine.vllm_engine import VllmEngine
 from clearseek.ledger.log import Ledger, read
 from clearseek.ledger.timings import Timings
+from clearseek.serve.engine_service import EngineService
+from clearseek.serve.engine_thread import ThreadLine
+from clearseek.serve.registry import Registry
+from clearseek.serve.served_model import ServedModel
 from clearseek.train.context import StageContext
 from clearseek.train.rl import PolicyTrainer
 from tests.engine.scripted import PlainVerifiers, small_tokenizer
-from tests.engine.vllm_stand_in import VllmStandIn
+from tests.engine.vllm_stand_in import LONGEST, VllmStandIn
 from tests.model.tiny import LATENT, tiny_model
+from tests.serve.live import live
 from tests.train.ranks import on_ranks
 from tests.train.small import CPU, rl_stage
 
@@ -81,6 +88,43 @@ def test_a_stage_beside_a_server_is_on_policy(server, tokenizer, tmp_path, tempe
         assert record["clip_fraction"] == 0
         assert 2 * 4 * 6 < record["tokens"] <= 2 * 4 * 12
     assert len(server.paths("/collective_rpc")) == 3
+
+
+class OursBehind(VllmStandIn):
+    """What samples is our own server, `clearseek serve`; of vLLM's calls it speaks the completions.
+
+    What is vLLM's development mode and scores of prompts are the stand-in's.
+    """
+
+    def __init__(self, engine, url):
+        super().__init__(engine.model)
+        self.engine, self.url_behind = engine, url
+
+    def _reload(self, body):
+        found = super()._reload(body)
+        self.engine.load_weights(self.model)
+        return found
+
+    def _complete(self, body):
+        if "prompt_logprobs" in body:
+            return super()._complete(body)
+        answer = httpx.post(f"{self.url_behind}/v1/completions", json=body, timeout=60)
+        return answer.status_code, answer.json()
+
+
+def test_our_own_server_can_be_the_one_that_samples(tokenizer, tmp_path):
+    """On policy at every step: it has the weights of now, reports what it drew with, and ends where told to."""
+    engine = Engine(model_of(tokenizer, seed=1), tokenizer.stop_ids, torch.float32, 8, tokenizer=tokenizer)
+    service = EngineService(ThreadLine(engine), tokenizer, 64)
+    registry = Registry([ServedModel("served", tokenizer, service, LONGEST, {})])
+    with live(registry) as address, OursBehind(engine, address) as behind:
+        _, records = run(tmp_path, tokenizer, behind.url, steps=3)
+    assert len(records) == 3
+    for record in records:
+        assert 0 < record["mismatch"] < 1e-5
+        assert 0 < record["tokens"] <= 2 * 4 * 12
+    assert len(behind.paths("/collective_rpc")) == 3
+    assert len(behind.questions) == 3 * 2
 
 
 def test_it_records_what_our_own_engine_does(server, tokenizer, tmp_path, monkeypatch):
