@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ class Served:
 
     def close(self) -> None:
         """End it and what it started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a test may have ended it
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
 
