@@ -1,10 +1,16 @@
 """Files that are dropped in: what is read of them, page by page, and what is refused in a line."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from clearseek.config.errors import InputError
+from clearseek.serve.history.encodings import decode
 from clearseek.serve.history.files import read_file
 from tests.serve.page import browsing, needs_browser
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def texts(name, content):
@@ -20,6 +26,69 @@ def test_html_loses_what_is_not_read():
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949"])
 def test_text_in_the_encodings_that_people_have(encoding):
     assert texts("a.txt", "강화학습\r\n둘".encode(encoding)) == ["강화학습\n둘"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("gbk", "你好，世界"),
+        ("gbk", "你好"),
+        ("gbk", "测试"),
+        ("gb2312", "强化学习是机器学习的一个领域，强调如何基于环境而行动。"),
+        ("gb18030", "朱镕基，𠮷"),
+        ("big5", "你好"),
+        ("big5", "繁體中文，你好。"),
+        ("big5", "這是一個測試檔案"),
+        ("cp949", "안녕"),
+        ("cp949", "가"),
+        ("cp949", "회의록"),
+        ("cp949", "똠방각하와 펲시콜라"),
+        ("cp949", "ㅋㅋㅋ 그래"),
+        ("cp949", "國民의 權利와 義務"),
+        ("euc-kr", "강화학습은 보상을 늘린다."),
+        ("utf-16-le", "\ufeff你好 가"),
+        ("utf-16-be", "\ufeff你好 가"),
+        ("utf-32", "你好 가"),
+    ],
+)
+def test_each_countrys_letters_are_its_own(encoding, text):
+    assert texts("a.txt", text.encode(encoding))[0].removeprefix("\ufeff") == text.removeprefix("\ufeff")
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("README.ko.md", "cp949"), ("README.zh.md", "gb18030")])
+def test_every_line_of_a_manual_is_read_by_itself(name, encoding):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    written = [line.encode(encoding, "ignore") for line in lines if re.search("[一-鿿가-힣]{3}", line)]
+    assert len(written) > 50
+    assert [line.decode(encoding) for line in written if decode(line) != line.decode(encoding)] == []
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("shift_jis", "強化学習です"), ("big5", "乂"), ("windows-1252", "Größe"), ("gb2312", "벌")],
+)
+def test_html_says_its_encoding_and_a_wrong_word_is_passed_over(encoding, text):
+    """Of `gb2312` nothing is true here: the bytes are no such letters, but UTF-8."""
+    written = text.encode("utf-8" if text == "벌" else encoding)
+    head = f'<html><head><meta charset="{encoding}"><title>t</title></head><body>'.encode()
+    assert texts("a.html", head + written) == [text]
+    other = f"<meta http-equiv=Content-Type content='text/html; charset={encoding}'>".encode()
+    assert texts("a.html", other + written) == [text]
+    assert texts("a.html", b"<meta charset=hex><p>" + "가나다".encode("cp949")) == ["가나다"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("<html><head><title>제목</title><style>x</style>", "<body><p>글"),
+        ("<!doctype html><head><meta charset=utf-8><title>제목</title>", "<p>글"),
+        ("<head><script>bad()</script>", "<h1>글</h1>"),
+        ("<head>", "<body>글"),
+        ("<head><noscript><p>no</noscript></head>", "<body>글"),
+    ],
+)
+def test_html_whose_head_has_no_end_is_read(head, body):
+    assert texts("a.html", f"{head}{body}".encode()) == ["글"]
 
 
 def test_long_texts_have_pages_that_hold_every_line():

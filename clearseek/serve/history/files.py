@@ -7,10 +7,18 @@ from typing import Any
 
 from clearseek.config.errors import InputError
 from clearseek.serve.errors import KnownMistake
+from clearseek.serve.history import encodings
 
 _MOST_CHARACTERS = 4_000_000
 _MOST_PAGES = 5000
-_UNREAD = {"script", "style", "noscript", "template", "svg", "head"}
+_UNREAD = {
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "svg",
+    "title",
+}  # all words of a head: its tags may be left out
 _BREAKS = {
     "p",
     "div",
@@ -96,23 +104,20 @@ def _pdf(name: str, content: bytes) -> list[str]:
 
 
 def _decode(name: str, content: bytes) -> str:
-    if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if b"\0" in content[:4096] and not encodings.has_mark(content):
         raise KnownMistake(
             "file_of_no_text",
             f"{name}: is no text; PDF, HTML, Markdown, code and plain text can be read",
             name=name,
         )
-    encodings = (
-        ["utf-16"] if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ["utf-8-sig", "cp949", "gb18030"]
-    )
-    for encoding in encodings:
-        try:
-            return content.decode(encoding).replace("\r\n", "\n")
-        except UnicodeDecodeError:
-            continue
-    raise KnownMistake(
-        "file_encoding", f"{name}: its letters are in no encoding that is known; save it as UTF-8", name=name
-    )
+    text = encodings.decode(content)
+    if text is None:
+        raise KnownMistake(
+            "file_encoding",
+            f"{name}: its letters are in no encoding that is known; save it as UTF-8",
+            name=name,
+        )
+    return text.replace("\r\n", "\n")
 
 
 def _split(text: str) -> list[str]:
