@@ -42,12 +42,16 @@ class Answer:
     history: History
     num_tokens: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    _before: dict[str, Any] = field(default_factory=dict)  # usage of what is continued
+    before: dict[str, Any] = field(default_factory=dict)  # usage of what is continued
+    _prompt_tokens: int = 0
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Write on until it ends."""
-        self._before = dict(self.message.usage)
+        self.before = dict(self.message.usage)
+        begun = self.before.get("completion_tokens", 0)  # it is in the prompt, too, of what goes on with it
+        self._prompt_tokens = max(self.generation.pieces.prompt_tokens - begun, 0)
+        self.message.usage = {**self.before, "prompt_tokens": self._prompt_tokens}
         self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
@@ -71,14 +75,14 @@ class Answer:
                 self.over.set()
 
     def _take(self, piece: Piece, began: float, first: float, thought_end: float | None, now: float) -> None:
-        message, before, pieces = self.message, self._before, self.generation.pieces
+        message, before, pieces = self.message, self.before, self.generation.pieces
         message.thought += piece.text("thought")
         message.text += piece.text("answer")
         self.num_tokens = piece.num_tokens
         writing = now - first
         message.usage = {
-            "prompt_tokens": pieces.prompt_tokens,
-            "cached_tokens": pieces.answering.cached_tokens,
+            "prompt_tokens": self._prompt_tokens,
+            "cached_tokens": min(pieces.answering.cached_tokens, self._prompt_tokens),
             "completion_tokens": piece.num_tokens + before.get("completion_tokens", 0),
             "thought_tokens": piece.num_thought_tokens + before.get("thought_tokens", 0),
             "thought_seconds": (thought_end or now) - began + before.get("thought_seconds", 0.0)
@@ -197,7 +201,9 @@ async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any
         if piece.num_tokens > num_tokens:
             yield {
                 "thought": piece.text("thought"), "answer": piece.text("answer"),
-                "tokens": piece.num_tokens, "thought_tokens": piece.num_thought_tokens,
+                "tokens": piece.num_tokens,
+                "completion_tokens": piece.num_tokens + answer.before.get("completion_tokens", 0),
+                "thought_tokens": piece.num_thought_tokens + answer.before.get("thought_tokens", 0),
             }  # fmt: skip
     await asyncio.wait_for(answer.over.wait(), _WRITING_SECONDS)  # until it is written down
 

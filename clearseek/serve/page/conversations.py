@@ -11,6 +11,7 @@ from clearseek.config.errors import InputError
 from clearseek.serve.history import transfer
 from clearseek.serve.history.files import read_file
 from clearseek.serve.history.history import History
+from clearseek.serve.history.prompts import read_text
 from clearseek.serve.history.records import Conversation, Message
 from clearseek.serve.history.transfer import title_of
 from clearseek.serve.page.access import history_of, reply, told_conversation, told_message
@@ -59,6 +60,14 @@ class Said(Wire):
 
     text: str
     parent: str | None = None
+    files: list[File] = Field(default_factory=list)
+
+
+class Counted(Wire):
+    """What may be said to a model next."""
+
+    model: str = Field(max_length=1000)
+    text: str = ""
     files: list[File] = Field(default_factory=list)
 
 
@@ -134,6 +143,15 @@ def say(id: str, body: Said, request: Request) -> Response:
     one.title = one.title or title_of(body.text) or body.files[0].name
     history.change(one)
     return reply(told_message(request, message), 201)
+
+
+@router.post("/count")
+async def count(body: Counted, request: Request) -> Response:
+    """How many tokens a draft is, as the model would read it."""
+    model = await state_of(request).model(body.model, request)
+    draft = Message("", None, "user", body.text, files=[file.model_dump() for file in body.files])
+    tokens = await asyncio.to_thread(model.tokenizer.encode_plain, read_text(draft))
+    return reply({"tokens": len(tokens)})
 
 
 @router.post("/files")

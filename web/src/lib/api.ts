@@ -86,6 +86,8 @@ export const api = {
   ) => json<Message>(`${of(id)}/answers`, 'POST', asked),
   act: (message: string, act: 'stop' | 'answer-now') => json<unknown>(`/api/answers/${message}/${act}`, 'POST'),
   trace: (model: string, text: string) => json<Trace>('/api/trace', 'POST', { model, text }),
+  count: async (model: string, text: string, files: DroppedFile[] = []) =>
+    (await json<{ tokens: number }>('/api/count', 'POST', { model, text, files })).tokens,
   readFile: (file: File) => json<DroppedFile>(`/api/files?name=${encodeURIComponent(file.name)}`, 'POST', file),
   import: (file: File) => json<Head[]>('/api/import', 'POST', file),
 
