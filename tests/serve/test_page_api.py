@@ -194,6 +194,22 @@ def test_a_real_model_answers(tokenizer):
     assert end["thought"] or end["text"]
 
 
+def test_an_answer_on_its_way_is_kept_whole_when_its_conversation_is(client):
+    conversation, _, answer = begun(client)
+    refused = client.patch(f"/api/conversations/{conversation}", json={"keep": True})
+    assert refused.status_code == 400
+    assert "choose to keep them first" in refused.json()["error"]["message"]
+    client.put("/api/history", json={"keeps": True})
+    events = watch(client, answer["id"])
+    next(events)
+    assert client.patch(f"/api/conversations/{conversation}", json={"keep": True}).json()["kept"]
+    list(events)
+    whole = opened(client, conversation)
+    assert whole["kept"]
+    assert whole["messages"][-1]["text"] == TEXT.split("</think>")[1]
+    assert client.patch(f"/api/conversations/{conversation}", json={"keep": False}).status_code == 400
+
+
 def test_everyone_with_a_key_has_a_history_of_their_own(slow, tmp_path):
     from hashlib import sha256
 

@@ -139,6 +139,32 @@ def test_nothing_is_written_unless_it_is_chosen(path):
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
+def test_what_was_not_kept_can_be_kept_later(path):
+    history = History(path)
+    one = told(history, CANARY, "답", title="제목")
+    with pytest.raises(InputError, match="choose to keep them first"):
+        history.keep(one.id)
+    history.set_keeps(True)
+    assert not history.is_kept(one.id)
+    history.keep(one.id)
+    history.keep(one.id)
+    assert [(head.id, is_kept) for head, is_kept in history.all()] == [(one.id, True)]
+    history.put(Message(one.id, one.leaf, "user", "다음"))
+    assert history.find("카나리아")[0][1]
+    history.close()
+    again = History(path)
+    assert [m.text for m in again.messages(one.id)] == [CANARY, "답", "다음"]
+    again.set_passphrase("p")
+    again.lock()
+    other = told(again, "둘", keep=False)
+    with pytest.raises(Locked):
+        again.keep(other.id)
+    assert [m.text for m in again.messages(other.id)] == ["둘"]
+    with pytest.raises(ApiError, match="no conversation"):
+        again.keep("none")
+    again.close()
+
+
 def test_deleting_leaves_nothing_in_the_file(history, path):
     keep = told(history, "이것은 남는다", "응")
     one = told(history, CANARY, CANARY * 1000)

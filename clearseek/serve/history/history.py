@@ -116,6 +116,18 @@ class History:
         self._note(one.id, "", one.title)
         return one
 
+    def keep(self, id: str) -> None:
+        """From now on a conversation that was not kept is, with all of its messages. InputError where none are."""
+        with self._lock:
+            one, messages = self.get(id), self.messages(id)
+            if self.is_kept(id):
+                return
+            if self._kept is None or not self._kept.keeps():
+                raise InputError("conversations are not kept; choose to keep them first")
+            self._kept.put_conversation(one)
+            self._kept.put_messages(messages)
+            self._fleeting.delete_conversation(id)
+
     def get(self, id: str) -> Conversation:
         """One by its id; `ApiError` 404 where there is none, 423 where it is locked."""
         found = self._store(id).conversation(id)
@@ -126,7 +138,8 @@ class History:
         """Write what has changed in it; `touch`: it is the latest now."""
         if touch:
             one.updated = time.time()
-        self._store(one.id).put_conversation(one)
+        with self._lock:  # it may be on its way to another store
+            self._store(one.id).put_conversation(one)
         self._note(one.id, "", one.title)
 
     def delete(self, id: str) -> None:
@@ -154,14 +167,16 @@ class History:
 
     def put(self, message: Message, index: bool = True) -> None:
         """Write a message, new or changed. One that is still being written need not be found yet."""
-        self._store(message.conversation).put_messages([message])
+        with self._lock:
+            self._store(message.conversation).put_messages([message])
         if index:
             self._note(message.conversation, message.id, message.text)
 
     def put_all(self, messages: Sequence[Message]) -> None:
         """Write the messages of one conversation at once."""
         if messages:
-            self._store(messages[0].conversation).put_messages(messages)
+            with self._lock:
+                self._store(messages[0].conversation).put_messages(messages)
         for message in messages:
             self._note(message.conversation, message.id, message.text)
 

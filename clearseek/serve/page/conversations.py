@@ -32,13 +32,14 @@ class Head(Wire):
 
 
 class Change(Wire):
-    """What is to be different in a conversation."""
+    """What is to be different in a conversation. `keep`: one that was not kept is from now on."""
 
     title: str | None = Field(default=None, max_length=1000)
     folder: str | None = Field(default=None, max_length=200)
     pinned: bool | None = None
     leaf: str | None = None
     settings: dict[str, JsonValue] | None = None
+    keep: Literal[True] | None = None
 
 
 class Page(Wire):
@@ -108,8 +109,10 @@ def open_one(id: str, request: Request) -> Response:
 
 @router.patch("/conversations/{id}")
 def change(id: str, body: Change, request: Request) -> Response:
-    """Change a title, folder, pin, settings, or the branch that is shown."""
+    """Change a title, folder, pin, settings, the branch that is shown, or keep it."""
     history = history_of(request)
+    if body.keep:
+        history.keep(id)
     one = history.get(id)
     for name in ("title", "folder", "pinned", "settings"):
         if (value := getattr(body, name)) is not None:

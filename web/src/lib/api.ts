@@ -68,7 +68,7 @@ export const api = {
   search: (text: string) => json<Found[]>(`/api/search?text=${encodeURIComponent(text)}`),
   create: (settings: Settings, keep?: boolean) => json<Head>('/api/conversations', 'POST', { settings, keep }),
   open: (id: string) => json<Conversation>(of(id)),
-  change: (id: string, change: Partial<Pick<Head, 'title' | 'folder' | 'pinned' | 'leaf' | 'settings'>>) =>
+  change: (id: string, change: Partial<Pick<Head, 'title' | 'folder' | 'pinned' | 'leaf' | 'settings'>> & { keep?: true }) =>
     json<Head>(of(id), 'PATCH', change),
   delete: (id: string) => json<unknown>(of(id), 'DELETE'),
   say: (id: string, text: string, parent: string | null, files: DroppedFile[]) =>

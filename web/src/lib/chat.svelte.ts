@@ -340,6 +340,19 @@ class Chat {
     });
   }
 
+  canKeep(head: Head): boolean {
+    return !head.kept && this.keeping.keeps && !this.keeping.locked;
+  }
+
+  /** Write a conversation to the file that was not kept so far. */
+  async keepOne(head: Head): Promise<void> {
+    await this.try(async () => {
+      const { kept } = await api.change(head.id, { keep: true });
+      if (this.open?.id === head.id) this.open.kept = kept;
+      await this.refresh();
+    });
+  }
+
   async remove(head: Head): Promise<void> {
     await this.try(async () => {
       await api.delete(head.id);

@@ -138,6 +138,7 @@ export const en = {
   themeDark: 'Dark',
   history: 'History',
   keep: 'Keep conversations on this machine',
+  keepOne: 'Keep this conversation',
   keepHint: 'Off: a conversation lives as long as the server and is never written to disk.',
   place: 'Kept in {place}',
   notKept: 'Conversations are not kept',

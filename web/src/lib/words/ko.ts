@@ -139,6 +139,7 @@ export const ko: Words = {
   themeDark: '어둡게',
   history: '대화 기록',
   keep: '대화를 이 컴퓨터에 보관',
+  keepOne: '이 대화 보관',
   keepHint: '끄면 대화는 서버가 켜져 있는 동안만 남고 디스크에 전혀 기록되지 않습니다.',
   place: '보관 위치: {place}',
   notKept: '대화를 보관하지 않음',

@@ -139,6 +139,7 @@ export const zh: Words = {
   themeDark: '深色',
   history: '历史记录',
   keep: '在这台电脑上保存对话',
+  keepOne: '保存此对话',
   keepHint: '关闭时，对话只在服务器运行期间存在，绝不写入磁盘。',
   place: '保存位置：{place}',
   notKept: '不保存对话',
