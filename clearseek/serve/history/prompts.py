@@ -23,7 +23,5 @@ def as_chat(path: Sequence[Message], system: str, with_thoughts: bool = False) -
 
 
 def _file(file: dict[str, Any]) -> str:
-    pages = file["pages"]
-    marked = "\n".join(f"[page {page['number']}]\n{page['text']}" for page in pages)
-    text = pages[0]["text"] if len(pages) == 1 else marked
+    text = "\n".join(f"[page {page['number']}]\n{page['text']}" for page in file["pages"])
     return f"[file name]: {file['name']}\n[file content begin]\n{text}\n[file content end]\n"

@@ -78,3 +78,17 @@ test('what is done is not rendered again', () => {
   expect(later[0]).toBe(first);
   expect(later.map((block) => block.done)).toEqual([true, true, false]);
 });
+
+test.each([
+  ['see [page 3].', 'see <span class="page-mark" data-page="3">[page 3]</span>.'],
+  ['12쪽과 第 4 页', '<span class="page-mark" data-page="12">12쪽</span>과 <span class="page-mark" data-page="4">第 4 页</span>'],
+  ['**[page 1]**', '<strong><span class="page-mark" data-page="1">[page 1]</span></strong>'],
+  ['`[page 3]`', '<code>[page 3]</code>'],
+  ['[page x] [page 3', '[page x] [page 3'],
+])('pages that are named are marked: %s', (text, html) => {
+  expect(inline(text)).toBe(html);
+});
+
+test('a page that is a link already stays one', () => {
+  expect(inline('[see [page 3]](https://example.com)')).not.toContain('page-mark');
+});

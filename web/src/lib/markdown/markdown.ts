@@ -4,13 +4,14 @@ import MarkdownIt, { type MarkdownIt as Markdown } from 'markdown-it';
 import type { Token } from 'markdown-it';
 import { eastAsianEmphasis } from './flanking';
 import { math } from './math';
+import { pageMarks } from './pages';
 
 /** Where a bare address ends though no space follows: marks of Chinese and Japanese prose. */
 const AFTER_ADDRESS = /[\u3000-\u303f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65“”‘’]/;
 
 export function makeMarkdown(): Markdown {
   const md = new MarkdownIt({ html: false, linkify: true, breaks: false });
-  md.use(eastAsianEmphasis).use(math);
+  md.use(eastAsianEmphasis).use(math).use(pageMarks);
   md.core.ruler.push('tasks', ({ tokens }) => tokens.forEach((_, index) => markTask(tokens, index)));
   md.validateLink = (address) => /^(https?:|mailto:|#)/i.test(address.trim());
   const match = md.linkify.match.bind(md.linkify);
