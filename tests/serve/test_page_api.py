@@ -98,14 +98,16 @@ def test_stopping_is_explicit_and_going_on_goes_on(client, slow):
     assert whole["state"] == "done"
     assert whole["usage"]["completion_tokens"] > end["usage"]["completion_tokens"]
     read_and_written = len(slow.service.asked[-1].prompt) + len(slow.tokenizer.encode(TEXT)) + 1
-    assert whole["usage"]["prompt_tokens"] == end["usage"]["prompt_tokens"] == len(slow.service.asked[0].prompt)
+    assert (
+        whole["usage"]["prompt_tokens"] == end["usage"]["prompt_tokens"] == len(slow.service.asked[0].prompt)
+    )
     assert whole["usage"]["prompt_tokens"] + whole["usage"]["completion_tokens"] == read_and_written
 
 
 def test_a_draft_is_counted_as_the_model_would_read_it(client, slow):
     file = {"name": "a.txt", "pages": [{"number": 1, "text": "가나다"}]}
     told = client.post("/api/count", json={"model": slow.name, "text": "12 + 5?", "files": [file]})
-    read = "[file name]: a.txt\n[file content begin]\n가나다\n[file content end]\n12 + 5?"
+    read = "[file name]: a.txt\n[file content begin]\n[page 1]\n가나다\n[file content end]\n12 + 5?"
     assert told.json() == {"tokens": len(slow.tokenizer.encode_plain(read))}
     assert client.post("/api/count", json={"model": "none", "text": "x"}).status_code == 404
 

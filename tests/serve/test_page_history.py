@@ -1,9 +1,12 @@
 """The store of conversations: what is found, what is sealed, what is gone, and what goes from file to file."""
 
 import json
+import os
+import shutil
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from clearseek.config.errors import InputError
 from clearseek.serve.errors import ApiError
-from clearseek.serve.history import histories, transfer, words
+from clearseek.serve.history import histories, store, transfer, words
 from clearseek.serve.history.histories import Histories
 from clearseek.serve.history.history import History
 from clearseek.serve.history.records import Conversation, Message
@@ -76,7 +79,7 @@ def told(history, *texts, title="", keep=None):
 def test_two_syllables_are_found_and_nothing_else(history, wanted, number):
     texts = ["강화학습의 gradient 추정", "헌법재판소와 법원은 재판한다", "生命科学研究的方法"]
     ids = [told(history, text, title="t").id for text in texts]
-    assert [found[0].id for found in history.find(wanted)] == [ids[number]]
+    assert [found.head.id for found in history.find(wanted)] == [ids[number]]
 
 
 @pytest.mark.parametrize("wanted", ["화학", "研究生命", "습학", "radient", '"', "*", "AND", "NOT x", ""])
@@ -89,18 +92,42 @@ def test_what_is_not_there_is_not_found(history, wanted):
 @given(st.text(max_size=20))
 def test_whatever_is_typed_is_a_query_that_sqlite_takes(text):
     index = words.Index()
-    index.put("c", "m", text)
-    assert index.find(text, 5) in ([("c", "m")], [])
+    index.put("c", "m", {"text": text})
+    assert index.find(text, 5) in ([("c", "m", "text")], [])
     assert bool(index.find(text, 5)) == bool(words.query(text))
 
 
 def test_found_words_stand_in_their_excerpt(history):
     told(history, "앞 " * 100 + "강화학습" + " 뒤" * 100, title="t")
-    ((_, is_kept, message, excerpt),) = history.find("강화")
-    assert is_kept
-    assert message
-    assert "강화학습" in excerpt
-    assert len(excerpt) < 100
+    (found,) = history.find("강화")
+    assert found.is_kept
+    assert found.message
+    assert found.where == "text"
+    assert "강화학습" in found.excerpt
+    assert len(found.excerpt) < 100
+
+
+def test_thoughts_and_files_are_found_and_say_where(history):
+    one = told(history, "요약해 줘", "네", title="t")
+    asked, answer = history.messages(one.id)
+    assert history.find("보상") == history.find("보고서") == []  # the index is made
+    asked.files = [
+        {"name": "보고서.pdf", "pages": [{"number": 1, "text": "첫 쪽"}, {"number": 2, "text": "보상 함수"}]},
+        {"name": "other.md", "pages": [{"number": 1, "text": "nothing"}]},
+    ]
+    answer.thought = "먼저 가설을 세운다"
+    history.put_all([asked, answer])
+    for _ in range(2):  # as it is written, and made anew
+        places = {word: history.find(word) for word in ("보상", "보고서", "가설", "요약", "보상 가설")}
+        assert {word: [(f.message, f.where, f.file) for f in found] for word, found in places.items()} == {
+            "보상": [(asked.id, "file", "보고서.pdf")],
+            "보고서": [(asked.id, "file", "보고서.pdf")],
+            "가설": [(answer.id, "thought", "")],
+            "요약": [(asked.id, "text", "")],
+            "보상 가설": [],
+        }
+        assert "보상 함수" in places["보상"][0].excerpt
+        history._forget_index()
 
 
 def test_a_conversation_comes_back_after_the_server_has_ended(history, path):
@@ -129,7 +156,7 @@ def test_nothing_is_written_unless_it_is_chosen(path):
     history = History(path)
     one = told(history, CANARY)
     assert not path.parent.exists()
-    assert history.find("카나리아")[0][0].id == one.id
+    assert history.find("카나리아")[0].head.id == one.id
     history.set_keeps(True)
     told(history, CANARY + "둘", keep=False)
     assert CANARY.encode() not in path.read_bytes()
@@ -150,7 +177,7 @@ def test_what_was_not_kept_can_be_kept_later(path):
     history.keep(one.id)
     assert [(head.id, is_kept) for head, is_kept in history.all()] == [(one.id, True)]
     history.put(Message(one.id, one.leaf, "user", "다음"))
-    assert history.find("카나리아")[0][1]
+    assert history.find("카나리아")[0].is_kept
     history.close()
     again = History(path)
     assert [m.text for m in again.messages(one.id)] == [CANARY, "답", "다음"]
@@ -179,11 +206,60 @@ def test_deleting_leaves_nothing_in_the_file(history, path):
     assert not history.keeps
 
 
+def test_the_journal_is_overwritten_after_every_change(history, path, monkeypatch, tmp_path):
+    """It holds pages as they were before: it may be neither left as it is, nor unlinked with that in it."""
+    one = told(history, CANARY, CANARY * 1000)
+    journal, same = Path(f"{path}-journal"), tmp_path / "same"
+    os.link(journal, same)
+    written = []
+    overwrite = store._overwrite
+
+    def watched(descriptor):
+        written.append(same.read_bytes())
+        overwrite(descriptor)
+        assert same.stat().st_size == 0
+
+    monkeypatch.setattr(store, "_overwrite", watched)
+    history.set_passphrase("p")
+    history.set_passphrase(None)
+    history.delete(one.id)
+    assert any(CANARY.encode() in content for content in written)
+    assert journal.samefile(same)
+    assert same.read_bytes() == b""
+
+
+def test_a_change_that_was_cut_off_is_undone_and_its_journal_overwritten(history, path, tmp_path):
+    one = told(history, CANARY, CANARY * 5000)
+    history.close()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA cache_size = 1")  # pages are written before the change is whole
+    database.execute("UPDATE messages SET body = zeroblob(length(body) / 2)")
+    crashed, journal = tmp_path / "crashed.db", tmp_path / "crashed.db-journal"
+    shutil.copy(path, crashed)
+    shutil.copy(f"{path}-journal", journal)
+    database.rollback()
+    database.close()
+    assert CANARY.encode() in journal.read_bytes()
+    with journal.open("rb") as left:
+        again = History(crashed)
+        assert [m.text for m in again.messages(one.id)] == [CANARY, CANARY * 5000]
+        assert left.read() == b""
+    again.close()
+
+
+def test_two_servers_share_a_file(history, path):
+    other = History(path)
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(lambda each: [told(each, f"말 {n}") for n in range(12)], (history, other)))
+    assert {head.id for head, _ in other.all()} == {one.id for each in said for one in each}
+    other.close()
+
+
 def test_a_passphrase_seals_everything(history, path):
     one = told(history, CANARY, "답 " + CANARY, title=CANARY)
     history.set_passphrase("바른 말")
     assert CANARY.encode() not in path.read_bytes()
-    assert history.find("카나리아")[0][0].id == one.id
+    assert history.find("카나리아")[0].head.id == one.id
     history.lock()
     assert history.all() == []
     assert history.find("카나리아") == []
@@ -305,7 +381,7 @@ def test_markdown_keeps_files_and_texts_about_its_own_marks(history):
     [(_, messages)] = transfer.read(transfer.write([(one, history.messages(one.id))], "md"))
     assert (
         messages[0].text
-        == "[file name]: a.txt\n[file content begin]\n파일 내용\n[file content end]\n요약해 줘"
+        == "[file name]: a.txt\n[file content begin]\n[page 1]\n파일 내용\n[file content end]\n요약해 줘"
     )
     assert messages[1].text == f"{mark}\n\\{mark}"
 

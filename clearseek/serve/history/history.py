@@ -7,6 +7,7 @@ written to disk.
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clearseek.config.errors import InputError
@@ -17,6 +18,18 @@ from clearseek.serve.history.words import Index
 
 _MOST_FOUND = 50
 _EXCERPT = 40  # characters before and after what was found
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where something was found. `where`: title, text, thought, or file, which then has a name; else that is empty."""
+
+    head: Conversation
+    is_kept: bool
+    message: str  # empty: the conversation itself
+    where: str
+    file: str
+    excerpt: str
 
 
 class History:
@@ -90,7 +103,8 @@ class History:
                 self._kept.close()
                 self._kept = None
                 assert self.path is not None, "what is kept has a place"
-                self.path.unlink(missing_ok=True)
+                for path in (self.path, Path(f"{self.path}-journal")):
+                    path.unlink(missing_ok=True)
             self._fleeting.close()
             self._fleeting = Store()
             self._forget_index()
@@ -113,7 +127,7 @@ class History:
         keep = self.keeps if keep is None else keep and self.keeps
         store = self._kept if keep and self._kept is not None else self._fleeting
         store.put_conversation(one)
-        self._note(one.id, "", one.title)
+        self._note(one)
         return one
 
     def keep(self, id: str) -> None:
@@ -140,7 +154,7 @@ class History:
             one.updated = time.time()
         with self._lock:  # it may be on its way to another store
             self._store(one.id).put_conversation(one)
-        self._note(one.id, "", one.title)
+        self._note(one)
 
     def delete(self, id: str) -> None:
         """Delete a conversation."""
@@ -170,7 +184,7 @@ class History:
         with self._lock:
             self._store(message.conversation).put_messages([message])
         if index:
-            self._note(message.conversation, message.id, message.text)
+            self._note(message)
 
     def put_all(self, messages: Sequence[Message]) -> None:
         """Write the messages of one conversation at once."""
@@ -178,22 +192,30 @@ class History:
             with self._lock:
                 self._store(messages[0].conversation).put_messages(messages)
         for message in messages:
-            self._note(message.conversation, message.id, message.text)
+            self._note(message)
 
     # Search
 
-    def find(self, text: str) -> list[tuple[Conversation, bool, str, str]]:
-        """Conversations that hold all words of `text`: with whether they are kept, the message, and an excerpt."""
+    def find(self, text: str) -> list[Found]:
+        """Conversations of which a title, text, thought or file holds all words of `text`, the best first."""
         index = self._made_index()
-        found: dict[str, tuple[Conversation, bool, str, str]] = {}
-        for conversation, message in index.find(text, _MOST_FOUND * 4):
+        found: dict[str, Found] = {}
+        for conversation, message, part in index.find(text, _MOST_FOUND * 4):
             known = found.get(conversation)
             # a title gives way to a message: that is a place to go to
-            if known[2] or not message if known else len(found) >= _MOST_FOUND:
+            if known.message or not message if known else len(found) >= _MOST_FOUND:
                 continue
             head = self.get(conversation)
-            said = self.message(conversation, message).text if message else head.title
-            found[conversation] = (head, self.is_kept(conversation), message, excerpt(said, text))
+            parts = _parts(self.message(conversation, message)) if message else _parts(head)
+            name = part.partition(":")[2]
+            found[conversation] = Found(
+                head,
+                self.is_kept(conversation),
+                message,
+                part.partition(":")[0],
+                name,
+                excerpt(parts[part], text),
+            )
         return list(found.values())
 
     def _made_index(self) -> Index:
@@ -201,15 +223,17 @@ class History:
             if self._index is None:
                 self._index = Index()
                 for one, _ in self.all():
-                    self._index.put(one.id, "", one.title)
+                    self._note(one)
                     for message in self.messages(one.id):
-                        self._index.put(one.id, message.id, message.text)
+                        self._note(message)
             return self._index
 
-    def _note(self, conversation: str, message: str, text: str) -> None:
+    def _note(self, one: Conversation | Message) -> None:
         with self._lock:
-            if self._index is not None:
-                self._index.put(conversation, message, text)
+            if self._index is None:
+                return
+            place = (one.id, "") if isinstance(one, Conversation) else (one.conversation, one.id)
+            self._index.put(*place, _parts(one))
 
     def _forget_index(self) -> None:
         with self._lock:
@@ -220,6 +244,18 @@ class History:
             if store.holds(conversation):
                 return store
         raise ApiError(404, f"there is no conversation {conversation!r}", code="conversation_not_found")
+
+
+def _parts(one: Conversation | Message) -> dict[str, str]:
+    """What of it is looked for, each part for itself; a file's part has its name, which counts as its first line."""
+    if isinstance(one, Conversation):
+        return {"title": one.title}
+    texts = [(file["name"], "\n".join(page["text"] for page in file["pages"])) for file in one.files]
+    return {
+        "text": one.text,
+        "thought": one.thought,
+        **{f"file:{name}": f"{name}\n{text}" for name, text in texts},
+    }
 
 
 def excerpt(text: str, wanted: str) -> str:

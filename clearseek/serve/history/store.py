@@ -1,4 +1,8 @@
-"""One SQLite file of conversations, or one in memory. What is deleted is overwritten, not only unlinked."""
+"""One SQLite file of conversations, or one in memory. What is deleted is overwritten, not only unlinked.
+
+That holds for the journal, too, in which SQLite keeps pages as they were until a change is whole: it stays one file,
+and is overwritten with zeros after each change.
+"""
 
 import json
 import os
@@ -15,6 +19,7 @@ from clearseek.serve.history.records import Conversation, Message
 from clearseek.serve.history.vault import Vault, new_vault, open_vault
 
 _VERSION = 1
+_ZEROS = 2**20  # bytes that are overwritten at once
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE conversations (
@@ -42,8 +47,11 @@ class Store:
         """Open or make `path`; None: in memory. InputError for a file that is something else, or newer."""
         self._lock = threading.RLock()
         self._vault: Vault | None = Vault()
-        self._database = _open(path)
-        self._prepare(path)
+        self._journal = None if path is None else Path(f"{path}-journal")
+        with _left_open(self._journal):
+            self._database = _open(path)
+            self._prepare(path)
+            self._clear_journal()
         if self._about("salt") is not None:
             self._vault = None
 
@@ -173,16 +181,30 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._database:
-            yield self._database
+        with self._lock:
+            with self._database:
+                yield self._database
+            self._clear_journal()
 
     def _sweep(self) -> None:
         """Pages that were freed go; `secure_delete` has overwritten them with zeros."""
         with self._lock:
             self._database.execute("VACUUM")
+            self._clear_journal()
+
+    def _clear_journal(self) -> None:
+        if self._journal is None or not self._journal.exists() or not self._journal.stat().st_size:
+            return
+        self._database.execute("BEGIN IMMEDIATE")  # no other process is writing by it now
+        try:
+            with self._journal.open("r+b") as file:
+                _overwrite(file.fileno())
+        finally:
+            self._database.execute("ROLLBACK")
 
     def _prepare(self, path: Path | None) -> None:
         try:
+            self._database.execute("PRAGMA journal_mode = PERSIST")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             for setting in ("secure_delete = ON", "foreign_keys = ON", "temp_store = MEMORY"):
                 self._database.execute(f"PRAGMA {setting}")
@@ -205,6 +227,27 @@ def _open(path: Path | None) -> sqlite3.Connection:
     except OSError as error:
         raise InputError(f"{path}: can't keep conversations here ({error.strerror})") from None
     return sqlite3.connect(path, check_same_thread=False, timeout=10)
+
+
+@contextmanager
+def _left_open(journal: Path | None) -> Iterator[None]:
+    """While a database is opened: SQLite rolls back by the journal of a crash, and unlinks that as it is."""
+    if journal is None or not journal.exists():
+        yield
+        return
+    with journal.open("r+b") as file:
+        yield
+        if not os.fstat(file.fileno()).st_nlink:
+            _overwrite(file.fileno())
+
+
+def _overwrite(descriptor: int) -> None:
+    left = os.fstat(descriptor).st_size
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while left > 0:
+        left -= os.write(descriptor, bytes(min(left, _ZEROS)))
+    os.fsync(descriptor)
+    os.ftruncate(descriptor, 0)
 
 
 def _conversation(row: tuple[str, float, float, bytes], vault: Vault) -> Conversation:

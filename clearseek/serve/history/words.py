@@ -8,7 +8,7 @@ import re
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _EAST_ASIAN = (
     r"\u1100-\u11ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -50,28 +50,29 @@ class Index:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
-            "CREATE VIRTUAL TABLE words USING fts5(grams, conversation UNINDEXED, message UNINDEXED)"
+            "CREATE VIRTUAL TABLE words USING fts5(grams, conversation UNINDEXED, message UNINDEXED, part UNINDEXED)"
         )
 
-    def put(self, conversation: str, message: str, text: str) -> None:
-        """Index a message's text, or (`message` empty) a conversation's title; what was there before goes."""
+    def put(self, conversation: str, message: str, parts: Mapping[str, str]) -> None:
+        """Index a message's parts by their names, or (`message` empty) a conversation's; what was there goes."""
+        rows = [(grams(text), conversation, message, part) for part, text in parts.items() if text]
         with self._lock:
             self._remove(conversation, message)
-            self._database.execute("INSERT INTO words VALUES (?, ?, ?)", (grams(text), conversation, message))
+            self._database.executemany("INSERT INTO words VALUES (?, ?, ?, ?)", rows)
 
     def remove(self, conversation: str) -> None:
         """Forget a conversation."""
         with self._lock:
             self._database.execute("DELETE FROM words WHERE conversation = ?", (conversation,))
 
-    def find(self, text: str, most: int) -> list[tuple[str, str]]:
-        """(conversation, message) that hold all words of `text`, the best first."""
+    def find(self, text: str, most: int) -> list[tuple[str, str, str]]:
+        """(conversation, message, part) that hold all words of `text`, the best first."""
         wanted = query(text)
         if not wanted:
             return []
         with self._lock:
             return self._database.execute(
-                "SELECT conversation, message FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
+                "SELECT conversation, message, part FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
                 (wanted, most),
             ).fetchall()
 

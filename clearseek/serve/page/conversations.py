@@ -89,12 +89,18 @@ def create(body: Head, request: Request) -> Response:
 
 @router.get("/search")
 def search(request: Request, text: str = "") -> Response:
-    """Conversations that hold all words of `text`."""
+    """Conversations of which a title, message, thought or file holds all words of `text`."""
     found = history_of(request).find(text)
     return reply(
         [
-            {**told_conversation(one, kept), "message": message, "excerpt": excerpt}
-            for one, kept, message, excerpt in found
+            {
+                **told_conversation(one.head, one.is_kept),
+                "message": one.message,
+                "where": one.where,
+                "file": one.file,
+                "excerpt": one.excerpt,
+            }
+            for one in found
         ]
     )
 

@@ -47,6 +47,7 @@ class Chat {
   ready = $state(false);
   news = $state(0); // grows when a message was added: the reader is taken to the end
   sought = $state(''); // a message that was searched for: the reader is taken to it
+  soughtThought = $state(''); // that of a message which is unfolded, as it was found there
   turned = $state.raw<{ id: string; step: 1 | -1 }>(); // the version that the reader turned to, and which way
   asked = $state(''); // where a model was asked and has not begun: it may have to be read from the disk first
   begun: Record<string, number> = {}; // when answers on their way began, by the page's clock (ms)
@@ -115,8 +116,8 @@ class Chat {
     if (turn === this.#refreshes) this.heads = heads; // what was asked later is newer, whichever comes first
   }
 
-  /** Open a conversation, at a message where one was searched for. */
-  async show(id: string, message = ''): Promise<void> {
+  /** Open a conversation, at a message, or its thought, where one was searched for. */
+  async show(id: string, message = '', isThought = false): Promise<void> {
     this.unwatch();
     try {
       const whole = await api.open(id);
@@ -133,6 +134,7 @@ class Chat {
     if (location.hash !== `#/c/${id}`) history.pushState(null, '', `#/c/${id}`);
     for (const message of this.writing) void this.watch(message.id);
     this.sought = sought?.id ?? '';
+    this.soughtThought = isThought ? this.sought : '';
     this.news++;
   }
 

@@ -57,6 +57,8 @@ export interface Conversation extends Head {
 
 export interface Found extends Head {
   message: string;
+  where: 'title' | 'text' | 'thought' | 'file';
+  file: string; // its name
   excerpt: string;
 }
 

@@ -3,6 +3,7 @@ export const en = {
   newChat: 'New chat',
   search: 'Search conversations',
   noneFound: 'Nothing found',
+  inThought: 'In the thought',
   conversations: 'Conversations',
   pinned: 'Pinned',
   today: 'Today',

@@ -4,6 +4,7 @@ export const ko: Words = {
   newChat: '새 대화',
   search: '대화 검색',
   noneFound: '찾은 것이 없습니다',
+  inThought: '생각 과정에서',
   conversations: '대화 목록',
   pinned: '고정됨',
   today: '오늘',

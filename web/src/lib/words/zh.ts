@@ -4,6 +4,7 @@ export const zh: Words = {
   newChat: '新对话',
   search: '搜索对话',
   noneFound: '没有找到',
+  inThought: '在思考中',
   conversations: '对话列表',
   pinned: '置顶',
   today: '今天',
