@@ -9,7 +9,11 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from clearseek.config.server import Server
+from clearseek.serve.keys import Key, Keys
 from clearseek.serve.page import site
+from clearseek.serve.registry import Registry
+from tests.serve.live import live
 from tests.serve.page import CHROMIUM, Visit, needs_browser, served, talking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +65,17 @@ def test_markdown_is_drawn_and_nothing_is_fetched(browser, model):
         assert visit.copied() == "def add(a, b):  # 더하기\n    return a + b\n"
 
 
+def complaints_of_axe(page):
+    """What axe finds on the page as it is now."""
+    find = AXE.read_text() + "; axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in page.evaluate(find)]
+
+
+needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not here; make page")
+
+
 @needs_browser
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not here; make page")
+@needs_axe
 @pytest.mark.parametrize(
     ("language", "scheme"), [("en-US", "light"), ("ko-KR", "dark"), ("zh-CN", "light"), ("en-US", "dark")]
 )
@@ -72,12 +85,10 @@ def test_nobody_is_shut_out(browser, model, tmp_path, language, scheme):
         served(*models, history=tmp_path) as address,
         Visit(browser, address, language, color_scheme=scheme) as visit,
     ):
-        find = AXE.read_text() + "; axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
         seen = []
 
         def look(where):
-            for violation in visit.page.evaluate(find):
-                seen.append((where, violation["id"], [node["html"][:120] for node in violation["nodes"]]))
+            seen.extend((where, *one) for one in complaints_of_axe(visit.page))
 
         look("empty")
         visit.ask("그려")
@@ -104,6 +115,83 @@ def test_nobody_is_shut_out(browser, model, tmp_path, language, scheme):
                 visit.page.keyboard.press("Escape")
         visit.complaints.clear()
         assert seen == []
+
+
+@needs_browser
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_shut_out_of_menus_dialogs_and_comparisons(browser, model, tmp_path, scheme):
+    other = talking(model.tokenizer, "other", otherwise="x</think>[page 2]")
+    with (
+        served(model, other, history=tmp_path) as address,
+        Visit(browser, address, color_scheme=scheme) as visit,
+    ):
+        seen, page = [], visit.page
+
+        def look(where):
+            page.mouse.move(0, 0)
+            seen.extend((where, *one) for one in complaints_of_axe(page))
+
+        def look_at(where, *names):
+            """Open something by buttons, look, and leave it."""
+            for name in names:
+                page.get_by_role("button", name=name).last.click()
+            page.get_by_role("dialog").wait_for()
+            look(where)
+            page.keyboard.press("Escape")
+            page.get_by_role("dialog").wait_for(state="detached")
+
+        lines = "\n".join(f"line {number}" for number in range(200)).encode()
+        files = [{"name": name, "mimeType": "text/plain", "buffer": lines} for name in ("a.txt", "b.txt")]
+        page.locator("input[type=file]").set_input_files(files)
+        page.locator(".chip").nth(1).wait_for()
+        look("files")
+        look_at("file", "b.txt 4 pages")
+        visit.button("Compare").click()
+        visit.ask("12", waits=False)
+        expect(page.locator(".pair article.answer[data-state=done]")).to_have_count(2)
+        look("compare")
+        look_at("page", "[page 2]")
+        look_at("tree", "Branches")
+        page.locator("article.said").hover()
+        visit.button("Edit").click()
+        look("editor")
+        page.keyboard.press("Escape")
+        page.get_by_role("searchbox").fill("line 199")
+        page.locator("aside .where").wait_for()
+        look("found")
+        page.get_by_role("searchbox").fill("")
+        for item in ("Rename", "Folder", "Delete"):
+            page.locator("aside li").hover()
+            page.get_by_role("button", name="More about").click()
+            look("menu")
+            page.get_by_role("menuitem", name=item).click()
+            page.get_by_role("dialog").wait_for()
+            look(item)
+            page.keyboard.press("Escape")
+            page.get_by_role("dialog").wait_for(state="detached")
+        page.get_by_role("button", name="Preferences").click()
+        page.get_by_role("switch").click()
+        look("keeping")
+        visit.button("Encrypt with a passphrase").click()
+        look("passphrase")
+        visit.button("Delete everything").click()
+        look("deleting")
+        page.keyboard.press("Escape")
+        visit.button("Keep this conversation").wait_for()
+        look("to be kept")
+        assert seen == []
+
+
+@needs_browser
+@needs_axe
+def test_nobody_is_shut_out_of_a_server_with_keys(browser, model):
+    with live(Registry([model]), Server(port=0), Keys([Key("ann", "0" * 64)])) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("dialog", name="This server needs a key").wait_for()
+        assert complaints_of_axe(page) == []
+        page.close()
 
 
 @needs_browser
