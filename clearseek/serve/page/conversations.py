@@ -156,8 +156,11 @@ def say(id: str, body: Said, request: Request) -> Response:
 
 @router.post("/count")
 async def count(body: Counted, request: Request) -> Response:
-    """How many tokens a draft is, as the model would read it."""
-    model = await state_of(request).model(body.model, request)
+    """How many tokens a draft is, as the model would read it; null where that is not open: no reason to open it."""
+    opened = {model.name: model for model in state_of(request).registry.loaded()}
+    if body.model not in opened:
+        return reply({"tokens": None})
+    model = opened[body.model]
     draft = Message("", None, "user", body.text, files=[file.model_dump() for file in body.files])
     tokens = await asyncio.to_thread(model.tokenizer.encode_plain, read_text(draft))
     return reply({"tokens": len(tokens)})

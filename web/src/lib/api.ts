@@ -87,7 +87,7 @@ export const api = {
   act: (message: string, act: 'stop' | 'answer-now') => json<unknown>(`/api/answers/${message}/${act}`, 'POST'),
   trace: (model: string, text: string) => json<Trace>('/api/trace', 'POST', { model, text }),
   count: async (model: string, text: string, files: DroppedFile[] = []) =>
-    (await json<{ tokens: number }>('/api/count', 'POST', { model, text, files })).tokens,
+    (await json<{ tokens: number | null }>('/api/count', 'POST', { model, text, files })).tokens ?? 0,
   readFile: (file: File) => json<DroppedFile>(`/api/files?name=${encodeURIComponent(file.name)}`, 'POST', file),
   import: (file: File) => json<Head[]>('/api/import', 'POST', file),
 
