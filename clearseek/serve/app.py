@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -61,7 +62,8 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     app.add_middleware(Logged)
     for kind in (ApiError, InputError, RunError):
         app.add_exception_handler(kind, _failed)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    for kind in (RequestValidationError, ValidationError):
+        app.add_exception_handler(kind, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     return app
 
@@ -84,7 +86,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | ValidationError)
     told = invalid(error)
     if is_deepseek(request.url.path) and told.code != "invalid_json":
         told.status = 422

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from clearseek.serve.errors import ApiError
 from clearseek.serve.wire import Wire
@@ -20,9 +20,11 @@ _OF_UNIONS = (
 )  # parts of a place that are no fields
 
 
-def invalid(error: RequestValidationError) -> ApiError:
+def invalid(error: RequestValidationError | ValidationError) -> ApiError:
     """The first thing that is wrong; of what could be several things, as the one that it is most."""
-    errors = error.errors()
+    errors: Sequence[Any] = error.errors()
+    if isinstance(error, ValidationError):  # of a body in another API's shape: the place does not begin with "body"
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in errors]
     first = max(_about_the_same(errors), key=lambda one: len(one["loc"]))
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", first["msg"])

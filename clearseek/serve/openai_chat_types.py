@@ -58,7 +58,7 @@ class Message(Wire):
 class FunctionDefinition(Wire):
     """A function that may be called."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
     description: str | None = None
     parameters: dict[str, JsonValue] | None = None
     strict: bool | None = None

@@ -113,7 +113,7 @@ class FunctionTool(Wire):
     """A function that may be called; other tools run at OpenAI and are none here."""
 
     type: Literal["function"]
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
     description: str | None = None
     parameters: dict[str, JsonValue] | None = None
     strict: bool | None = None

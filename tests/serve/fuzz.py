@@ -12,6 +12,14 @@ VALID = {
         "thinking": {"type": "enabled"}, "response_format": {"type": "text"},
     },
     "/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "stream": True},
+    "/v1/messages": {
+        "model": "tiny", "messages": [{"role": "user", "content": "12 + 5?"}], "max_tokens": 2, "system": "Be brief.",
+        "temperature": 0.5, "stop_sequences": ["x"], "stream": False, "thinking": {"type": "enabled"},
+    },
+    "/v1/responses": {
+        "model": "tiny", "input": [{"role": "user", "content": "12 + 5?"}], "max_output_tokens": 2, "stream": False,
+        "reasoning": {"effort": "high"}, "text": {"format": {"type": "text"}},
+    },
     "/v1/completions": {"prompt": "12", "max_tokens": 2, "echo": False, "n": 1},
     "/beta/completions": {"prompt": [5, 6], "max_tokens": 2},
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "float"},

@@ -180,3 +180,11 @@ def test_who_has_no_key_is_told_so_in_anthropics_shape(hermes):
         with pytest.raises(anthropic.AuthenticationError) as caught:
             client.messages.create(**settings())
     assert caught.value.body["error"]["type"] == "authentication_error"
+
+
+def test_a_tool_s_name_may_be_as_long_as_anthropic_lets_it(client):
+    """Names of MCP servers' tools are: mcp__server__tool."""
+    tool = TOOLS[0] | {"name": "mcp__" + "a" * 123}
+    assert client.messages.create(**settings(tools=[tool])).stop_reason == "tool_use"
+    with pytest.raises(anthropic.BadRequestError, match=r"tools.0.name"):
+        client.messages.create(**settings(tools=[TOOLS[0] | {"name": "a" * 129}]))

@@ -9,8 +9,10 @@ import httpx
 import pytest
 
 from clearseek.config.server import Server
-from clearseek.serve import connections
+from clearseek.serve import anthropic_messages, connections, openai_chat, responses
 from clearseek.serve.bodies import check_json
+from clearseek.serve.history.history import History
+from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
 from tests.serve.test_security import post
@@ -160,3 +162,37 @@ def test_of_several_shapes_the_one_that_was_meant_is_told(server, path, content,
     answer = httpx.post(f"{server}{path}", json=body)
     assert answer.status_code == 400
     assert place in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "keys"),
+    [
+        ("/v1/messages", 400, {"type", "message"}),
+        ("/v1/responses", 400, {"message", "type", "param", "code"}),
+        ("/chat/completions", 422, {"message", "type", "param", "code"}),
+        ("/api/conversations/1/answers", 400, {"message", "type", "param", "code", "values"}),
+    ],
+)
+def test_what_another_shape_has_no_room_for_is_the_client_s_mistake(
+    scripted_model, monkeypatch, caplog, path, status, keys
+):
+    """As each API tells it, and the log holds nothing of it."""
+
+    def narrower(*_):
+        ChatRequest.model_validate({"messages": [{"role": "user", "content": "x"}], "user": "canary" * 200})
+
+    monkeypatch.setattr(anthropic_messages, "as_chat", narrower)
+    monkeypatch.setattr(responses, "as_chat", narrower)
+    monkeypatch.setattr(openai_chat, "ask", narrower)
+    monkeypatch.setattr(History, "branch", narrower)
+    body = {
+        "/v1/messages": {"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]},
+        "/v1/responses": {"input": "x"},
+        "/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+    }.get(path, {"parent": "x"})
+    with live(Registry([scripted_model[0]])) as address:
+        answer = httpx.post(f"{address}{path}", json=body)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()["error"]) == keys
+    assert answer.json()["error"]["message"].startswith("user: ")
+    assert "canary" not in answer.text + caplog.text
