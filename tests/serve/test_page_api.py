@@ -2,6 +2,7 @@
 
 import json
 import time
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -29,6 +30,11 @@ def client(slow, tmp_path):
         httpx.Client(base_url=address, timeout=20) as client,
     ):
         yield client
+
+
+def two_keys():
+    """The secrets are the names."""
+    return Keys([Key(name, sha256(name.encode()).hexdigest()) for name in ("ann", "bo")])
 
 
 def begun(client, text="12 + 5?", **asked):
@@ -213,12 +219,9 @@ def test_an_answer_on_its_way_is_kept_whole_when_its_conversation_is(client):
 
 
 def test_everyone_with_a_key_has_a_history_of_their_own(slow, tmp_path):
-    from hashlib import sha256
-
-    keys = Keys([Key(name, sha256(name.encode()).hexdigest()) for name in ("ann", "bo")])
     ann, bo = ({"Authorization": f"Bearer {name}"} for name in ("ann", "bo"))
     with (
-        live(Registry([slow]), Server(port=0, history=tmp_path), keys) as address,
+        live(Registry([slow]), Server(port=0, history=tmp_path), two_keys()) as address,
         httpx.Client(base_url=address) as client,
     ):
         assert client.get("/api/conversations").status_code == 401
@@ -228,6 +231,24 @@ def test_everyone_with_a_key_has_a_history_of_their_own(slow, tmp_path):
         assert one["kept"]
         assert client.get("/api/conversations", headers=bo).json() == []
         assert client.get(f"/api/conversations/{one['id']}", headers=bo).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/history/lock"), ("DELETE", "/api/history"), ("DELETE", "/api/conversations/CONVERSATION")],
+)
+def test_nobody_stops_another_one_s_answers(slow, tmp_path, method, path):
+    ann, bo = (
+        httpx.Client(headers={"Authorization": f"Bearer {name}"}, timeout=20) for name in ("ann", "bo")
+    )
+    with ann, bo, live(Registry([slow]), Server(port=0, history=tmp_path), two_keys()) as address:
+        ann.base_url = bo.base_url = address
+        (conversation, _, hers), (_, _, his) = begun(ann), begun(bo)
+        answer = bo.request(method, path.replace("CONVERSATION", conversation))
+        assert answer.status_code == (404 if "CONVERSATION" in path else 200)
+        assert list(watch(ann, hers["id"]))[-1]["end"]["state"] == "done"
+        left = bo.get(f"/api/answers/{his['id']}/events").status_code
+        assert left == (200 if "CONVERSATION" in path else 404), "his own are stopped where he asks for it"
 
 
 def test_nothing_of_the_page_is_for_a_browser_to_keep(client):

@@ -123,10 +123,10 @@ class Answers:
         """The answer that writes a message, or did until not long ago: who watches may come a moment late."""
         return self._known.get(message)
 
-    def drop(self, conversation: str | None = None) -> None:
-        """Stop those of a conversation, or all, and forget them."""
+    def drop(self, history: History, conversation: str | None = None) -> None:
+        """Stop those of one history, or of one of its conversations, and forget them."""
         for name, answer in list(self._known.items()):
-            if conversation in (None, answer.message.conversation):
+            if answer.history is history and conversation in (None, answer.message.conversation):
                 self._generations.drop(answer.generation.id)
                 del self._known[name]
 

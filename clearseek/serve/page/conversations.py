@@ -132,8 +132,9 @@ def change(id: str, body: Change, request: Request) -> Response:
 @router.delete("/conversations/{id}")
 async def delete(id: str, request: Request) -> Response:
     """Delete one for good."""
-    state_of(request).answers.drop(id)
-    await asyncio.to_thread(history_of(request).delete, id)
+    history = history_of(request)
+    state_of(request).answers.drop(history, id)
+    await asyncio.to_thread(history.delete, id)
     return reply({"deleted": id})
 
 

@@ -66,7 +66,7 @@ def unlock(body: Passphrase, request: Request) -> Response:
 @router.post("/history/lock")
 async def lock(request: Request) -> Response:
     """Forget the key until the passphrase is given again."""
-    state_of(request).answers.drop()
+    state_of(request).answers.drop(history_of(request))
     history_of(request).lock()
     return tell(request)
 
@@ -74,6 +74,6 @@ async def lock(request: Request) -> Response:
 @router.delete("/history")
 async def delete_all(request: Request) -> Response:
     """Delete everything."""
-    state_of(request).answers.drop()
+    state_of(request).answers.drop(history_of(request))
     await asyncio.to_thread(history_of(request).delete_all)
     return tell(request)
