@@ -21,7 +21,7 @@ from clearseek.serve import (
     tokens,
 )  # fmt: skip
 from clearseek.serve.bodies import Bodies
-from clearseek.serve.errors import ApiError, as_api_error
+from clearseek.serve.errors import ApiError, RefusedHistory, as_api_error
 from clearseek.serve.invalid import invalid
 from clearseek.serve.keys import Keys
 from clearseek.serve.logs import Logged
@@ -74,7 +74,7 @@ def _respond(error: ApiError, request: Request) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     told = as_api_error(error)
-    if is_deepseek(request.url.path):
+    if is_deepseek(request.url.path) and not isinstance(told, RefusedHistory):
         told.status = {400: 422, 404: 400}.get(told.status, told.status)
     return _respond(told, request)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from clearseek.engine.constraint import Constraint, json_object, json_schema
 from clearseek.serve.drawing import client_of, settings_of
-from clearseek.serve.errors import ApiError
+from clearseek.serve.errors import ApiError, RefusedHistory
 from clearseek.serve.openai_chat_types import ChatRequest, Message, ToolCall
 from clearseek.serve.pieces import Pieces
 from clearseek.serve.served_model import ServedModel
@@ -19,6 +19,7 @@ _EFFORTS = {
 }  # fmt: skip
 _LOW_EFFORT_TOKENS = 1024  # of thought, where the model's template knows nothing of efforts
 _WITHOUT_THOUGHT = ("deepseek-chat",)  # the names of old that said so themselves
+_OF_R1 = "deepseek-reasoner"  # the name of old whose service took no thoughts back
 
 
 async def ask(
@@ -119,19 +120,25 @@ def _check_history(body: ChatRequest, thinking: bool, strict: bool) -> None:
             message.role == "assistant" and (message.tool_calls or message.prefix)
         ):
             raise _wrong(number, "content", "it has to be there")
-        forgot = message.role == "assistant" and message.tool_calls and not _thought(message)
-        if strict and thinking and forgot:
-            raise _wrong(
-                number,
-                "reasoning_content",
-                "The `reasoning_content` in the thinking mode must be passed back to the API.",
-            )
+        if strict and message.role == "assistant" and not message.prefix:
+            _check_thought(body, number, thinking)
     if body.messages[-1].role == "assistant" and not body.messages[-1].prefix:
         raise ApiError(
             400,
             "the last message is the assistant's: set its prefix to true to have it continued, or add a user's message",
             param="messages",
         )
+
+
+def _check_thought(body: ChatRequest, number: int, thinking: bool) -> None:
+    """DeepSeek's rules: with tools every turn has its thought; without, R1's service was to be sent none."""
+    message, place = body.messages[number], f"messages.{number}.reasoning_content"
+    if body.tools or message.tool_calls:
+        if thinking and not _thought(message):
+            why = "The `reasoning_content` in the thinking mode must be passed back to the API."
+            raise RefusedHistory(place, f"{place}: {why}")
+    elif body.model == _OF_R1 and _thought(message):
+        raise RefusedHistory(place, f"{place}: {_OF_R1} takes no thoughts of earlier turns back; leave it out")
 
 
 def _messages(body: ChatRequest) -> list[dict[str, Any]]:
@@ -179,9 +186,7 @@ def _constraint(body: ChatRequest, strict: bool) -> Constraint | None:
         return None
     if wanted.type == "json_object":
         if strict and not any("json" in message.text.lower() for message in body.messages):
-            raise ApiError(
-                400, "response_format: the conversation has to ask for JSON by that word", param="messages"
-            )
+            raise RefusedHistory("messages", "response_format: the conversation has to ask for JSON by that word")
         return json_object()
     if wanted.json_schema is None:
         raise ApiError(400, "response_format.json_schema: it has to be there", param="response_format")

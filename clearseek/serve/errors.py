@@ -75,6 +75,13 @@ class ApiError(Exception):
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
 
+class RefusedHistory(ApiError):
+    """A conversation that DeepSeek's service refuses; with 400, at its own base URL, too."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(400, message, param=param)
+
+
 class Busy(ApiError):
     """Too much is waiting already."""
 

@@ -8,9 +8,19 @@ import pytest
 from clearseek.config.server import Server
 from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
+from tests.serve.scripted import scripted_model
 
 QUESTION = [{"role": "user", "content": "12 + 5?"}]
 CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def strict_server(hermes):
+    with live(Registry([scripted_model(hermes, "12 + 5</think>17")]), Server(port=0, strict=True)) as address:
+        yield address
 
 
 def body(**settings):
@@ -180,14 +190,47 @@ def test_strict_wants_thoughts_back_where_a_tool_was_called(tokenizer):
     messages = [*QUESTION, called, {"role": "tool", "tool_call_id": "call_1", "content": "17"}]
     for strict in (False, True):
         with live(Registry([tiny_served(tokenizer)]), Server(port=0, strict=strict)) as address:
-            answer = post(address, "/v1/chat/completions", messages=messages)
+            answer = post(address, messages=messages)
             refused = (
                 "The `reasoning_content` in the thinking mode must be passed back to the API." in answer.text
             )
             assert refused == strict
+            assert not strict or answer.status_code == 400
             called["reasoning_content"] = "I add"
             assert "must be passed back" not in post(address, messages=messages).text
             del called["reasoning_content"]
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("turn", "settings", "why"),
+    [
+        # with tools every turn of the assistant's has its thought, one that called nothing, too
+        ({}, {"tools": [TOOL], "model": "deepseek-flash"}, "must be passed back to the API"),
+        ({}, {"tools": [TOOL]}, "must be passed back to the API"),
+        ({"reasoning_content": "I add"}, {"tools": [TOOL]}, None),
+        ({}, {"tools": [TOOL], "thinking": {"type": "disabled"}}, None),
+        ({}, {"tools": [TOOL], "model": "deepseek-chat"}, None),
+        ({}, {}, None),
+        # without, it is ignored; but by R1's service it was refused
+        ({"reasoning_content": "I add"}, {"model": "deepseek-flash"}, None),
+        ({"reasoning_content": "I add"}, {}, "deepseek-reasoner takes no thoughts of earlier turns back"),
+        ({"reasoning": "I add"}, {}, "deepseek-reasoner takes no thoughts of earlier turns back"),
+    ],
+)
+def test_strict_has_deepseek_s_rules_of_thoughts(strict_server, path, turn, settings, why):
+    messages = [*QUESTION, {"role": "assistant", "content": "17"} | turn, *QUESTION]
+    answer = post(strict_server, path, messages=messages, **settings)
+    assert answer.status_code == (200 if why is None else 400), answer.text
+    assert why is None or answer.json()["error"]["param"] == "messages.1.reasoning_content"
+    assert why is None or why in answer.json()["error"]["message"]
+
+
+def test_strict_lets_a_begun_answer_have_its_thought(strict_server):
+    begun = {"role": "assistant", "content": "1", "prefix": True}
+    for thought in ({}, {"reasoning_content": "I add"}):
+        answer = post(strict_server, "/beta/chat/completions", messages=[*QUESTION, begun | thought])
+        assert answer.status_code == 200, answer.text
 
 
 # Log-probabilities
