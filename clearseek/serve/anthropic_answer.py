@@ -75,7 +75,7 @@ class AnthropicAnswer:
 
     def failure(self, error: ApiError) -> bytes:
         """The event that tells of an error in mid-stream."""
-        return _event(error.anthropic_body)
+        return failed_event(error)
 
     def _message(self, content: list[dict[str, Any]], ending: dict[str, str | None]) -> dict[str, Any]:
         return {**self._head, "content": content, **ending, "usage": self._usage()}
@@ -136,6 +136,11 @@ def _whole(block: Block, tells_thoughts: bool) -> dict[str, Any]:
 
 def _delta(index: int, delta: dict[str, Any]) -> bytes:
     return _event({"type": "content_block_delta", "index": index, "delta": delta})
+
+
+def failed_event(error: ApiError) -> bytes:
+    """The event that tells of an error, before the message or in the midst of it."""
+    return _event(error.anthropic_body)
 
 
 def _event(value: dict[str, Any]) -> bytes:

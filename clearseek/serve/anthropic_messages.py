@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from clearseek.serve.answer_types import streamed
-from clearseek.serve.anthropic_answer import AnthropicAnswer
+from clearseek.serve.anthropic_answer import AnthropicAnswer, failed_event
 from clearseek.serve.anthropic_asking import as_chat
 from clearseek.serve.anthropic_shapes import ANTHROPIC_ERRORS, AnthropicMessage, CountedTokens
 from clearseek.serve.anthropic_types import Counted, MessagesRequest
 from clearseek.serve.chat_asking import ask, prompt_of
 from clearseek.serve.chat_reply import reply
+from clearseek.serve.late import in_time
 from clearseek.serve.state import state_of
 
 router = APIRouter(responses=ANTHROPIC_ERRORS)
@@ -23,13 +24,17 @@ _COUNTED: dict[int | str, dict[str, Any]] = {200: {"model": CountedTokens}}
 @router.post("/anthropic/v1/messages", responses=_MESSAGES)
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation."""
-    state = state_of(request)
-    model = await state.model(body.model, request)
-    # its clients have to name a bound, and name large ones
-    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict, fills_context=True)
-    tells_thoughts = body.thinking is None or body.thinking.display != "omitted"
-    answer = AnthropicAnswer(body.model, pieces, body.max_tokens, tells_thoughts)
-    return reply(request, model.name, pieces, answer, bool(body.stream))
+    state, chat = state_of(request), as_chat(body)
+
+    async def begin() -> Response:
+        model = await state.model(body.model, request)
+        # its clients have to name a bound, and name large ones
+        pieces = await ask(model, chat, request.state.client, state.settings.strict, fills_context=True)
+        tells_thoughts = body.thinking is None or body.thinking.display != "omitted"
+        answer = AnthropicAnswer(body.model, pieces, body.max_tokens, tells_thoughts)
+        return reply(request, model.name, pieces, answer, body.stream)
+
+    return await in_time(request, begin(), failed_event if body.stream else None)
 
 
 @router.post("/v1/messages/count_tokens", responses=_COUNTED)

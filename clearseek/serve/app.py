@@ -62,8 +62,8 @@ def create_app(settings: Server, registry: Registry, keys: Keys | None = None) -
     app.add_middleware(Logged)
     for kind in (ApiError, InputError, RunError):
         app.add_exception_handler(kind, _failed)
-    for kind in (RequestValidationError, ValidationError):
-        app.add_exception_handler(kind, _invalid)
+    for wrong in (RequestValidationError, ValidationError):
+        app.add_exception_handler(wrong, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     return app
 

@@ -138,7 +138,9 @@ def _check_thought(body: ChatRequest, number: int, thinking: bool) -> None:
             why = "The `reasoning_content` in the thinking mode must be passed back to the API."
             raise RefusedHistory(place, f"{place}: {why}")
     elif body.model == _OF_R1 and _thought(message):
-        raise RefusedHistory(place, f"{place}: {_OF_R1} takes no thoughts of earlier turns back; leave it out")
+        raise RefusedHistory(
+            place, f"{place}: {_OF_R1} takes no thoughts of earlier turns back; leave it out"
+        )
 
 
 def _messages(body: ChatRequest) -> list[dict[str, Any]]:
@@ -186,7 +188,9 @@ def _constraint(body: ChatRequest, strict: bool) -> Constraint | None:
         return None
     if wanted.type == "json_object":
         if strict and not any("json" in message.text.lower() for message in body.messages):
-            raise RefusedHistory("messages", "response_format: the conversation has to ask for JSON by that word")
+            raise RefusedHistory(
+                "messages", "response_format: the conversation has to ask for JSON by that word"
+            )
         return json_object()
     if wanted.json_schema is None:
         raise ApiError(400, "response_format.json_schema: it has to be there", param="response_format")

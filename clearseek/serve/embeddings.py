@@ -17,6 +17,7 @@ from starlette.responses import Response
 from clearseek.serve.answer_types import ERRORS, EmbeddingList
 from clearseek.serve.engine_service import EngineService
 from clearseek.serve.errors import ApiError
+from clearseek.serve.late import in_time
 from clearseek.serve.logs import note
 from clearseek.serve.served_model import ServedModel
 from clearseek.serve.state import state_of
@@ -41,6 +42,10 @@ class EmbeddingRequest(Wire):
 @router.post("/embeddings", responses={200: {"model": EmbeddingList}})
 async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     """A vector for each text."""
+    return await in_time(request, _begin(body, request), None)
+
+
+async def _begin(body: EmbeddingRequest, request: Request) -> Response:
     state = state_of(request)
     model = await state.model(body.model, request)
     service = model.service

@@ -63,6 +63,11 @@ class ApiError(Exception):
         return self.anthropic_body if is_anthropic(path) else self.body
 
     @property
+    def written(self) -> str:
+        """How it is kept beside an answer: by its code, where the page needs no values to say it; else in words."""
+        return self.code if self.code and not self.values else self.message
+
+    @property
     def body(self) -> dict[str, Any]:
         """The JSON that says it."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

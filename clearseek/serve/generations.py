@@ -80,8 +80,7 @@ class Generation:
                 self.written.append(piece)
                 self._tell()
         except (ApiError, InputError, RunError) as error:
-            told = as_api_error(error)
-            self.error = told.code or told.message
+            self.error = as_api_error(error).written
         finally:
             self.ended = monotonic()
             self._tell()

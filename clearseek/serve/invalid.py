@@ -23,7 +23,7 @@ _OF_UNIONS = (
 def invalid(error: RequestValidationError | ValidationError) -> ApiError:
     """The first thing that is wrong; of what could be several things, as the one that it is most."""
     errors: Sequence[Any] = error.errors()
-    if isinstance(error, ValidationError):  # of a body in another API's shape: the place does not begin with "body"
+    if isinstance(error, ValidationError):  # of another API's shape: its places don't begin with "body"
         errors = [{**one, "loc": ("body", *one["loc"])} for one in errors]
     first = max(_about_the_same(errors), key=lambda one: len(one["loc"]))
     if first["type"] == "json_invalid":

@@ -9,6 +9,7 @@ from clearseek.serve.completion_answer import CompletionAnswer
 from clearseek.serve.completion_asking import requests_of
 from clearseek.serve.completion_types import CompletionRequest
 from clearseek.serve.drawing import model_name
+from clearseek.serve.late import in_time, plain_failure
 from clearseek.serve.logs import at_end, note
 from clearseek.serve.paths import is_deepseek
 from clearseek.serve.state import state_of
@@ -23,6 +24,11 @@ _RESPONSES = streamed(TextCompletion, "text_completion")
 @router.post("/beta/completions", responses=_RESPONSES)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Go on with texts, or fill their holes."""
+    begin = _begin(body, request)
+    return await in_time(request, begin, plain_failure if body.stream else None)
+
+
+async def _begin(body: CompletionRequest, request: Request) -> Response:
     state = state_of(request)
     model = await state.model(body.model, request)
     answerings: list[Answering] = []

@@ -90,7 +90,7 @@ class Registry:
         """
         found = self.resolve(name)
         self._forget_lost(found)
-        if found in self._open and not (self._lacks_room and found in self._sources):
+        if self.is_at_hand(found):
             self._open[found].claim()
             return self._open[found]
         if found not in self._turns:
@@ -100,6 +100,10 @@ class Registry:
             return await self._turns[found].result(self._patience + _OPENING_SECONDS)
         except TimeoutError:
             raise Busy(f"{found} is still being opened; try again later", seconds=10) from None
+
+    def is_at_hand(self, name: str) -> bool:
+        """Whether a model, by its own name, is open, and nobody who waits for room comes first."""
+        return name in self._open and not (self._lacks_room and name in self._sources)
 
     def close(self, seconds: float) -> None:
         """End all of them."""

@@ -6,7 +6,8 @@ from starlette.responses import Response
 from clearseek.serve.answer_types import ERRORS, streamed
 from clearseek.serve.chat_asking import ask
 from clearseek.serve.chat_reply import reply
-from clearseek.serve.responses_answer import ResponsesAnswer
+from clearseek.serve.late import in_time
+from clearseek.serve.responses_answer import ResponsesAnswer, error_event
 from clearseek.serve.responses_asking import as_chat
 from clearseek.serve.responses_shapes import ResponseObject
 from clearseek.serve.responses_types import ResponsesRequest
@@ -20,8 +21,12 @@ _RESPONSES = streamed(ResponseObject, "response.* and what it grows by")
 @router.post("/responses", responses=_RESPONSES)
 async def responses(body: ResponsesRequest, request: Request) -> Response:
     """Answer a conversation."""
-    state = state_of(request)
-    model = await state.model(body.model, request)
-    pieces = await ask(model, as_chat(body), request.state.client, state.settings.strict)
-    answer = ResponsesAnswer(body.model or model.name, body, pieces)
-    return reply(request, model.name, pieces, answer, body.stream)
+    state, chat = state_of(request), as_chat(body)
+
+    async def begin() -> Response:
+        model = await state.model(body.model, request)
+        pieces = await ask(model, chat, request.state.client, state.settings.strict)
+        answer = ResponsesAnswer(body.model or model.name, body, pieces)
+        return reply(request, model.name, pieces, answer, body.stream)
+
+    return await in_time(request, begin(), error_event if body.stream else None)

@@ -143,3 +143,9 @@ def _echo(body: ResponsesRequest, pieces: Pieces) -> Told:
         "truncation": "disabled",
         "user": body.user,
     }
+
+
+def error_event(error: ApiError) -> bytes:
+    """The event that tells of an error before there is a response."""
+    told = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+    return event(told | {"sequence_number": 0}, "error")

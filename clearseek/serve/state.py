@@ -1,5 +1,7 @@
 """What a server is made of, as its routes reach it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -35,11 +37,23 @@ class State:
 
         `ApiError` where there is none, or nothing new is taken.
         """
-        if self.is_ending:
-            raise Ending
-        model = await self.registry.get(name)
+        model = await self._claimed(name)
         at_end(request.scope, model.release)
         return model
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[ServedModel]:
+        """The same within a block, for what goes on when its request is over."""
+        model = await self._claimed(name)
+        try:
+            yield model
+        finally:
+            model.release()
+
+    async def _claimed(self, name: str | None) -> ServedModel:
+        if self.is_ending:
+            raise Ending
+        return await self.registry.get(name)
 
     @property
     def num_answering(self) -> int:

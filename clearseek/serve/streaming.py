@@ -12,7 +12,7 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.serve.errors import ApiError, as_api_error
 
 Produce = Callable[[], Awaitable[dict[str, Any]]]
-_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
 
 def to_json(value: Any) -> bytes:
@@ -50,10 +50,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until they or the reader end."""
-        head = [(b"content-type", b"text/event-stream; charset=utf-8"), *_HEADERS]
+        head = [(b"content-type", b"text/event-stream; charset=utf-8"), *HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": head})
-        signs = _Signs(send, b": keep-alive\n\n", self._keep_alive)
-        watcher = asyncio.create_task(_watch(receive, self._leave))
+        signs = Signs(send, b": keep-alive\n\n", self._keep_alive)
+        watcher = asyncio.create_task(watch(receive, self._leave))
         try:
             async for piece in self._events:
                 signs.note()
@@ -78,7 +78,7 @@ class WholeAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer when it is there."""
-        watcher = asyncio.create_task(_watch(receive, self._leave))
+        watcher = asyncio.create_task(watch(receive, self._leave))
         producing = asyncio.ensure_future(self._produce())
         try:
             done, _ = await asyncio.wait([producing], timeout=self._keep_alive)
@@ -95,7 +95,7 @@ class WholeAnswer(Response):
         return JsonResponse(producing.result())
 
     async def _later(self, producing: "asyncio.Future[dict[str, Any]]", path: str, send: Send) -> None:
-        head = [(b"content-type", b"application/json"), *_HEADERS]
+        head = [(b"content-type", b"application/json"), *HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         while not producing.done():
             await send({"type": "http.response.body", "body": b"\n", "more_body": True})
@@ -115,7 +115,7 @@ class JsonResponse(JSONResponse):
         return to_json(content)
 
 
-class _Signs:
+class Signs:
     """Sends `sign` whenever nothing else was sent for `seconds`."""
 
     def __init__(self, send: Send, sign: bytes, seconds: float) -> None:
@@ -139,7 +139,7 @@ class _Signs:
             self._quiet = True
 
 
-async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+async def watch(receive: Receive, leave: Callable[[], object]) -> None:
     """Until the reader has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

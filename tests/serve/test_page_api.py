@@ -235,7 +235,11 @@ def test_everyone_with_a_key_has_a_history_of_their_own(slow, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/history/lock"), ("DELETE", "/api/history"), ("DELETE", "/api/conversations/CONVERSATION")],
+    [
+        ("POST", "/api/history/lock"),
+        ("DELETE", "/api/history"),
+        ("DELETE", "/api/conversations/CONVERSATION"),
+    ],
 )
 def test_nobody_stops_another_one_s_answers(slow, tmp_path, method, path):
     ann, bo = (

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearseek.config.errors import InputError
+from clearseek.config.errors import InputError, RunError
 from clearseek.serve.chat_asking import ask
-from clearseek.serve.errors import ApiError
+from clearseek.serve.errors import ApiError, as_api_error
 from clearseek.serve.generations import Generation, Generations
 from clearseek.serve.history.history import History
 from clearseek.serve.history.prompts import as_chat
@@ -22,6 +22,7 @@ from clearseek.text.tool_calls import harmony
 _SAVE_SECONDS = 2.0
 _WRITING_SECONDS = 30.0
 _KEPT_SECONDS = 60.0  # for who watches to come
+_TOLD = (ApiError, InputError, RunError)
 _DRAWING = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty",
 )  # fmt: skip
@@ -35,38 +36,63 @@ _ENDINGS: dict[str, Ending] = {
 
 @dataclass
 class Answer:
-    """One on its way. `num_tokens` says how far `message` is written."""
+    """One on its way; `asking` ends when its model is open and has been asked.
 
-    generation: Generation
+    `num_tokens` says how far `message` is written.
+    """
+
+    asking: asyncio.Future[Pieces]
     message: Message
     history: History
+    generation: Generation | None = None  # once it has been asked
     num_tokens: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)  # or not, where that came to nothing
     over: asyncio.Event = field(default_factory=asyncio.Event)
     before: dict[str, Any] = field(default_factory=dict)  # usage of what is continued
     _prompt_tokens: int = 0
     _task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self, generations: Generations) -> None:
         """Write on until it ends."""
         self.before = dict(self.message.usage)
-        begun = self.before.get("completion_tokens", 0)  # it is in the prompt, too, of what goes on with it
-        self._prompt_tokens = max(self.generation.pieces.prompt_tokens - begun, 0)
-        self.message.usage = {**self.before, "prompt_tokens": self._prompt_tokens}
-        self._task = asyncio.get_running_loop().create_task(self._write())
+        self._task = asyncio.get_running_loop().create_task(self._write(generations))
 
-    async def _write(self) -> None:
-        began, saved = time.monotonic(), time.monotonic()
-        first = thought_end = None
+    def stop(self) -> None:
+        """End it here, also where its model is still being opened."""
+        if not self.asking.cancel() and self._pieces is not None:
+            self._pieces.answering.cancel()
+
+    def answer_now(self) -> None:
+        """Close its thought at the next token. InputError where there is none yet."""
+        if self.generation is None:
+            raise InputError("its model is still being opened; there is no thought to end yet")
+        self.generation.answer_now()
+
+    @property
+    def _pieces(self) -> Pieces | None:
+        """What comes of it; None: nothing yet, or ever."""
+        return self.asking.result() if self._is_done and self._failure is None else None
+
+    @property
+    def _failure(self) -> BaseException | None:
+        """Why there is nothing to come."""
+        return self.asking.exception() if self._is_done else None
+
+    @property
+    def _is_done(self) -> bool:
+        return self.asking.done() and not self.asking.cancelled()
+
+    async def _write(self, generations: Generations) -> None:
         try:
-            async for piece in self.generation.attach():
-                now = time.monotonic()
-                first = first or now
-                if thought_end is None and piece.text("answer").strip():
-                    thought_end = now
-                self._take(piece, began, first, thought_end, now)
-                if now - saved > _SAVE_SECONDS:
-                    saved = now
-                    await asyncio.to_thread(self._save, False)
+            await asyncio.wait([self.asking])
+            if self._pieces is not None:
+                self._count_prompt(self._pieces)
+                self.generation = generations.start(self._pieces, self.message.id)
+            self.asked.set()
+            if self.generation is not None:
+                await self._read(self.generation)
+            elif self._failure is not None and not isinstance(self._failure, _TOLD):
+                raise self._failure
         finally:
             self._end()
             try:
@@ -74,8 +100,26 @@ class Answer:
             finally:
                 self.over.set()
 
+    def _count_prompt(self, pieces: Pieces) -> None:
+        begun = self.before.get("completion_tokens", 0)  # it is in the prompt, too, of what goes on with it
+        self._prompt_tokens = max(pieces.prompt_tokens - begun, 0)
+        self.message.usage = {**self.before, "prompt_tokens": self._prompt_tokens}
+
+    async def _read(self, generation: Generation) -> None:
+        began, saved = time.monotonic(), time.monotonic()
+        first = thought_end = None
+        async for piece in generation.attach():
+            now = time.monotonic()
+            first = first or now
+            if thought_end is None and piece.text("answer").strip():
+                thought_end = now
+            self._take(piece, began, first, thought_end, now)
+            if now - saved > _SAVE_SECONDS:
+                saved = now
+                await asyncio.to_thread(self._save, False)
+
     def _take(self, piece: Piece, began: float, first: float, thought_end: float | None, now: float) -> None:
-        message, before, pieces = self.message, self.before, self.generation.pieces
+        message, before, pieces = self.message, self.before, self.asking.result()
         message.thought += piece.text("thought")
         message.text += piece.text("answer")
         self.num_tokens = piece.num_tokens
@@ -95,9 +139,15 @@ class Answer:
             message.error = piece.completion.error or ""
 
     def _end(self) -> None:
-        if self.message.state == "writing":
-            self.message.state = "failed" if self.generation.error else "interrupted"
-            self.message.error = self.generation.error or ""
+        if self.message.state != "writing":
+            return
+        if self.asking.cancelled():
+            self.message.state = "stopped"
+            return
+        error = None if self.generation is None else self.generation.error
+        if isinstance(self._failure, _TOLD):
+            error = as_api_error(self._failure).written
+        self.message.state, self.message.error = "failed" if error else "interrupted", error or ""
 
     def _save(self, index: bool) -> None:
         try:
@@ -127,25 +177,28 @@ class Answers:
         """Stop those of one history, or of one of its conversations, and forget them."""
         for name, answer in list(self._known.items()):
             if answer.history is history and conversation in (None, answer.message.conversation):
-                self._generations.drop(answer.generation.id)
-                del self._known[name]
+                answer.stop()
+                self._let_go(name)
 
-    def begin(self, pieces: Pieces, message: Message, history: History) -> Answer:
-        """Write what comes into `message`."""
+    def begin(self, asking: asyncio.Future[Pieces], message: Message, history: History) -> Answer:
+        """Write what comes of `asking` a model into `message`."""
         self._forget()
         message.state, message.error = "writing", ""
-        answer = Answer(self._generations.start(pieces, message.id), message, history)
-        self._known[message.id] = answer
-        answer.start()
+        answer = self._known[message.id] = Answer(asking, message, history)
+        answer.start(self._generations)
         return answer
+
+    def _let_go(self, name: str) -> None:
+        generation = self._known.pop(name).generation
+        if generation is not None:
+            self._generations.drop(generation.id)
 
     def _forget(self) -> None:
         now = time.monotonic()
         for name, answer in list(self._known.items()):
-            ended = answer.generation.ended
+            ended = None if answer.generation is None else answer.generation.ended
             if answer.over.is_set() and (ended is None or now - ended > _KEPT_SECONDS):
-                self._generations.drop(answer.generation.id)
-                del self._known[name]
+                self._let_go(name)
 
 
 async def ask_for(model: ServedModel, path: list[Message], settings: dict[str, Any], client: str) -> Pieces:
@@ -197,14 +250,16 @@ def _begun(
 
 async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any]]:
     """What comes after the first `num_tokens` tokens; at the end the whole message."""
-    async for piece in answer.generation.attach(num_tokens):
-        if piece.num_tokens > num_tokens:
-            yield {
-                "thought": piece.text("thought"), "answer": piece.text("answer"),
-                "tokens": piece.num_tokens,
-                "completion_tokens": piece.num_tokens + answer.before.get("completion_tokens", 0),
-                "thought_tokens": piece.num_thought_tokens + answer.before.get("thought_tokens", 0),
-            }  # fmt: skip
+    await answer.asked.wait()  # opening a model has a bound of its own
+    if answer.generation is not None:
+        async for piece in answer.generation.attach(num_tokens):
+            if piece.num_tokens > num_tokens:
+                yield {
+                    "thought": piece.text("thought"), "answer": piece.text("answer"),
+                    "tokens": piece.num_tokens,
+                    "completion_tokens": piece.num_tokens + answer.before.get("completion_tokens", 0),
+                    "thought_tokens": piece.num_thought_tokens + answer.before.get("thought_tokens", 0),
+                }  # fmt: skip
     await asyncio.wait_for(answer.over.wait(), _WRITING_SECONDS)  # until it is written down
 
 

@@ -1,5 +1,6 @@
 """`/api/…/answers`: ask a model, watch the answer from anywhere in it, stop it, have it answer now."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from clearseek.serve.history.answers import Answer, ask_for, ask_to_continue, ch
 from clearseek.serve.history.records import Message
 from clearseek.serve.openai_chat_types import Effort, Thinking
 from clearseek.serve.page.access import history_of, reply, told_message
+from clearseek.serve.pieces import Pieces
 from clearseek.serve.state import state_of
 from clearseek.serve.streaming import EventStream, event
 from clearseek.serve.wire import Wire
@@ -58,21 +60,28 @@ class Asked(Wire):
 async def begin(id: str, body: Asked, request: Request) -> Response:
     """Begin an answer; it is written whether somebody watches or not."""
     state, history = state_of(request), history_of(request)
-    model = await state.model(body.model, request)
+    name, client = state.registry.resolve(body.model), request.state.client
     settings = body.settings.model_dump(exclude_none=True)
     if body.message is not None:
         message = history.message(id, body.message)
         if message.role != "assistant" or state.answers.of(message.id) is not None:
             raise InputError("only an answer that has ended can go on")
         path = history.branch(id, message.parent)
-        client = request.state.client
-        pieces = await ask_to_continue(model, path, message, settings, client, body.answers_now)
     else:
         path = history.branch(id, body.parent)
         check_can_answer(path)
-        pieces = await ask_for(model, path, settings, request.state.client)
-        message = Message(id, body.parent, "assistant", "", model=model.name, pair=body.pair)
-    answer = state.answers.begin(pieces, message, history)
+        message = Message(id, body.parent, "assistant", "", model=name, pair=body.pair)
+
+    async def ask() -> Pieces:
+        async with state.using(name) as model:
+            if body.message is None:
+                return await ask_for(model, path, settings, client)
+            return await ask_to_continue(model, path, message, settings, client, body.answers_now)
+
+    asking = asyncio.ensure_future(ask())
+    if state.registry.is_at_hand(name):
+        await asking  # so that what can't be asked leaves no answer behind
+    answer = state.answers.begin(asking, message, history)
     history.put(message, index=False)
     one = history.get(id)
     one.leaf = message.id
@@ -96,11 +105,11 @@ async def watch(message: str, request: Request, after: int = 0) -> Response:
 @router.post("/answers/{message}/{act}")
 async def act(message: str, act: Literal["stop", "answer-now"], request: Request) -> Response:
     """End an answer here, or its thought."""
-    generation = _answer(request, message).generation
+    answer = _answer(request, message)
     if act == "stop":
-        generation.stop()
+        answer.stop()
     else:
-        generation.answer_now()
+        answer.answer_now()
     return reply({"done": act})
 
 
