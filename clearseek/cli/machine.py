@@ -21,14 +21,14 @@ _INSTRUCTIONS = {
 
 def machine_facts(device: str = "auto") -> dict[str, Any]:
     """Everything `clearseek doctor` prints about this machine; imports torch."""
-    from clearseek.ledger.machine import describe_machine
+    from clearseek.ledger.machine import available_memory_bytes, describe_machine
     from clearseek.model.device import choose_device
 
     choice = choose_device(device)
     return {
         **describe_machine(),
         "instructions": instruction_sets(),
-        "memory_available_bytes": memory_available_bytes(),
+        "memory_available_bytes": available_memory_bytes(),
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
         "compiler": shutil.which("g++") or shutil.which("clang++"),
         "packages": {name: _version(name) for name in ("clearseek", "torch", "numpy", "tokenizers")},
@@ -49,18 +49,6 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
         if name.strip().lower() in ("flags", "features"):
             flags = set(words.split())
             return [label for flag, label in _INSTRUCTIONS.items() if flag in flags]
-    return None
-
-
-def memory_available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that a new process may still take; None where the system does not say."""
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
     return None
 
 

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,58 @@ def nvidia_driver(library: str = "libnvidia-ml.so.1") -> str | None:
     return version.value.decode(errors="replace")
 
 
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that could be had without others' being pushed out; None where the system doesn't say.
+
+    It is what the kernel calls available (macOS: free, inactive, speculative and purgeable pages), or what the limits
+    of this process's control groups, of either version, leave of it. `root` is where the system's files are.
+    """
+    lines = _table(root / "proc/meminfo", ":")
+    found = [int(lines["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in lines else []
+    if not found and (pages := _mac_pages()) is not None:
+        found = [pages]
+    for group in _words(str(root / "proc/self/cgroup"), lines=True):
+        controllers, _, path = group.partition(":")[2].partition(":")
+        if controllers == "" or "memory" in controllers.split(","):
+            top, below = root / "sys/fs/cgroup" / ("memory" if controllers else ""), Path(path.lstrip("/"))
+            left = [_left_in(top / part, bool(controllers)) for part in (below, *below.parents)]
+            found += [one for one in left if one is not None]  # a limit holds for all that is below it
+    return max(min(found), 0) if found else None
+
+
+def _left_in(group: Path, is_first: bool) -> int | None:
+    """What a control group's limit leaves, its file cache counted as free; None where it has none."""
+    names = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        if is_first
+        else ("memory.max", "memory.current", "inactive_file")
+    )
+    limit, used = (_words(str(group / name)) for name in names[:2])
+    if not (limit and limit[0].isdigit() and used):
+        return None
+    cache = _table(group / "memory.stat", " ").get(names[2], "0")
+    return int(limit[0]) - max(int(used[0]) - int(cache), 0)
+
+
+def _mac_pages() -> int | None:
+    if platform.system() != "Darwin":
+        return None
+    try:
+        said = subprocess.run(["vm_stat"], capture_output=True, text=True, timeout=5, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    pages = dict(re.findall(r"^Pages ([a-z]+): +(\d+)\.$", said, re.MULTILINE))
+    size = re.search(r"page size of (\d+) bytes", said)
+    kinds = ("free", "inactive", "speculative", "purgeable")
+    return int(size[1]) * sum(int(pages.get(kind, 0)) for kind in kinds) if size else None
+
+
+def _table(path: Path, separator: str) -> dict[str, str]:
+    """A kernel's file of names and values."""
+    pairs = (line.partition(separator) for line in _words(str(path), lines=True))
+    return {name: value.strip() for name, _, value in pairs}
+
+
 def _processor() -> str | None:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -63,8 +117,9 @@ def _processor() -> str | None:
     return platform.processor() or platform.machine() or None
 
 
-def _words(path: str) -> list[str]:
+def _words(path: str, lines: bool = False) -> list[str]:
     try:
-        return Path(path).read_text(encoding="ascii").split()
+        text = Path(path).read_text(encoding="ascii")
+        return text.splitlines() if lines else text.split()
     except (OSError, ValueError):
         return []

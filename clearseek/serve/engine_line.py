@@ -14,6 +14,7 @@ from typing import Protocol
 from clearseek.config.errors import RunError
 from clearseek.serve.engine_process import PIECE_BYTES, Opening
 from clearseek.serve.engine_words import Counts, Facts, Order, Unpacker, Word, packed
+from clearseek.serve.errors import LacksMemory
 
 _LOG = logging.getLogger(__name__)
 _OPEN_SECONDS = 3600.0  # to read a model
@@ -68,9 +69,9 @@ class ProcessLine:
                 if not piece:
                     raise ConnectionResetError
         except ConnectionError:
-            raise RunError(
-                f"{self._source}: the engine's process {self._ending()} while it opened the model"
-            ) from None
+            how = f"{self._source}: the engine's process {self._ending()} while it opened the model"
+            # nobody else kills it than the system, where memory is short
+            raise (LacksMemory if self.process.returncode == -signal.SIGKILL else RunError)(how) from None
         except TimeoutError:
             raise RunError(f"{self._source} was not open after {_OPEN_SECONDS:g} s") from None
         if isinstance(found[0], Exception):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearseek.config.errors import InputError, InputWarning, RunError
 from clearseek.serve.engine_words import Counts, Facts, Unpacker, Word, packed
+from clearseek.serve.errors import LacksMemory
 from clearseek.serve.logs import write_logs
 from clearseek.serve.outbound import refuse_outbound
 
@@ -63,6 +64,11 @@ class _Process:
         except (InputError, RunError) as error:
             self._say(error)
             return
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            self._say(LacksMemory(f"{opening.source}: there is not enough memory for it"))
+            return
         from clearseek.serve.engine_loop import EngineLoop
 
         self._loop = EngineLoop(session.engine, self._tell)
@@ -101,6 +107,7 @@ class _Process:
 
 def _opened(opening: Opening) -> "tuple[Session, Facts]":
     from clearseek.engine.session import open_session
+    from clearseek.model.device import choose_device
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
@@ -111,8 +118,16 @@ def _opened(opening: Opening) -> "tuple[Session, Facts]":
     config, engine = session.model.config, session.engine
     context = min(config.max_position_embeddings, engine.most_tokens)
     engine.reserve(opening.num_slots, context)
-    facts = Facts(context, opening.num_slots, config.hidden_size, dict(session.defaults), warned)
+    device = choose_device(opening.device).device.type
+    facts = Facts(context, opening.num_slots, config.hidden_size, dict(session.defaults), device, warned)
     return session, facts
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it is torch's way of saying so."""
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

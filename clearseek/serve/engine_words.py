@@ -101,6 +101,7 @@ class Facts:
     num_slots: int
     hidden_size: int
     defaults: dict[str, Any]  # of `Sampling`
+    device: str = "cpu"  # its kind
     warnings: tuple[str, ...] = ()  # to users, of what is passed over in its files
 
 

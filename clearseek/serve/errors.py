@@ -36,6 +36,10 @@ class KnownFailure(RunError):
         return type(self), (self.code, str(self))
 
 
+class LacksMemory(RunError):
+    """A model that could be opened if there were more memory."""
+
+
 class ApiError(Exception):
     """One answer that is an error. `param` is the field that is wrong, `code` a word for programs.
 

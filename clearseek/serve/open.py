@@ -76,7 +76,9 @@ def open_model(name: str, source: Path | str, settings: Server, how: How = How()
     for warning in facts.warnings:
         warnings.warn(warning, InputWarning, stacklevel=2)
     service = EngineService(line, tokenizer, settings.max_waiting)
-    return ServedModel(name, tokenizer, service, facts.context, facts.defaults, root=str(source))
+    return ServedModel(
+        name, tokenizer, service, facts.context, facts.defaults, root=str(source), device=facts.device
+    )
 
 
 def open_vllm(model: str, vllm: Vllm) -> ServedModel:

@@ -9,10 +9,10 @@ import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from clearseek.config.errors import InputError, RunError
-from clearseek.serve.errors import ApiError, Busy
+from clearseek.serve.errors import ApiError, Busy, LacksMemory
+from clearseek.serve.room import available_bytes
 from clearseek.serve.served_model import ServedModel
 
 _LOG = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ DEEPSEEK_NAMES = (
 )  # fmt: skip
 _CLOSE_SECONDS, _OPENING_SECONDS = 10.0, 600.0
 _LOOK_SECONDS = 0.02  # between two looks whether somebody has ended
-_MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class Registry:
         aliases: Mapping[str, str] | None = None,
         sources: Iterable[Source] = (),
         most_open: int | None = None,
-        available: Callable[[], int | None] | None = None,
+        available: Callable[[str], int | None] = available_bytes,
         patience_seconds: float = 600.0,
     ) -> None:
         self._open = {model.name: model for model in models}
         self._sources = {source.name: source for source in sources}
         self._names = list(dict.fromkeys([*self._open, *self._sources]))
         self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self._names[0]) | dict(aliases or {})
-        self._most_open, self._available = most_open, available or available_bytes
+        self._most_open, self._available = most_open, available
         self._patience = patience_seconds
         self._turns: dict[str, _Turn] = {}  # of models that are asked for and wait
         self._door, self._lacks_room = asyncio.Lock(), False
@@ -155,7 +154,7 @@ class Registry:
             self._lacks_room = False
         _LOG.info("opening %s", source.name)
         try:
-            return await asyncio.to_thread(source.open)
+            return await self._opened(source)
         except (
             InputError,
             RunError,
@@ -172,18 +171,32 @@ class Registry:
 
     async def _make_room_for(self, source: Source) -> None:
         while not self._has_room_for(source):
-            idle = [model for model in self._open.values() if model.name in self._sources and model.is_idle]
-            if idle:
+            if idle := self._idle():
                 await self._give_up(min(idle, key=lambda model: model.used_at))
             else:
                 self._lacks_room = True
                 await asyncio.sleep(_LOOK_SECONDS)
 
+    async def _opened(self, source: Source) -> ServedModel:
+        """It, read; where there turns out to be no memory, once more without those that nobody needs now."""
+        try:
+            return await asyncio.to_thread(source.open)
+        except LacksMemory:
+            if not (idle := self._idle()):
+                raise
+            for model in idle:
+                await self._give_up(model)
+            return await asyncio.to_thread(source.open)
+
+    def _idle(self) -> list[ServedModel]:
+        return [model for model in self._open.values() if model.name in self._sources and model.is_idle]
+
     def _has_room_for(self, source: Source) -> bool:
         count = sum(name in self._sources for name in self._open)
         if self._most_open is not None and count >= self._most_open:
             return False
-        available = self._available()
+        device = next((model.device for model in self._open.values()), "cpu")  # all are on the same
+        available = self._available(device)
         return available is None or source.num_bytes <= available or not count
 
     async def _give_up(self, model: ServedModel) -> None:
@@ -212,11 +225,3 @@ class _Turn:
             if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
                 self.task.result().release()
             raise
-
-
-def available_bytes() -> int | None:
-    """Memory that could be had without others' being pushed out; None where the system doesn't say."""
-    if not _MEMORY.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None

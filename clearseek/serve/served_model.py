@@ -31,6 +31,7 @@ class ServedModel:
     defaults: Mapping[str, Any]
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     root: str = ""  # the file or directory it was read from
+    device: str = "cpu"  # the kind of what computes it
     tally: Tally = field(default_factory=Tally)
     patience_seconds: float = 600.0  # for an answer to begin; DeepSeek's
     used_at: float = field(default_factory=time.monotonic)

@@ -1,6 +1,6 @@
 """Machine facts read from the kernel's own files."""
 
-from clearseek.cli.machine import instruction_sets, memory_available_bytes
+from clearseek.cli.machine import instruction_sets
 
 
 def test_reads_x86_flags(tmp_path):
@@ -17,10 +17,3 @@ def test_reads_arm_features(tmp_path):
 
 def test_unknown_where_the_system_does_not_say(tmp_path):
     assert instruction_sets(tmp_path / "none") is None
-    assert memory_available_bytes(tmp_path / "none") is None
-
-
-def test_reads_available_memory(tmp_path):
-    path = tmp_path / "meminfo"
-    path.write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
-    assert memory_available_bytes(path) == 2 * 2**20

@@ -16,8 +16,10 @@ from clearseek.config.errors import InputError, RunError
 from clearseek.config.server import Server
 from clearseek.engine.request import Request, Sampling
 from clearseek.model.checkpoint import save_model
+from clearseek.serve.engine_line import ProcessLine
+from clearseek.serve.engine_process import Opening
 from clearseek.serve.engine_words import Counts, Failed, Unpacker, packed
-from clearseek.serve.errors import KnownFailure
+from clearseek.serve.errors import KnownFailure, LacksMemory
 from clearseek.serve.open import How, find_sources, open_model
 from clearseek.serve.registry import Registry
 from tests.model.every_family import small
@@ -166,6 +168,29 @@ def test_what_is_wrong_with_a_model_is_one_line(directory, tmp_path):
         open_model("torn", folder, SETTINGS, HOW)
     with pytest.raises(InputError, match="int5"):
         open_model("tiny", directory, SETTINGS, How(device="cpu", form="int5"))
+
+
+def test_a_lack_of_memory_is_told_apart(directory):
+    """Where the process says so, and where the system kills it."""
+    code = (
+        "import socket, torch\n"
+        "from clearseek.serve import engine_process as e\n"
+        "from clearseek.serve.engine_words import Unpacker, packed\n"
+        "ours, theirs = socket.socketpair()\n"
+        "ours.sendall(packed(e.Opening('big', 'cpu', None, None, 1, 'text')))\n"
+        "e._opened = lambda opening: torch.empty(1 << 60, dtype=torch.uint8)\n"
+        "e._Process(theirs).run()\n"
+        "print(*map(repr, Unpacker().feed(ours.recv(1 << 16))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "LacksMemory('big: there is not enough memory for it')\n", done.stderr
+    line = ProcessLine(Opening(str(directory), "cpu", "float32", None, 1, "text"))
+    line.process.kill()
+    with pytest.raises(LacksMemory, match="was ended by SIGKILL while it opened the model"):
+        line.facts()
+    line.close(0)
 
 
 def test_it_does_not_heed_signals_to_end(model):

@@ -11,9 +11,10 @@ import pytest
 from clearseek.config.errors import InputError
 from clearseek.config.server import Server
 from clearseek.model.checkpoint import save_model
-from clearseek.serve.errors import ApiError, Busy
+from clearseek.serve.errors import ApiError, Busy, LacksMemory
 from clearseek.serve.open import How, find_sources
 from clearseek.serve.registry import Registry, Source
+from clearseek.serve.room import available_bytes
 from tests.model.every_family import small
 from tests.model.tiny import tiny_model
 from tests.serve.live import live
@@ -54,7 +55,7 @@ def test_models_are_opened_once_when_they_are_asked_for(tokenizer):
 
 def test_memory_is_taken_from_who_was_not_asked_the_longest(tokenizer):
     opened = Opened(tokenizer, {"a": 3, "b": 3, "c": 3})
-    registry = Registry(sources=opened.sources, available=lambda: 7 - 3 * len(opened.open))
+    registry = Registry(sources=opened.sources, available=lambda device: 7 - 3 * len(opened.open))
 
     async def ask():
         for name in ("a", "b", "a", "c"):
@@ -219,3 +220,49 @@ def test_a_run_s_checkpoints_answer_by_their_stage(run):
 def test_two_of_one_name_are_refused(run):
     with pytest.raises(InputError, match="another model is called mine already"):
         find_sources([str(run), str(run)], Server(), How())
+
+
+class Crowded(Opened):
+    """Sources that find out only when they are read that there is room for one."""
+
+    def _make(self, tokenizer, name):
+        if self.open:
+            raise LacksMemory(f"{name}: there is not enough memory for it")
+        return super()._make(tokenizer, name)
+
+
+def test_who_finds_no_memory_gets_that_of_those_that_nobody_needs(tokenizer):
+    opened = Crowded(tokenizer, {"a": 1, "b": 1})
+    registry = Registry(sources=opened.sources, available=lambda device: None)
+
+    async def ask():
+        model = await registry.get("a")
+        with pytest.raises(ApiError, match="b can't be opened: b: there is not enough memory for it"):
+            await registry.get("b")
+        assert opened.open == {"a"}, "it was answering"
+        model.release()
+        assert (await registry.get("b")).name == "b"
+
+    asyncio.run(ask())
+    assert opened.open == {"b"}
+
+
+def test_room_is_looked_for_where_models_are_computed(tokenizer, monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$1" = --id=2 ] && echo 7 || exit 6\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert available_bytes("cuda") == 7 << 20
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")
+    assert available_bytes("cuda") is None
+    assert (available_bytes("cpu") or 0) > 0
+    asked, opened = [], Opened(tokenizer, {"a": 1, "b": 1})
+    registry = Registry(sources=opened.sources, available=lambda device: asked.append(device))
+
+    async def ask():
+        (await registry.get("a")).device = "cuda"
+        await registry.get("b")
+
+    asyncio.run(ask())
+    assert asked == ["cpu", "cuda"]
