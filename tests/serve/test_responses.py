@@ -6,13 +6,13 @@ import httpx
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from clearseek.serve.registry import Registry
 from clearseek.serve.responses_shapes import ResponseObject
 from tests.serve.hermes import CALLS
 from tests.serve.live import live
 from tests.serve.scripted import scripted_model
+from tests.serve.strict import strictly
 
 TOOLS = [
     {
@@ -23,7 +23,6 @@ TOOLS = [
         "strict": False,
     }
 ]
-EVENTS = TypeAdapter(ResponseStreamEvent)
 
 
 @pytest.fixture(scope="module", params=[1, 1000])
@@ -41,24 +40,6 @@ def client(model):
 def engine_client(server):
     with openai.OpenAI(base_url=f"{server}/v1", api_key="x", max_retries=0) as client:
         yield client
-
-
-def strictly(kind, raw):
-    """Read by the client's own type, and nothing in it that the type does not know."""
-    read = TypeAdapter(kind).validate_python(raw, strict=True)
-    unknown = [f"{type(one).__name__}.{name}" for one in objects(read) for name in one.model_extra or ()]
-    assert unknown == []
-    return read
-
-
-def objects(value):
-    if isinstance(value, list):
-        for item in value:
-            yield from objects(item)
-    elif hasattr(value, "model_fields_set"):
-        yield value
-        for name in type(value).model_fields:
-            yield from objects(getattr(value, name))
 
 
 def ask(client, **settings):
