@@ -27,6 +27,10 @@ Others in the network may ask too, with a key:
   clearseek serve --new-key --key-name mina --api-key-file keys
   clearseek serve runs/r1-mini --host 0.0.0.0 --allow-host box.local --api-key-file keys
 
+\b
+Clients whose model's name is fixed are answered by another one:
+  clearseek serve runs/r1-mini --alias gpt-4o=r1-mini
+
 Ctrl-C or SIGTERM lets answers end first; a second one does not.
 
 Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
@@ -62,6 +66,8 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
 )
 @click.option("--metrics-prefix", type=click.Choice(["clearseek", "vllm"]), default="clearseek", show_default=True,
               help="Of the names at /metrics.")  # fmt: skip
+@click.option("--alias", "aliases", multiple=True, metavar="NAME=MODEL",
+              help="Answer to NAME, too, by the model of that name; may be given again.")  # fmt: skip
 @click.option("--max-models", type=click.IntRange(1), help="Open at once. [default: what memory allows]")
 @click.option(
     "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How lines look."
@@ -84,6 +90,7 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
 @device_option
 def command(
     models: tuple[str, ...],
+    aliases: tuple[str, ...],
     api_key_file: Path | None,
     new_key: bool,
     key_name: str,
@@ -104,6 +111,7 @@ def command(
     if new_key:
         _make_key(api_key_file, key_name)
         return
+    named = _aliases(aliases)
     if engine == "vllm" and (len(models) > 1 or form or speculation):
         raise click.UsageError(
             "--engine vllm serves one model, as that server was started: no --format, no --speculation."
@@ -128,9 +136,9 @@ def command(
     write_logs(wanted.log)
     refuse_outbound([urlsplit(vllm_url).hostname or ""] if engine == "vllm" else [])
     registry = (
-        _vllm(models[0], vllm_url)
+        _vllm(models[0], vllm_url, named)
         if engine == "vllm"
-        else _ours(models or (str(shipped_model()),), wanted, How(device, form, speculation))
+        else _ours(models or (str(shipped_model()),), wanted, How(device, form, speculation), named)
     )
     run.serve(
         wanted,
@@ -140,21 +148,32 @@ def command(
     )
 
 
-def _ours(models: tuple[str, ...], settings: "Server", how: "How") -> "Registry":
+def _aliases(words: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        alias, sign, model = word.partition("=")
+        if not (alias and sign and model):
+            raise click.UsageError(f"--alias {word}: it is NAME=MODEL, such as gpt-4o=r1-mini.")
+        if found.setdefault(alias, model) != model:
+            raise click.UsageError(f"--alias {alias} is given for {found[alias]} and for {model}.")
+    return found
+
+
+def _ours(models: tuple[str, ...], settings: "Server", how: "How", aliases: dict[str, str]) -> "Registry":
     from clearseek.serve.open import find_sources
     from clearseek.serve.registry import Registry
 
-    registry = Registry(sources=find_sources(models, settings, how), most_open=settings.max_models)
+    registry = Registry((), aliases, find_sources(models, settings, how), settings.max_models)
     registry.open_first()
     return registry
 
 
-def _vllm(model: str, url: str) -> "Registry":
+def _vllm(model: str, url: str, aliases: dict[str, str]) -> "Registry":
     from clearseek.config.engine import Vllm
     from clearseek.serve.open import open_vllm
     from clearseek.serve.registry import Registry
 
-    return Registry([open_vllm(model, Vllm(kind="vllm", url=url))])
+    return Registry([open_vllm(model, Vllm(kind="vllm", url=url))], aliases)
 
 
 def _make_key(path: Path | None, name: str) -> None:

@@ -18,7 +18,8 @@ from clearseek.serve.served_model import ServedModel
 _LOG = logging.getLogger(__name__)
 # names of DeepSeek's service, of now and of old; the server's first model answers to them
 DEEPSEEK_NAMES = (
-    "deepseek-flash", "deepseek-v4-pro", "deepseek-v4-flash", "deepseek-chat", "deepseek-reasoner",
+    "deepseek-flash", "deepseek-v4-pro", "deepseek-v4-flash", "deepseek-v4-flash-vision-exp",
+    "deepseek-chat", "deepseek-reasoner",
 )  # fmt: skip
 _CLOSE_SECONDS, _OPENING_SECONDS = 10.0, 600.0
 _LOOK_SECONDS = 0.02  # between two looks whether somebody has ended
@@ -35,7 +36,7 @@ class Source:
 
 
 class Registry:
-    """Finds the model that a request names; `aliases` are other names of some.
+    """Finds the model that a request names; `aliases` are other names of some. InputError for one that can't be.
 
     `models` are open and stay so; `sources` are opened on demand, at most `most_open` of them at a time. Where memory
     lacks for one, those that were not asked for the longest go first, but none that is answering: it is waited for,
@@ -54,11 +55,22 @@ class Registry:
         self._open = {model.name: model for model in models}
         self._sources = {source.name: source for source in sources}
         self._names = list(dict.fromkeys([*self._open, *self._sources]))
-        self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self._names[0]) | dict(aliases or {})
+        self._aliases = dict.fromkeys(DEEPSEEK_NAMES, self._names[0]) | self._checked(aliases or {})
         self._most_open, self._available = most_open, available
         self._patience = patience_seconds
         self._turns: dict[str, _Turn] = {}  # of models that are asked for and wait
         self._door, self._lacks_room = asyncio.Lock(), False
+
+    def _checked(self, aliases: Mapping[str, str]) -> dict[str, str]:
+        for alias, name in aliases.items():
+            if alias in self._names:
+                raise InputError(f"alias {alias}: a model is called so already; choose another name")
+            if name not in self._names:
+                known = ", ".join(self._names[:20])
+                raise InputError(
+                    f"alias {alias}: there is no model {name!r} here; it has to be one of: {known}"
+                )
+        return dict(aliases)
 
     @property
     def names(self) -> list[str]:

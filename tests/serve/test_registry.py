@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
+from click.testing import CliRunner
 
+from clearseek.cli.serve import command
 from clearseek.config.errors import InputError
 from clearseek.config.server import Server
 from clearseek.model.checkpoint import save_model
@@ -266,3 +268,53 @@ def test_room_is_looked_for_where_models_are_computed(tokenizer, monkeypatch, tm
 
     asyncio.run(ask())
     assert asked == ["cpu", "cuda"]
+
+
+def test_an_alias_is_answered_by_its_model(tokenizer):
+    models = [scripted_model(tokenizer, name, name) for name in ("a", "b")]
+    with (
+        live(Registry(models, {"gpt-4o": "b", "deepseek-chat": "b"})) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0) as client,
+    ):
+        asked = {
+            "messages": [{"role": "user", "content": "x"}],
+            "extra_body": {"thinking": {"type": "disabled"}},
+        }
+        for name, said in (("gpt-4o", "b"), ("deepseek-chat", "b"), ("deepseek-v4-flash-vision-exp", "a")):
+            answer = client.chat.completions.create(model=name, **asked)
+            assert (answer.model, answer.choices[0].message.content) == (name, said)
+        assert client.models.retrieve("gpt-4o").id == "gpt-4o"
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="gpt-5", **asked)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["gpt-4o"], "--alias gpt-4o: it is NAME=MODEL, such as gpt-4o=r1-mini."),
+        (["=mine"], "it is NAME=MODEL"),
+        (["gpt-4o="], "it is NAME=MODEL"),
+        (["x=mine", "x=mine@base"], "--alias x is given for mine and for mine@base."),
+        (
+            ["x=other"],
+            "alias x: there is no model 'other' here; it has to be one of: mine, mine@base, mine@tuned",
+        ),
+        (["mine@base=mine"], "alias mine@base: a model is called so already"),
+    ],
+)
+def test_an_alias_that_can_not_be_is_said(run, words, why):
+    arguments = [word for one in words for word in ("--alias", one)]
+    result = CliRunner().invoke(command, [str(run), "--port", "0", *arguments])
+    assert result.exit_code != 0
+    assert why in (result.output or "") + str(result.exception)
+
+
+def test_the_command_hands_aliases_on(run, monkeypatch):
+    served = []
+    monkeypatch.setattr("clearseek.serve.run.serve", lambda settings, registry, *_: served.append(registry))
+    monkeypatch.setattr("clearseek.serve.outbound.refuse_outbound", lambda hosts: None)
+    monkeypatch.setattr("clearseek.serve.logs.write_logs", lambda form: None)
+    monkeypatch.setattr(Registry, "open_first", lambda self: None)
+    result = CliRunner().invoke(command, [str(run), "--alias", "gpt-4o=mine@base", "--alias", "claude=mine"])
+    assert result.exit_code == 0, result.output
+    assert [served[0].resolve(name) for name in ("gpt-4o", "claude")] == ["mine@base", "mine"]
