@@ -21,6 +21,7 @@ from clearseek.text.tool_calls import harmony
 
 _SAVE_SECONDS = 2.0
 _WRITING_SECONDS = 30.0
+_ASKING_SECONDS = 3600.0  # for a model to be opened and asked, which has bounds of its own
 _KEPT_SECONDS = 60.0  # for who watches to come
 _TOLD = (ApiError, InputError, RunError)
 _DRAWING = (
@@ -250,7 +251,7 @@ def _begun(
 
 async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any]]:
     """What comes after the first `num_tokens` tokens; at the end the whole message."""
-    await answer.asked.wait()  # opening a model has a bound of its own
+    await asyncio.wait_for(answer.asked.wait(), _ASKING_SECONDS)
     if answer.generation is not None:
         async for piece in answer.generation.attach(num_tokens):
             if piece.num_tokens > num_tokens:
