@@ -1,6 +1,7 @@
 """`/v1/completions`, tokens and embeddings, as OpenAI's client and plain arithmetic see them."""
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 
 from clearseek.serve.registry import Registry
+from clearseek.text.tokenizer import Tokenizer
 from tests.serve.live import live, tiny_served
+
+HOLE = ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +96,46 @@ def test_a_hole_needs_a_model_that_learnt_to_fill_it(client, address):
     assert answer.status_code == 422
 
 
-def test_a_hole_is_filled_as_deepseek_s_models_learnt_it(tokenizer):
-    from clearseek.serve.completion_asking import _with_hole
+@pytest.fixture(scope="module")
+def filler(tokenizer, tmp_path_factory):
+    """The tokenizer with DeepSeek's tokens for holes, as its files would have them."""
+    import tokenizers
 
-    names = {"<｜fim▁begin｜>": 901, "<｜fim▁hole｜>": 902, "<｜fim▁end｜>": 903}
+    folder = tmp_path_factory.mktemp("filler")
+    tokenizer.save(folder)
+    path = str(folder / "tokenizer.json")
+    changed = tokenizers.Tokenizer.from_file(path)
+    changed.add_special_tokens(list(HOLE))
+    changed.save(path)
+    return Tokenizer.load(folder)
 
-    class Known:
-        bos_id = 900
-        token_id = staticmethod(names.get)
-        encode_plain = staticmethod(lambda text: list(text.encode()))
 
-    assert _with_hole(Known, "a", "b") == [900, 901, 97, 902, 98, 903]
+@pytest.mark.parametrize("path", ["/beta/completions", "/v1/completions"])
+def test_a_hole_is_filled_as_deepseek_s_models_learnt_it(filler, path):
+    """The text before it, its place, the text behind it; what looks like those tokens in a text is none."""
+    begin, hole, end = map(filler.token_id, HOLE)
+    asked = {"model": "tiny", "max_tokens": 8, "temperature": 0.0}
+    before, after = "12 + 5 = ", f"이므로 {HOLE[1]} 정확하다"
+    prompt = [
+        filler.bos_id, begin, *filler.encode_plain(before), hole, *filler.encode_plain(after), end,
+    ]  # fmt: skip
+    assert sum(token in (begin, hole, end) for token in prompt) == 3
+    with live(Registry([tiny_served(filler)])) as address:
+
+        def post(**settings):
+            answer = httpx.post(f"{address}{path}", json=asked | settings, timeout=30)
+            assert answer.status_code == 200, answer.text
+            return answer
+
+        filled = post(prompt=before, suffix=after).json()
+        assert filled["object"] == "text_completion"
+        assert filled["usage"]["prompt_tokens"] == len(prompt)
+        assert filled["choices"][0]["text"] == post(prompt=prompt).json()["choices"][0]["text"] != ""
+        assert filled["choices"][0]["text"] != post(prompt=before).json()["choices"][0]["text"]
+        lines = post(prompt=before, suffix=after, stream=True).text.split("\n\n")
+        chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+        said = "".join(chunk["choices"][0]["text"] for chunk in chunks if chunk["choices"])
+        assert said == filled["choices"][0]["text"]
 
 
 def test_tokens_are_told_there_and_back(address, tokenizer):
