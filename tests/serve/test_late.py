@@ -6,11 +6,13 @@ import time
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from clearseek.config.errors import InputError
 from clearseek.config.server import Server
 from clearseek.serve.registry import Registry, Source
 from tests.serve.live import live, tiny_served
+from tests.serve.page import Visit, needs_browser, talking
 from tests.serve.scripted import scripted_model
 
 SETTINGS = Server(port=0, keep_alive_seconds=0.05)
@@ -215,3 +217,21 @@ def test_a_conversation_deleted_while_a_model_opens_asks_nothing(page, opening):
     opening.wait()
     assert page.get(f"/api/answers/{answer['id']}/events").status_code == 404
     assert opening.model.service.asked == []
+
+
+@needs_browser
+def test_a_page_reloaded_while_a_model_opens_shows_one_answer_on_its_way(browser, tokenizer):
+    opening = Opening(talking(tokenizer, "tiny"))
+    with live(opening.registry, SETTINGS) as address, Visit(browser, address) as visit:
+        try:
+            visit.page.locator("#message").fill("12 + 5?")
+            visit.page.keyboard.press("Enter")
+            expect(visit.page.locator("article")).to_have_count(2)
+            visit.page.reload()
+            expect(visit.page.locator("article")).to_have_count(2)
+            expect(visit.page.get_by_text("Try again")).to_have_count(0)
+        finally:
+            opening.go.set()
+        expect(visit.answered().locator("> .prose")).to_have_text("네.")
+        expect(visit.page.locator("article")).to_have_count(2)
+    assert len(opening.model.service.asked) == 1
