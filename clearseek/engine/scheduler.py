@@ -30,6 +30,7 @@ class Scheduler:
         self.routes: Routes | None = None  # what the runner notes of experts, where somebody asks
         self.num_paused = 0
         self._coming = Counter[bytes]()  # names of the blocks that seated sequences are about to fill
+        self._readers: list[str] = []  # clients whose prompts are being read, who is in turn first
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
 
     @property
@@ -90,7 +91,7 @@ class Scheduler:
         """How many of its tokens each slot that is being read may read, no more than `budget` together."""
         reading: dict[int, int] = {}
         reported = REPORTED_ROWS
-        for slot in self.slots.not_active:
+        for slot in self._in_reading_order():
             sequence = self.slots.at(slot)
             most = min(budget, reported) if sequence.is_reporting else budget
             if count := min(len(sequence.tokens) - sequence.num_computed, most):
@@ -98,6 +99,16 @@ class Scheduler:
                 budget -= count
                 reported -= count * sequence.is_reporting
         return reading
+
+    def _in_reading_order(self) -> list[int]:
+        """Slots that are being read: each step begins with another client, a client's go as they were seated."""
+        slots: dict[str, list[int]] = {}
+        for slot in sorted(self.slots.not_active, key=lambda slot: self.slots.seated[slot]):
+            slots.setdefault(self.slots.at(slot).request.client, []).append(slot)
+        known = [client for client in self._readers if client in slots]
+        turns = known + [client for client in slots if client not in known]
+        self._readers = turns[1:] + turns[:1]
+        return [slot for client in turns for slot in slots[client]]
 
     def computed(self, batch: Batch) -> None:
         """A batch's rows are in the cache now: who is read through begins to answer, and others may find it."""

@@ -177,6 +177,49 @@ def test_clients_are_served_in_turn():
     assert order == [0, 3, 1, 2]
 
 
+def first_tokens(engine, most_steps=200):
+    """The number of the step in which each answer, by its index, had its first token."""
+    told, number = {}, 0
+    while not engine.is_idle and number < most_steps:
+        number += 1
+        engine.step(lambda index, sample, token, number=number: told.setdefault(index, number))
+        engine.scheduler.check()
+    return told
+
+
+def test_a_short_prompt_does_not_wait_for_another_clients_long_ones():
+    engine = engine_of(num_slots=4, step_tokens=20)
+    engine.reserve(4, 310)
+    for index in range(3):
+        engine.submit(Request((index + 1,) * 300, 0, sampling=Sampling(max_tokens=2), client="a"), index)
+    engine.submit(Request((9,) * 10, 0, sampling=Sampling(max_tokens=2), client="b"), 3)
+    told = first_tokens(engine)
+    assert told[3] == 2
+    assert told[0] < told[1] < told[2] <= 3 * 300 // 20 + 2  # the others lose what was read for it, and no more
+
+
+def test_clients_with_prompts_without_end_read_in_turn():
+    engine = engine_of(num_slots=3, step_tokens=20)
+    engine.reserve(3, 410)
+    for index, client in enumerate("abc"):
+        engine.submit(Request((index + 1,) * 400, 0, sampling=Sampling(max_tokens=1), client=client), index)
+    for _ in range(6):
+        engine.step()
+    assert [engine.slots.at(slot).num_computed for slot in range(3)] == [40, 40, 40]
+
+
+def test_a_newcomer_does_not_overtake_a_prompt_that_is_half_read():
+    engine = engine_of(num_slots=2, step_tokens=20)
+    engine.reserve(2, 210)
+    engine.submit(Request((1,) * 10, 0, sampling=Sampling(max_tokens=1)), 0)
+    engine.submit(Request((2,) * 200, 0, sampling=Sampling(max_tokens=1)), 1)
+    engine.step()
+    for index in (2, 3, 4):  # the first slot is free again, and again
+        engine.submit(Request((index + 1,) * 100, 0, sampling=Sampling(max_tokens=1)), index)
+    told = first_tokens(engine)
+    assert told[1] < told[2] < told[3] < told[4]
+
+
 def test_a_client_finds_only_what_it_has_asked_itself():
     """Else how fast an answer comes, and its count of cached tokens, would tell what others have asked."""
     engine = engine_of(num_slots=2)
