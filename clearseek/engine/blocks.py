@@ -18,7 +18,10 @@ def chain(previous: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class BlockPool:
-    """`num_blocks` blocks, held by counting. `hits` and `queries` count prompt tokens found and looked for."""
+    """`num_blocks` blocks, held by counting.
+
+    `hits` and `queries` count prompt tokens found and looked for, of each sequence once, however often it is paused.
+    """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks

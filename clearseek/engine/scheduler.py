@@ -16,6 +16,7 @@ from clearseek.engine.runner import Batch
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.slots import Slots
 
+_PATIENCE = 16  # sequences that may be seated past a client whose own needs more blocks than are free
 REPORTED_ROWS = 128  # of a step, that prompts are to be reported of: each has a row of scores in memory
 
 
@@ -32,6 +33,7 @@ class Scheduler:
         self._coming = Counter[bytes]()  # names of the blocks that seated sequences are about to fill
         self._readers: list[str] = []  # clients whose prompts are being read, who is in turn first
         self._waiting: OrderedDict[str, deque[Sequence]] = OrderedDict()  # of each client, served in turn
+        self._passed = Counter[str]()  # how many were seated past a client for whose own there was no room
 
     @property
     def num_waiting(self) -> int:
@@ -52,24 +54,36 @@ class Scheduler:
         client = sequence.request.client
         self._waiting[client].remove(sequence)
         if not self._waiting[client]:
-            del self._waiting[client]
+            del self._waiting[client], self._passed[client]
 
     def seat(self) -> None:
-        """Fill empty slots, as far as there are blocks for what is to be read; each client in its turn."""
-        free, stuck = deque(self.slots.free), set[str]()
+        """Fill empty slots, as far as there are blocks for what is to be read; each client in its turn.
+
+        Who was passed over long enough for want of blocks has all that come free, until they are enough.
+        """
+        free, stuck, lacking = deque(self.slots.free), set[str](), set[str]()
         seated: list[tuple[int, Sequence]] = []
-        while free and len(stuck) < len(self._waiting):
-            client = next(client for client in self._waiting if client not in stuck)
+        while free and (client := self._in_turn(stuck)) is not None:
             sequence = self._next_of(client, len(free))
-            if sequence is None:
+            if sequence is None or not self._find_room(sequence):
                 stuck.add(client)
+                lacking |= {client} if sequence is not None else set()
                 continue
             self.drop(sequence)
             seated.append((free.popleft(), sequence))
+            del self._passed[client]
+            self._passed.update(lacking)
             if client in self._waiting:
                 self._waiting.move_to_end(client)
         if seated:
             self.slots.seat(seated)
+
+    def _in_turn(self, stuck: set[str]) -> str | None:
+        """The client that is seated next, where one can be; `stuck` are those that can't."""
+        for client in self._waiting:
+            if self._passed[client] >= _PATIENCE:
+                return None if client in stuck else client
+        return next((client for client in self._waiting if client not in stuck), None)
 
     def batch(self, guesses: Mapping[int, list[int]]) -> tuple[Batch, np.ndarray]:
         """The next step's rows, and the slots whose next token is asked for, in the order of their scores.
@@ -163,12 +177,12 @@ class Scheduler:
         assert +self._coming == to_fill, "blocks are awaited that nobody fills"
 
     def _next_of(self, client: str, room: int) -> Sequence | None:
-        """The client's first that can be seated, now with blocks. Who awaits what is just being read keeps a seat."""
+        """The client's first that may be seated. Who awaits what is just being read keeps a seat."""
         for number, sequence in enumerate(self._waiting[client]):
             if number >= room:  # every seat is kept for those before it
                 return None
             if not self._awaits(sequence):
-                return sequence if self._find_room(sequence) else None
+                return sequence
         return None
 
     def _find_room(self, sequence: Sequence) -> bool:
@@ -192,8 +206,8 @@ class Scheduler:
         self._coming.update(sequence.to_fill)
         if sequence.num_found is None:
             sequence.num_found = known
-        self.pool.queries += len(sequence.tokens)
-        self.pool.hits += known
+            self.pool.queries += len(sequence.tokens)
+            self.pool.hits += known
 
     def _follow(self, sequence: Sequence, leader: Sequence) -> bool:
         """Share a prompt's full blocks with the sample that read it, and copy the one that is not full."""

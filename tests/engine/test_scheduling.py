@@ -10,6 +10,7 @@ from clearseek.engine import engine as engine_module
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Request, Sampling
+from tests.engine.finishing import finished
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import some_tokens
 
@@ -84,6 +85,14 @@ def test_a_prompt_begun_before_is_not_read_again():
     assert (engine.pool.hits, engine.pool.queries) == (0, 300)
     assert engine.generate([Request(prompt, 1)]) == first
     assert engine.pool.hits == 300 // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def test_what_is_read_again_after_a_pause_is_not_counted_again(monkeypatch):
+    engine = engine_of(num_blocks=8, monkeypatch=monkeypatch, num_slots=6)
+    requests = requests_of(samples=3)
+    engine.generate(requests)
+    assert engine.scheduler.num_paused > 0
+    assert engine.pool.queries == 3 * sum(len(request.prompt) for request in requests)
 
 
 def test_the_samples_of_a_prompt_read_it_once():
@@ -195,7 +204,9 @@ def test_a_short_prompt_does_not_wait_for_another_clients_long_ones():
     engine.submit(Request((9,) * 10, 0, sampling=Sampling(max_tokens=2), client="b"), 3)
     told = first_tokens(engine)
     assert told[3] == 2
-    assert told[0] < told[1] < told[2] <= 3 * 300 // 20 + 2  # the others lose what was read for it, and no more
+    assert (
+        told[0] < told[1] < told[2] <= 3 * 300 // 20 + 2
+    )  # the others lose what was read for it, and no more
 
 
 def test_clients_with_prompts_without_end_read_in_turn():
@@ -218,6 +229,42 @@ def test_a_newcomer_does_not_overtake_a_prompt_that_is_half_read():
         engine.submit(Request((index + 1,) * 100, 0, sampling=Sampling(max_tokens=1)), index)
     told = first_tokens(engine)
     assert told[1] < told[2] < told[3] < told[4]
+
+
+def beside_a_large_one(monkeypatch):
+    """Eight blocks are held by as many short requests, many more wait, and another client asks for four blocks."""
+    engine = engine_of(num_blocks=8, monkeypatch=monkeypatch, num_slots=8)
+    engine.reserve(8, 250)
+    for number in range(60):
+        sampling = Sampling(max_tokens=4 + number % 5)
+        engine.submit(Request((1 + number,) * 40, 0, sampling=sampling, client="short"), number)
+    engine.step(at_once=1)
+    (large,) = engine.submit(Request((90,) * 200, 0, sampling=Sampling(max_tokens=2), client="large"), -1)
+    return engine, large
+
+
+def test_who_needs_many_blocks_is_not_passed_over_for_ever(monkeypatch):
+    engine, _ = beside_a_large_one(monkeypatch)
+    order = []
+    while not engine.is_idle:
+        order += [answer.index for answer, _ in engine.step(at_once=1)]
+        engine.scheduler.check()
+    assert sorted(order) == list(range(-1, 60))
+    assert order.index(-1) < 40
+    assert not engine.scheduler._passed
+
+
+def test_the_room_that_is_kept_for_who_is_cancelled_is_others_again(monkeypatch):
+    engine, large = beside_a_large_one(monkeypatch)
+    while len(engine.slots.taken) == 8:
+        engine.step(at_once=1)
+        engine.scheduler.seat()
+    assert large not in engine.slots.sequences
+    assert engine.scheduler.num_waiting > 20
+    engine.cancel(large)
+    engine.scheduler.seat()
+    assert len(engine.slots.taken) == 8
+    assert len(finished(engine)) > 20
 
 
 def test_a_client_finds_only_what_it_has_asked_itself():
