@@ -30,6 +30,7 @@ from clearseek.model.checkpoint import load_model, resolve_model, save_model, wr
 from clearseek.model.decoder import Decoder
 from clearseek.model.kept_code import leave_code
 from clearseek.model.peft_format import ADAPTER_FILE
+from clearseek.recipe.prompts import check_prompts
 from clearseek.text.documents import TextDocument
 from clearseek.text.kept_files import leave_generation_config
 from clearseek.text.tokenizer import Tokenizer
@@ -172,6 +173,11 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         _finished(context, [checkpoint / "tokenizer.json"], {})
         return
     start = find_start(context.recipe, context.run_dir, context.stage, context.device)
+    longest = start.model.config.max_position_embeddings
+    on_first(
+        "the problems' lengths",
+        lambda: check_prompts(context.recipe, context.stage, start.tokenizer, longest),
+    )
     if isinstance(stage, TrainStage):
         context.adapter = begin_adapter(context, stage, start.model.config)
         start.parents += _adapter_parent(stage)

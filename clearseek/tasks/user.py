@@ -23,17 +23,27 @@ def load_problems(path: str | Path) -> list[Problem]:
     the file's folder. Raises InputError naming file and line for whatever is missing, unknown or malformed.
     """
     path = Path(path)
+    problems = [_problem(line, place, path.parent) for place, line in _rows(path)]
+    if not problems:
+        raise InputError(f"{path}: holds no problems; expected JSON lines with prompt, answer and verifier")
+    return problems
+
+
+def place_of(path: str | Path, problem: Problem) -> str | None:
+    """Where a problem stands in a file, as FILE:LINE; None where it doesn't. InputError as `load_problems`."""
+    path = Path(path)
+    return next((place for place, line in _rows(path) if _problem(line, place, path.parent) == problem), None)
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    """The lines that are not blank, each with its place."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    rows = [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    problems = [_problem(line, place, path.parent) for place, line in rows]
-    if not problems:
-        raise InputError(f"{path}: holds no problems; expected JSON lines with prompt, answer and verifier")
-    return problems
+    return [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _problem(line: str, place: str, folder: Path) -> Problem:

@@ -11,6 +11,7 @@ import pytest
 
 from clearseek.cli.main import main
 from clearseek.tasks import gym
+from clearseek.tasks.problem import Problem
 from clearseek.text.tokenizer import Tokenizer
 from tests.recipe.bases import make_base
 from tests.recipe.tiny_run import RECIPE, contents, run_in_child, write_recipe
@@ -229,6 +230,49 @@ def test_prompts_longer_than_a_row_name_the_setting(run, tmp_path):
     code, error = run(RECIPE, OWN_RL)
     assert code == 2
     assert "more than sequence_length (96); raise it or lower max_completion_tokens" in error
+
+
+def steps_of(tmp_path, stage):
+    records = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    return [record["step"] for record in records if (record["kind"], record.get("stage")) == ("step", stage)]
+
+
+def with_a_long_one(path, count=40):
+    """Problems of which the last is a long one; its line."""
+    rows = [{"prompt": f"{i} + 1?", "answer": str(i + 1), "verifier": "number"} for i in range(count)]
+    tried = ({"prompt": f"add {i} " * 400, "answer": "1"} for i in range(100))
+    wanted = next(row for row in tried if not Problem("user", "en", 1, *row.values(), "exact").held_out)
+    path.write_text(lines(*rows, "", wanted))
+    return count + 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rl.sequence_length=96", "more than sequence_length (96); raise it or lower max_completion_tokens"),
+        (
+            "models.teacher.max_position_embeddings=90",
+            "more than the model's context (90); lower max_completion_tokens",
+        ),
+    ],
+)
+def test_one_problem_that_is_too_long_is_told_before_a_step_is_paid_for(run, tmp_path, setting, message):
+    line = with_a_long_one(tmp_path / "own.jsonl")
+    code, error = run(RECIPE, OWN_RL, setting)
+    assert code == 2
+    assert f"stages.rl.problems: own.jsonl:{line}: the prompt holds " in error
+    assert message in error
+    assert error.endswith("or shorten the problem or leave it out")
+    assert steps_of(tmp_path, "pretrain") != steps_of(tmp_path, "rl") == []
+
+
+def test_a_held_out_problem_that_is_too_long_is_told_before_the_stage_is_trained(run, tmp_path):
+    line = with_a_long_one(tmp_path / "own.jsonl", 3)
+    held_out = 'evaluation.problems={path="own.jsonl", held_out_path="own.jsonl"}'
+    code, error = run(RECIPE, held_out, "models.teacher.max_position_embeddings=90")
+    assert code == 2
+    assert f"evaluation.problems: own.jsonl:{line}: the prompt holds " in error
+    assert steps_of(tmp_path, "pretrain") == []
 
 
 # Checkpoints that are not what they should be
