@@ -23,6 +23,7 @@ def chat_in_browser(
     device: str,
     form: str | None,
     speculation: str | None,
+    cache_gib: float | None,
     sampling: Mapping[str, Any],
 ) -> None:
     """Serve `models` on this machine alone until Ctrl-C; `sampling` is what the page's conversations begin with."""
@@ -38,7 +39,13 @@ def chat_in_browser(
 
     if not is_built():
         raise click.UsageError(f"{not_built()} In the terminal: clearseek chat --terminal.")
-    settings = Server(port=_free_port(), history=history or data_directory(), max_running=8, drain_seconds=2)
+    settings = Server(
+        port=_free_port(),
+        history=history or data_directory(),
+        max_running=8,
+        drain_seconds=2,
+        cache_gib=cache_gib,
+    )
     write_logs("text")
     logging.getLogger("clearseek").setLevel(logging.WARNING)
     sources = find_sources(models, settings, How(device, form, speculation))

@@ -55,6 +55,7 @@ def command(
     settings: dict[str, Any],
     form: str | None,
     speculation: str | None,
+    cache_gib: float | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -71,7 +72,7 @@ def command(
 
     from clearseek.engine.session import open_session
 
-    session = open_session(model, device, form, speculation)
+    session = open_session(model, device, form, speculation, cache_gib=cache_gib)
     asked = {"messages": messages, "max_tokens": max_tokens, "seed": seed, **settings}
     if as_json or n > 1 or best_of is not None:
         replies = session.replies(**asked, num_samples=n, best_of=best_of)

@@ -93,6 +93,11 @@ _SPEED: dict[str, dict[str, Any]] = {
         "metavar": "KIND",
         "help": "Guess tokens ahead by mtp, ngram or a draft model's directory; answers stay the same.",
     },
+    "--cache-gib": {
+        "type": FiniteRange(min=0, min_open=True),
+        "metavar": "GIB",
+        "help": "The most memory for what is known of texts. [default: half of what is free]",
+    },
 }
 _GROUPS = {
     "How tokens are drawn (defaults: the model's generation_config.json first)": _DRAWING,
@@ -103,7 +108,7 @@ _GROUPS = {
 
 
 def sampling_options(command: Decorated) -> Decorated:
-    """Give a command all of them, as `settings` for `Sampling`, and as `form` and `speculation`.
+    """Give a command all of them, as `settings` for `Sampling`, and as `form`, `speculation` and `cache_gib`.
 
     Only what was given is in `settings`.
     """
@@ -112,7 +117,8 @@ def sampling_options(command: Decorated) -> Decorated:
     def called(**values: Any) -> Any:
         given = {name: values.pop(name) for name in names}
         form, speculation = given.pop("format"), given.pop("speculation")
-        return command(settings=_settings(given), form=form, speculation=speculation, **values)
+        values |= {"form": form, "speculation": speculation, "cache_gib": given.pop("cache_gib")}
+        return command(settings=_settings(given), **values)
 
     names = []
     decorated: Any = called

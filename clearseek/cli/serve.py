@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from clearseek.cli.options import device_option
+from clearseek.cli.options import FiniteRange, device_option
 
 if TYPE_CHECKING:
     from clearseek.config.server import Server
@@ -87,6 +87,12 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     help="How weights are kept: float32, bfloat16, int8, int4 or, on GPUs, fp8.",
 )
 @click.option("--speculation", metavar="KIND", help="Guess tokens ahead by mtp, ngram or a draft model.")
+@click.option(
+    "--cache-gib",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="GIB",
+    help="The most memory for what a model knows of texts. [default: half of what is free]",
+)
 @device_option
 def command(
     models: tuple[str, ...],
@@ -112,9 +118,9 @@ def command(
         _make_key(api_key_file, key_name)
         return
     named = _aliases(aliases)
-    if engine == "vllm" and (len(models) > 1 or form or speculation):
+    if engine == "vllm" and (len(models) > 1 or form or speculation or settings["cache_gib"]):
         raise click.UsageError(
-            "--engine vllm serves one model, as that server was started: no --format, no --speculation."
+            "--engine vllm serves one model, as that server was started: no --format, --speculation or --cache-gib."
         )
     if engine == "vllm" and not models:
         raise click.UsageError("Missing argument 'MODEL': whose tokenizer that server's model has.")

@@ -324,6 +324,9 @@ class Recipe(Table):
     seed: int = Field(default=1, ge=0, lt=2**63)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool | Literal["auto"] = "auto"
+    cache_gib: float | None = Field(
+        default=None, gt=0, description="of memory for the cache of our engine; default: half of what is free"
+    )
     models: dict[str, NewModel] = {}
     evaluation: Evaluation = Evaluation()
     ledger: Recording = Recording()

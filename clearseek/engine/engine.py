@@ -15,6 +15,7 @@ from clearseek.config.errors import InputError
 from clearseek.engine.bell import Bell
 from clearseek.engine.best_of import pick_best
 from clearseek.engine.blocks import BLOCK_TOKENS, BlockPool
+from clearseek.engine.cache_limit import CacheLimit
 from clearseek.engine.deadlines import Deadlines
 from clearseek.engine.drafters import Drafter, drafter_of
 from clearseek.engine.ending import Ending
@@ -28,7 +29,6 @@ from clearseek.engine.runner import Runner
 from clearseek.engine.runners import (
     AnyRunner,
     inference_copy,
-    numbers_per_token,
     runner_of,
     settled,
     why_plain,
@@ -44,7 +44,7 @@ from clearseek.text.tokenizer import Tokenizer
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
 _STEP_TOKENS = 512, 4096  # new tokens of a step, of large models and of the smallest
 _STEP_WORK = 4_000_000_000  # tokens times weights of a small model's step: some 20 ms on two cores
-_CACHE_BYTES = 4 << 30  # as much room as the cache takes at most; pages that are never written cost nothing
+_FIRST_BYTES = 1 << 30  # that a cache takes at once, where memory that is not used costs something
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
 _MOST_IN_TIME = 8  # the same while somebody has a deadline
 
@@ -56,7 +56,8 @@ class Engine:
     kernels keep the weights, by default as exact as `dtype`. Stop strings, thinking budgets and constraints need the
     `tokenizer`. Without `step_tokens` a model's size says how many tokens a step takes. `speculation` changes how fast
     completions come, never what they are; `acceptance` tells how it fares. InputError where the model can't be
-    speculated with so, or its weights can't be kept in `form`. Deadlines go by `clock`, in seconds.
+    speculated with so, or its weights can't be kept in `form`. Deadlines go by `clock`, in seconds. The
+    cache grows as it is needed, to `cache_bytes` at most; by default to what memory allows when it is first asked.
 
     Where it is `exact` a request's bits depend on nothing but itself: not on what shares its batch, nor on how its
     prompt is cut or cached. Without, long prompts of latent attention go by the expanded form, which is less work; by
@@ -76,6 +77,7 @@ class Engine:
         speculation: Speculation | None = None,
         exact: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cache_bytes: int | None = None,
     ) -> None:
         if speculation is not None:
             speculation.check(model)
@@ -98,7 +100,9 @@ class Engine:
         self.model = inference_copy(model, dtype) if copies and self.why_plain else model
         self.maker = RowMaker(model.config.vocab_size, self.stop_ids, tokenizer)
         self.weights_version, self.deadlines, self.bell = 0, Deadlines(clock), Bell()
-        self._block_bytes = BLOCK_TOKENS * dtype.itemsize * numbers_per_token(self.model, self.form)
+        self.cache_limit = CacheLimit(
+            self.model, self.form, dtype, num_slots, speculation, self._wanted, cache_bytes
+        )
         self._parts: tuple[AnyRunner, Slots, BlockPool, Scheduler] | None = None
 
     @torch.no_grad()
@@ -316,8 +320,11 @@ class Engine:
                 f"exceed the model's context of {limit} tokens"
             )
         if self._blocks_for(request) > self._most_blocks():
+            size = self.cache_limit.block_bytes / 2**30
+            needed, most = size * self._blocks_for(request), size * self._most_blocks()
             raise InputError(
-                f"a request of {wanted} tokens needs more cache than there is room for: {_CACHE_BYTES / 2**30:.0f} GiB"
+                f"a request of {wanted} tokens needs more cache than there is room for: {needed:.3g} GiB of "
+                f"{most:.3g} GiB; ask for fewer tokens, or allow more (--cache-gib)"
             )
 
     def _is_over(self, slot: int) -> bool:
@@ -351,11 +358,16 @@ class Engine:
         self.scheduler.pause_all()
         self.pool.forget()
 
+    @property
+    def _is_fused(self) -> bool:
+        """Whether the kernels of processors compute."""
+        return self.why_plain is None and self.model.norm.weight.device.type == "cpu"
+
     def _blocks_for(self, request: Request) -> int:
         return (len(request.prompt) + request.sampling.max_tokens - 2) // BLOCK_TOKENS + 1
 
     def _most_blocks(self) -> int:
-        return max(_CACHE_BYTES // self._block_bytes, 1)
+        return self.cache_limit.num_blocks
 
     def _has_room_for(self, request: Request) -> bool:
         return (
@@ -375,13 +387,19 @@ class Engine:
     def reserve(self, num_answers: int, tokens: int) -> None:
         """Make room for so many answers at once, of so many tokens with their prompts, or what the cache may hold.
 
-        Who submits one by one needs this: else there is room for one, and the others wait for it.
+        So the cache seldom has to grow later, which copies it.
         """
         longest = min((tokens - 1) // BLOCK_TOKENS + 1, self._most_blocks())
         self._grow(min(num_answers * longest, self._most_blocks()), longest, tokens)
 
     def _grow(self, num_blocks: int, longest: int, room: int) -> None:
-        """A cache of so many blocks, and slots for `room` tokens in `longest` blocks each; what is there stays."""
+        """A cache of so many blocks, and slots for `room` tokens in `longest` blocks each; what is there stays.
+
+        Pages that are never written cost the kernels nothing; elsewhere a cache begins small, and grows when it is
+        full.
+        """
+        if not self._is_fused:
+            num_blocks = min(num_blocks, max(_FIRST_BYTES // self.cache_limit.block_bytes, 1))
         if self._parts is None:
             runner, pool = self.new_runner(num_blocks), BlockPool(num_blocks)
             slots = Slots(self.num_slots, room, longest)
@@ -391,13 +409,21 @@ class Engine:
                 self.drafter = drafter_of(
                     self.speculation, runner, beside, slots, self.model.config.hidden_size
                 )
-            self._parts = runner, slots, pool, Scheduler(pool, slots, self._copy_block, self.step_tokens)
+            scheduler = Scheduler(pool, slots, self._copy_block, self.step_tokens, self._lengthen)
+            self._parts = runner, slots, pool, scheduler
             return
+        self._add_blocks(num_blocks)
+        self.slots.grow(room, longest)
+
+    def _lengthen(self, num_blocks: int) -> None:
+        """Make the cache hold so many blocks, where it may; by half as much again, since that copies it."""
+        self._add_blocks(min(max(num_blocks, self.pool.num_blocks * 3 // 2), self._most_blocks()))
+
+    def _add_blocks(self, num_blocks: int) -> None:
         if num_blocks > self.pool.num_blocks:
             for grown in self._runners:
                 grown.grow(num_blocks)
             self.pool.grow(num_blocks)
-        self.slots.grow(room, longest)
 
     def _copy_block(self, source: int, to: int) -> None:
         for runner in self._runners:

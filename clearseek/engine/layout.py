@@ -101,15 +101,10 @@ class Layout:
         return self.model.config
 
     def of_module(self, model: Decoder) -> "Layout":
-        """The layout of `model`'s first multi-token module, beside that of the model itself.
-
-        In int4 where its sizes allow it: a guess need not be exact, and the head is most of what one costs.
-        """
+        """The layout of `model`'s first multi-token module, beside that of the model itself."""
         module = model.mtp[0]
         assert isinstance(module, MultiTokenModule)
-        small = self.form if self.form.name == "int4" else Format("int4")
-        form = small if why_plain(model, small) is None else self.form
-        return Layout(model, form, self.copies, self.expands, module, self)
+        return Layout(model, form_of_module(model, self.form), self.copies, self.expands, module, self)
 
     @property
     def _plain(self) -> Format:
@@ -270,6 +265,15 @@ class Layout:
             return 0
         self.kept.append(vector.detach().float().contiguous())
         return self.kept[-1].data_ptr()
+
+
+def form_of_module(model: Decoder, form: Format | Formats) -> Format | Formats:
+    """How a multi-token module's weights are kept beside those of its model, which are in `form`.
+
+    In int4 where its sizes allow it: a guess need not be exact, and the head is most of what one costs.
+    """
+    small = form if form.name == "int4" else Format("int4")
+    return small if why_plain(model, small) is None else form
 
 
 def cache_size(config: ModelConfig, kind: LayerType) -> tuple[int, int]:

@@ -8,11 +8,11 @@ import torch
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.gpu import support
-from clearseek.engine.layout import Layout, cache_size, widest_group
+from clearseek.engine.layout import Layout, widest_group
 from clearseek.engine.layout import why_plain as why_not_fused
 from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.plain_runner import PlainRunner
-from clearseek.model.decoder import Decoder, Layer
+from clearseek.model.decoder import Decoder
 from clearseek.model.experts import Router
 from clearseek.model.indexer import Indexer
 from clearseek.model.layers import RMSNorm
@@ -53,14 +53,6 @@ def settled(form: Format | Formats, model: Decoder) -> Format | Formats:
         return form
     is_free = model.stored is None or not model.stored.kinds
     return form.with_group(widest_group(model.config, form) if is_free else form.group)
-
-
-def numbers_per_token(model: Decoder, form: Format | Formats) -> int:
-    """What the cache of `runner_of` keeps of a token in all layers together."""
-    if model.norm.weight.device.type == "cpu" and why_plain(model, form) is None:
-        config = model.config
-        return sum(sum(cache_size(config, config.layer_type(i))) for i in range(config.num_layers))
-    return sum(sum(layer.attention.cache_sizes) for layer in model.layers if isinstance(layer, Layer))
 
 
 def runner_of(

@@ -21,13 +21,18 @@ REPORTED_ROWS = 128  # of a step, that prompts are to be reported of: each has a
 
 
 class Scheduler:
-    """`step_tokens` are the most new tokens of a step."""
+    """`step_tokens` are the most new tokens of a step. `lengthen` gives the pool so many blocks, or fewer."""
 
     def __init__(
-        self, pool: BlockPool, slots: Slots, copy_block: Callable[[int, int], None], step_tokens: int
+        self,
+        pool: BlockPool,
+        slots: Slots,
+        copy_block: Callable[[int, int], None],
+        step_tokens: int,
+        lengthen: Callable[[int], None],
     ) -> None:
         self.pool, self.slots, self.step_tokens = pool, slots, step_tokens
-        self._copy_block = copy_block  # of all caches
+        self._copy_block, self._lengthen_pool = copy_block, lengthen  # of all caches
         self.routes: Routes | None = None  # what the runner notes of experts, where somebody asks
         self.num_paused = 0
         self._coming = Counter[bytes]()  # names of the blocks that seated sequences are about to fill
@@ -141,7 +146,7 @@ class Scheduler:
         """
         while True:
             missing = self.slots.missing_blocks(ahead)
-            if missing.sum() <= self.pool.num_free:
+            if self._are_free(int(missing.sum())):
                 for slot in np.flatnonzero(missing).tolist():
                     self._lengthen(slot, int(missing[slot]))
                 return ahead
@@ -192,7 +197,7 @@ class Scheduler:
             return self._follow(sequence, leader)
         blocks, names = self.pool.find(self._findable(sequence))
         missing = (len(sequence.tokens) - 1) // BLOCK_TOKENS + 1 - len(blocks)
-        if missing > self.pool.num_free:
+        if not self._are_free(missing):
             self.pool.release(blocks)
             return False
         blocks += [self.pool.take() for _ in range(missing)]
@@ -213,7 +218,7 @@ class Scheduler:
         """Share a prompt's full blocks with the sample that read it, and copy the one that is not full."""
         known = len(sequence.tokens) - 1
         shared, has_rest = divmod(known, BLOCK_TOKENS)
-        if self.pool.num_free < 1:
+        if not self._are_free(1):
             return False
         for block in leader.blocks[:shared]:
             self.pool.hold(block)
@@ -275,6 +280,12 @@ class Scheduler:
             return leader.num_computed < len(sequence.tokens) - 1
         missing = next((name for name in self._findable(sequence) if not self.pool.knows(name)), None)
         return missing is not None and self._coming[missing] > 0
+
+    def _are_free(self, count: int) -> bool:
+        """Whether so many blocks can be taken, of a pool that has grown where it had to and could."""
+        if count > self.pool.num_free:
+            self._lengthen_pool(self.pool.num_blocks + count - self.pool.num_free)
+        return count <= self.pool.num_free
 
     def _lengthen(self, slot: int, count: int) -> None:
         self.slots.at(slot).blocks += [self.pool.take() for _ in range(count)]

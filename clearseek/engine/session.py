@@ -40,11 +40,13 @@ def open_session(
     form: str | None = None,
     speculation: str | None = None,
     num_slots: int = _SLOTS,
+    cache_gib: float | None = None,
 ) -> "Session":
     """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
     `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype, and as a GGUF
-    file keeps them where that is in Q8_0 or Q4_0; `speculation` is what `read_speculation` takes. Raises InputError
+    file keeps them where that is in Q8_0 or Q4_0; `speculation` is what `read_speculation` takes, `cache_gib` the most
+    memory for the cache, by default half of what is free once the weights are there. Raises InputError
     where there is no such model or device, where its tokenizer does not belong to it, and where it can't be kept or
     speculated with so.
     """
@@ -59,7 +61,8 @@ def open_session(
     tokenizer.require_room(decoder.config.vocab_size, directory)
     guessing = None if speculation is None else read_speculation(speculation, choice.device)
     computed = torch.bfloat16 if wanted is not None and wanted.is_quantised else choice.dtype
-    return Session(decoder, tokenizer, computed, defaults, wanted, guessing, num_slots)
+    cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
+    return Session(decoder, tokenizer, computed, defaults, wanted, guessing, num_slots, cache_bytes)
 
 
 def _decoder(
@@ -90,6 +93,7 @@ class Session:
         form: Format | Formats | None = None,
         speculation: Speculation | None = None,
         num_slots: int = _SLOTS,
+        cache_bytes: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
         self.engine = Engine(
@@ -100,6 +104,7 @@ class Session:
             form=form,
             tokenizer=tokenizer,
             speculation=speculation,
+            cache_bytes=cache_bytes,
         )
         self._numbers, self._jobs = count(), dict[int, _Job]()
         self.prompt_tokens = self.completion_tokens = 0

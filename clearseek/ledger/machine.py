@@ -1,12 +1,17 @@
 """What machine this is, in words and numbers that the standard library can find out."""
 
 import ctypes
+import math
 import os
 import platform
 import re
 import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60  # bytes; version 1 of control groups says so where there is none
 
 
 def describe_machine() -> dict[str, Any]:
@@ -26,7 +31,7 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _words("/sys/fs/cgroup/cpu.max")
+    quota = _words(_GROUPS / "cpu.max")
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
         cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
     return cores
@@ -38,10 +43,8 @@ def memory_bytes() -> int | None:
         total: int | None = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         total = None
-    limit = _words("/sys/fs/cgroup/memory.max")
-    if limit and limit[0].isdigit():
-        return min(int(limit[0]), total) if total else int(limit[0])
-    return total
+    limits = [total or math.inf, *(limit for limit, _ in _group_memory(_PROC, _GROUPS))]
+    return None if math.isinf(min(limits)) else int(min(limits))
 
 
 def nvidia_driver(library: str = "libnvidia-ml.so.1") -> str | None:
@@ -55,37 +58,19 @@ def nvidia_driver(library: str = "libnvidia-ml.so.1") -> str | None:
     return version.value.decode(errors="replace")
 
 
-def available_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Memory that could be had without others' being pushed out; None where the system doesn't say.
+def available_memory_bytes(proc: Path = _PROC, groups: Path = _GROUPS) -> int | None:
+    """Memory that can still be had without others' being pushed out; None where the system does not say.
 
-    It is what the kernel calls available (macOS: free, inactive, speculative and purgeable pages), or what the limits
-    of this process's control groups, of either version, leave of it. `root` is where the system's files are.
+    Of the machine (Linux: `MemAvailable`; macOS: free, inactive, speculative and purgeable pages), or of a container or
+    control group (version 1 or 2) that allows less.
     """
-    lines = _table(root / "proc/meminfo", ":")
-    found = [int(lines["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in lines else []
+    words = dict(line.split(":", 1) for line in _lines(proc / "meminfo") if ":" in line)
+    found = [float(words["MemAvailable"].split()[0]) * 1024] if "MemAvailable" in words else []
     if not found and (pages := _mac_pages()) is not None:
-        found = [pages]
-    for group in _words(str(root / "proc/self/cgroup"), lines=True):
-        controllers, _, path = group.partition(":")[2].partition(":")
-        if controllers == "" or "memory" in controllers.split(","):
-            top, below = root / "sys/fs/cgroup" / ("memory" if controllers else ""), Path(path.lstrip("/"))
-            left = [_left_in(top / part, bool(controllers)) for part in (below, *below.parents)]
-            found += [one for one in left if one is not None]  # a limit holds for all that is below it
-    return max(min(found), 0) if found else None
-
-
-def _left_in(group: Path, is_first: bool) -> int | None:
-    """What a control group's limit leaves, its file cache counted as free; None where it has none."""
-    names = (
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        if is_first
-        else ("memory.max", "memory.current", "inactive_file")
-    )
-    limit, used = (_words(str(group / name)) for name in names[:2])
-    if not (limit and limit[0].isdigit() and used):
-        return None
-    cache = _table(group / "memory.stat", " ").get(names[2], "0")
-    return int(limit[0]) - max(int(used[0]) - int(cache), 0)
+        found = [float(pages)]
+    found += [max(limit - used, 0.0) for limit, used in _group_memory(proc, groups)]
+    least = min(found, default=math.inf)
+    return None if math.isinf(least) else int(least)
 
 
 def _mac_pages() -> int | None:
@@ -101,10 +86,30 @@ def _mac_pages() -> int | None:
     return int(size[1]) * sum(int(pages.get(kind, 0)) for kind in kinds) if size else None
 
 
-def _table(path: Path, separator: str) -> dict[str, str]:
-    """A kernel's file of names and values."""
-    pairs = (line.partition(separator) for line in _words(str(path), lines=True))
-    return {name: value.strip() for name, _, value in pairs}
+def _group_memory(proc: Path, groups: Path) -> Iterator[tuple[float, float]]:
+    """Bytes of each control group that this process is in: its limit, where it has one, and what is taken for good.
+
+    Pages of files that nobody has used lately count as taken there, but are given up before anything else.
+    """
+    for folder, (limit, used, idle) in _group_folders(proc, groups):
+        words, taken = _words(folder / limit), _words(folder / used)
+        if words and taken and words[0].isdigit() and taken[0].isdigit() and int(words[0]) < _NO_LIMIT:
+            stat = dict(line.split() for line in _lines(folder / "memory.stat") if len(line.split()) == 2)
+            yield float(words[0]), float(taken[0]) - float(stat.get(idle, 0))
+
+
+def _group_folders(proc: Path, groups: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Where the kernel tells of them, the innermost first, and its names for limit, use and idle pages there."""
+    new, old = ("memory.max", "memory.current", "inactive_file"), (
+        "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
+    )  # fmt: skip
+    for line in [*_lines(proc / "self/cgroup"), "0::/", "0:memory:/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, names = (groups / "memory", old) if controllers else (groups, new)
+        place = PurePosixPath("/", path.lstrip("/"))
+        yield from ((root / each.relative_to("/"), names) for each in (place, *place.parents))
 
 
 def _processor() -> str | None:
@@ -117,9 +122,12 @@ def _processor() -> str | None:
     return platform.processor() or platform.machine() or None
 
 
-def _words(path: str, lines: bool = False) -> list[str]:
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        text = Path(path).read_text(encoding="ascii")
-        return text.splitlines() if lines else text.split()
+        return path.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return []

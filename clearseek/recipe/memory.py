@@ -137,7 +137,8 @@ def _engine_cache(recipe: Recipe, work: Work, compute_bytes: int) -> float:
         evaluation = (stage.evaluation if isinstance(stage, EvalStage) else None) or recipe.evaluation
         budget, samples = evaluation.max_completion_tokens, evaluation.count * evaluation.samples
         length = budget + PROMPT_TOKENS
-    return float(min(samples, ENGINE_SLOTS) * length * cache_width(config) * compute_bytes)
+    whole = float(min(samples, ENGINE_SLOTS) * length * cache_width(config) * compute_bytes)
+    return whole if recipe.cache_gib is None else min(whole, recipe.cache_gib * GIB)
 
 
 def cache_width(config: ModelConfig) -> int:

@@ -29,6 +29,7 @@ class Line(Protocol):
 
     num_slots: int
     hidden_size: int
+    cache_bytes: int  # that the engine's cache takes at most
 
     @property
     def is_lost(self) -> bool:
@@ -51,7 +52,7 @@ class Line(Protocol):
 class ProcessLine:
     """To an engine in a process of its own, which begins to open a model at once; `facts` waits for that."""
 
-    num_slots, hidden_size = 0, 0  # until `facts`
+    num_slots, hidden_size, cache_bytes = 0, 0, 0  # until `facts`
 
     def __init__(self, opening: Opening) -> None:
         self._source, self._closing, self._unpacker = opening.source, False, Unpacker()
@@ -78,6 +79,7 @@ class ProcessLine:
             raise found[0]
         facts: Facts = found[0]
         self.num_slots, self.hidden_size = facts.num_slots, facts.hidden_size
+        self.cache_bytes = facts.cache_bytes
         return facts
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from clearseek.config.errors import InputError, RunError
+from clearseek.engine.blocks import BLOCK_TOKENS
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion
 from clearseek.engine.sequence import Sequence
@@ -204,7 +205,7 @@ class EngineLoop:
         if not engine.is_ready:
             return Counts(0.0, 0, 0, 0, *guessing)
         pool = engine.pool
-        usage = 1 - pool.num_free / pool.num_blocks
+        usage = (pool.num_blocks - pool.num_free) / (engine.most_tokens // BLOCK_TOKENS)
         return Counts(usage, pool.queries, pool.hits, engine.scheduler.num_paused, *guessing)
 
 

@@ -39,6 +39,7 @@ class Opening:
     speculation: str | None
     num_slots: int
     log: str
+    cache_gib: float | None = None
 
 
 def main() -> None:
@@ -112,14 +113,21 @@ def _opened(opening: Opening) -> "tuple[Session, Facts]":
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
         session = open_session(
-            opening.source, opening.device, opening.form, opening.speculation, opening.num_slots
+            opening.source,
+            opening.device,
+            opening.form,
+            opening.speculation,
+            opening.num_slots,
+            opening.cache_gib,
         )
     warned = tuple(str(one.message) for one in caught if issubclass(one.category, InputWarning))
     config, engine = session.model.config, session.engine
     context = min(config.max_position_embeddings, engine.most_tokens)
     engine.reserve(opening.num_slots, context)
-    device = choose_device(opening.device).device.type
-    facts = Facts(context, opening.num_slots, config.hidden_size, dict(session.defaults), device, warned)
+    device, most = choose_device(opening.device).device.type, engine.cache_limit.num_bytes
+    facts = Facts(
+        context, opening.num_slots, config.hidden_size, dict(session.defaults), device, warned, most
+    )
     return session, facts
 
 

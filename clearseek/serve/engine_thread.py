@@ -21,6 +21,7 @@ class ThreadLine:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.loop = engine, EngineLoop(engine, self._tell)
         self.num_slots, self.hidden_size = engine.num_slots, engine.model.config.hidden_size
+        self.cache_bytes = engine.cache_limit.num_bytes
         self._hear: Hear | None = None
         self._listening: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self.loop.run, name="clearseek-engine", daemon=True)

@@ -81,7 +81,7 @@ class News(NamedTuple):
 class Counts(NamedTuple):
     """How the engine fares."""
 
-    cache_usage: float = 0.0  # of its blocks, 1 is all
+    cache_usage: float = 0.0  # of the blocks that it may have, 1 is all
     prefix_queries: int = 0  # tokens
     prefix_hits: int = 0
     num_paused: int = 0
@@ -103,6 +103,7 @@ class Facts:
     defaults: dict[str, Any]  # of `Sampling`
     device: str = "cpu"  # its kind
     warnings: tuple[str, ...] = ()  # to users, of what is passed over in its files
+    cache_bytes: int = 0  # that its cache takes at most
 
 
 def packed(said: object) -> bytes:

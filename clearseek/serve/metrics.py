@@ -32,18 +32,21 @@ def metrics_text(models: Iterable[ServedModel], prefix: str) -> str:
 
 
 def _values(service: AnswerService, tally: Tally) -> list[tuple[str, str, str, float]]:
-    rows = [
+    rows: list[tuple[str, str, str, float]] = [
         ("num_requests_running", "gauge", "Answers being computed.", service.num_running),
         ("num_requests_waiting", "gauge", "Answers waiting for a seat.", service.num_waiting),
         ("prompt_tokens_total", "counter", "Tokens of prompts.", tally.prompt_tokens),
         ("generation_tokens_total", "counter", "Tokens of answers.", tally.generation_tokens),
     ]
-    return rows + (_engine_values(service.counts) if isinstance(service, EngineService) else [])
+    if isinstance(service, EngineService):
+        rows += _engine_values(service.counts, service.line.cache_bytes)
+    return rows
 
 
-def _engine_values(counts: Counts) -> list[tuple[str, str, str, float]]:
+def _engine_values(counts: Counts, cache_bytes: int) -> list[tuple[str, str, str, float]]:
     return [
-        ("kv_cache_usage_perc", "gauge", "Share of the cache's blocks in use, 1 is all.", counts.cache_usage),
+        ("kv_cache_limit_bytes", "gauge", "Memory that the cache may take.", cache_bytes),
+        ("kv_cache_usage_perc", "gauge", "Share of that limit in use, 1 is all.", counts.cache_usage),
         ("prefix_cache_queries_total", "counter", "Tokens looked for in the cache.", counts.prefix_queries),
         ("prefix_cache_hits_total", "counter", "Those found there.", counts.prefix_hits),
         ("num_preemptions_total", "counter", "Answers paused for lack of cache.", counts.num_paused),

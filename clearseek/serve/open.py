@@ -1,5 +1,6 @@
 """Opens models for serving: the tokenizer here, weights and engine in a process of their own."""
 
+import logging
 import os
 import shlex
 import warnings
@@ -22,6 +23,7 @@ from clearseek.serve.served_model import ServedModel
 from clearseek.serve.vllm_service import VllmService
 from clearseek.text.tokenizer import Tokenizer
 
+_LOG = logging.getLogger(__name__)
 _ASK_SECONDS = 30.0
 _CACHE_BYTES = 256 << 20  # and what else a model takes besides its weights
 
@@ -65,7 +67,15 @@ def open_model(name: str, source: Path | str, settings: Server, how: How = How()
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
     path = resolve_source(Path(source))
     line = ProcessLine(
-        Opening(str(path), how.device, how.form, how.speculation, settings.max_running, settings.log)
+        Opening(
+            str(path),
+            how.device,
+            how.form,
+            how.speculation,
+            settings.max_running,
+            settings.log,
+            settings.cache_gib,
+        )
     )
     try:
         tokenizer = _tokenizer(path)
@@ -75,6 +85,8 @@ def open_model(name: str, source: Path | str, settings: Server, how: How = How()
         raise
     for warning in facts.warnings:
         warnings.warn(warning, InputWarning, stacklevel=2)
+    gib = facts.cache_bytes / 2**30
+    _LOG.info("%s: a context of %d tokens, a cache of at most %.3g GiB", name, facts.context, gib)
     service = EngineService(line, tokenizer, settings.max_waiting)
     return ServedModel(
         name, tokenizer, service, facts.context, facts.defaults, root=str(source), device=facts.device

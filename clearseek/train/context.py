@@ -114,8 +114,10 @@ class StageContext:
         """What the stage's completions are sampled with, holding these weights."""
         stage = self.recipe.stages[self.stage]
         if not isinstance(stage, StageBase) or stage.engine is None:
+            given = self.recipe.cache_gib
+            cache_bytes = None if given is None else int(given * 2**30)
             exact = self.is_exact(stage, model.config) if isinstance(stage, RlStage) else None
-            return Engine(model, tokenizer.stop_ids, self.dtype, exact=exact)
+            return Engine(model, tokenizer.stop_ids, self.dtype, exact=exact, cache_bytes=cache_bytes)
         return VllmEngine(
             model,
             tokenizer,

@@ -17,8 +17,8 @@ class FakeSession:
         self.prompt_tokens, self.seconds_to_first_token, self.tokens_per_second = 4, 0.25, 8.0
         self.opened_with = None
 
-    def opened(self, *asked):
-        self.opened_with = asked
+    def opened(self, *asked, **named):
+        self.opened_with = *asked, *named.values()
         return self
 
     def replies(self, messages, **settings):

@@ -107,9 +107,20 @@ def test_constraints_are_read_from_files(session, tmp_path):
     ]
 
 
-def test_how_weights_are_kept_reaches_the_model(session, capsys):
-    assert main(["generate", "m", "6*7?", "--format", "int4:64", "--speculation", "ngram:3"]) == 0
-    assert session.opened_with == ("m", "auto", "int4:64", "ngram:3")
+def test_how_weights_are_kept_reaches_the_model(session, monkeypatch):
+    pipe(monkeypatch, "")
+    flags = ["--format", "int4:64", "--speculation", "ngram:3", "--cache-gib", "1.5"]
+    for command in (["generate", "m", "6*7?"], ["chat", "m", "--terminal"]):
+        assert main([*command, *flags]) == 0
+        assert session.opened_with == ("m", "auto", "int4:64", "ngram:3", 1.5)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "much"])
+def test_a_cache_of_no_size_is_refused(session, capsys, value):
+    for command in (["generate", "m", "6*7?"], ["chat", "m", "--terminal"], ["serve", "m"]):
+        assert main([*command, "--cache-gib", value]) == 2
+        assert "--cache-gib" in capsys.readouterr().err
+    assert session.opened_with is None
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class SlowSession(FakeSession):
                 yield "answer", "."
 
 module = ModuleType("clearseek.engine.session")
-module.open_session = lambda *asked: SlowSession()
+module.open_session = lambda *asked, **named: SlowSession()
 sys.modules["clearseek.engine.session"] = module
 from clearseek.cli.main import main
 sys.exit(main(["chat", "m", "--terminal"]))

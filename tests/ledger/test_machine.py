@@ -1,4 +1,4 @@
-"""What memory could be had: the kernel's word, and what control groups of either version leave."""
+"""What memory a process may still take, as the kernel's files tell it."""
 
 import platform
 
@@ -6,78 +6,63 @@ import pytest
 
 from clearseek.ledger.machine import available_memory_bytes
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 
 
-def system(root, files):
-    """A system of these files."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
+@pytest.fixture
+def told(tmp_path):
+    """What is available where the files of `proc` and of control groups hold these texts."""
+
+    def call(**files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return available_memory_bytes(tmp_path / "proc", tmp_path / "groups")
+
+    return lambda files: call(**files)
 
 
-MEMINFO = {"proc/meminfo": "MemTotal: 9999999 kB\nMemAvailable:    1048576 kB\n"}
-SECOND = {"proc/self/cgroup": "0::/pod/box\n"}
-FIRST = {"proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/docker/a1\n1:name=systemd:/x\n"}
+MEMORY = {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    20480 kB\n"}
 
 
-@pytest.mark.parametrize(
-    ("files", "available"),
-    [
-        ({}, None),
-        (MEMINFO, 1024 * MIB),
-        (MEMINFO | {"proc/self/cgroup": "garbage\n"}, 1024 * MIB),
-        # no limit, a limit, one of a group above, one that is overdrawn
-        (MEMINFO | SECOND | {"sys/fs/cgroup/pod/box/memory.max": "max\n"}, 1024 * MIB),
-        (
-            MEMINFO | SECOND | {
-                "sys/fs/cgroup/pod/box/memory.max": f"{500 * MIB}\n",
-                "sys/fs/cgroup/pod/box/memory.current": f"{300 * MIB}\n",
-                "sys/fs/cgroup/pod/box/memory.stat": f"anon 5\ninactive_file {100 * MIB}\n",
-            },
-            300 * MIB,
-        ),
-        (
-            MEMINFO | SECOND | {
-                "sys/fs/cgroup/pod/memory.max": f"{200 * MIB}\n", "sys/fs/cgroup/pod/memory.current": f"{50 * MIB}\n",
-            },
-            150 * MIB,
-        ),
-        (
-            MEMINFO | {"proc/self/cgroup": "0::/\n"} | {
-                "sys/fs/cgroup/memory.max": f"{200 * MIB}\n", "sys/fs/cgroup/memory.current": f"{250 * MIB}\n",
-            },
-            0,
-        ),
-        # the first version; a container sees its own group as the root
-        (
-            MEMINFO | FIRST | {
-                "sys/fs/cgroup/memory/docker/a1/memory.limit_in_bytes": f"{400 * MIB}\n",
-                "sys/fs/cgroup/memory/docker/a1/memory.usage_in_bytes": f"{100 * MIB}\n",
-            },
-            300 * MIB,
-        ),
-        (
-            MEMINFO | FIRST | {
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{400 * MIB}\n",
-                "sys/fs/cgroup/memory/memory.usage_in_bytes": f"{100 * MIB}\n",
-                "sys/fs/cgroup/memory/memory.stat": f"total_inactive_file {40 * MIB}\n",
-            },
-            340 * MIB,
-        ),
-        (
-            MEMINFO | FIRST | {
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-                "sys/fs/cgroup/memory/memory.usage_in_bytes": "1\n",
-            },
-            1024 * MIB,
-        ),
-    ],
-)  # fmt: skip
-def test_the_least_of_what_the_system_and_its_groups_leave(tmp_path, files, available):
-    assert available_memory_bytes(system(tmp_path, files)) == available
+def test_unknown_where_the_system_does_not_say(told):
+    assert told({}) is None
+
+
+def test_the_machine_s(told):
+    assert told(MEMORY) == 20 * MIB
+
+
+def test_a_container_s_limit_less_what_is_taken_for_good(told):
+    files = {"groups/memory.max": f"{10 * MIB}\n", "groups/memory.current": f"{7 * MIB}\n"}
+    assert told(MEMORY | files) == 3 * MIB
+    assert told(MEMORY | files | {"groups/memory.stat": f"anon 9\ninactive_file {2 * MIB}\n"}) == 5 * MIB
+
+
+def test_a_limit_further_in_and_none_further_out(told):
+    files = {
+        "proc/self/cgroup": "0::/user/run\n",
+        "groups/user/run/memory.max": "max\n", "groups/user/run/memory.current": "5\n",
+        "groups/user/memory.max": f"{4 * MIB}\n", "groups/user/memory.current": f"{MIB}\n",
+    }  # fmt: skip
+    assert told(MEMORY | files) == 3 * MIB
+
+
+def test_the_first_version_s_names_and_its_number_for_no_limit(told):
+    folder = "groups/memory/box"
+    files = {
+        "proc/self/cgroup": "5:devices:/other\n4:memory:/box\n",
+        f"{folder}/memory.limit_in_bytes": f"{8 * MIB}\n", f"{folder}/memory.usage_in_bytes": f"{6 * MIB}\n",
+        f"{folder}/memory.stat": f"total_inactive_file {KIB}\n",
+        "groups/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        "groups/memory/memory.usage_in_bytes": "1\n",
+    }  # fmt: skip
+    assert told(MEMORY | files) == 2 * MIB + KIB
+
+
+def test_nothing_is_left_where_more_is_taken_than_allowed(told):
+    assert told(MEMORY | {"groups/memory.max": "5\n", "groups/memory.current": "9\n"}) == 0
 
 
 def test_macos_counts_pages(tmp_path, monkeypatch):
@@ -91,6 +76,6 @@ def test_macos_counts_pages(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert available_memory_bytes(tmp_path) == 164 * 16384
+    assert available_memory_bytes(tmp_path / "proc", tmp_path / "groups") == 164 * 16384
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert available_memory_bytes(tmp_path) is None
+    assert available_memory_bytes(tmp_path / "proc", tmp_path / "groups") is None

@@ -127,6 +127,9 @@ def test_a_server_with_it_counts_and_refuses_as_ever_and_outlives_it(directory):
             running, waiting = (counted(address, f"num_requests_{name}") for name in ("running", "waiting"))
             assert (running, waiting) == (4, 2)
             assert counted(address, "kv_cache_usage_perc") > 0
+            assert (
+                counted(address, "kv_cache_limit_bytes") == registry.loaded()[0].service.line.cache_bytes > 0
+            )
             refused = client.post("/v1/chat/completions", json=body())
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         wait_for(lambda: counted(address, "num_requests_running") == 0, "who left is still answered")
