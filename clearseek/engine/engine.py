@@ -123,6 +123,7 @@ class Engine:
             self.runner.refresh(self.model)
             self._start_anew()
             for answer in self.scheduler.waiting():
+                answer.outdate(self.weights_version - 1)
                 if answer.report is not None:
                     answer.report.forget()
 

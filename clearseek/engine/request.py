@@ -88,7 +88,7 @@ class Completion:
     log_probs: list[float]
     finish_reason: FinishReason
     entropy: float = 0.0  # mean over its tokens, in nats
-    weights_version: int = 0
+    weights_version: int = 0  # of the last
     forced: frozenset[int] = frozenset()  # places of tokens that were put there, not drawn: no gradient
     stopped_by: str | int | None = None  # the stop string or id of its request that ended it
     alternatives: list[Alternatives] = field(
@@ -104,6 +104,8 @@ class Completion:
     # [T, MoE layers, experts per token] int16 of the prompt's tokens and its own, where `routed_experts` asks; the last
     # token is none of them, since no layer has seen it. What was sampled by older weights has their routes.
     routed_experts: np.ndarray | None = field(default=None, compare=False)
+    # (number of its first token, version) for each version of the weights that drew some; empty: `weights_version` all
+    drawn_by: tuple[tuple[int, int], ...] = ()
 
     @property
     def said(self) -> list[int]:

@@ -38,6 +38,9 @@ class Sequence:
     )  # to each token, where its request wants them
     report: PromptReport | None = None  # of its prompt, where its request wants one; its siblings' too
     routes: np.ndarray | None = None  # experts of its first tokens, as `Completion.routed_experts`
+    outdated: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (tokens, version) where other weights came
     is_lost: bool = False  # the model's scores for its next token were no numbers
 
     @cached_property
@@ -64,11 +67,24 @@ class Sequence:
             for values in self.sampled, self.log_probs, self.entropies:
                 values.pop()
 
+    def outdate(self, version: int) -> None:
+        """What it has by now was drawn by weights of that version or before; what follows comes from others."""
+        if len(self.sampled) > (self.outdated[-1][0] if self.outdated else 0):
+            self.outdated.append((len(self.sampled), version))
+
+    def _drawn_by(self, last: int) -> tuple[tuple[int, int], ...]:
+        """As `Completion.drawn_by`; what is not outdated was drawn by the `last` version."""
+        ends = [(end, version) for end, version in self.outdated if end < len(self.sampled)]
+        versions = [version for _, version in self.outdated[: len(ends) + 1]] + [last]
+        firsts = [0, *(end for end, _ in ends)]
+        return () if versions[0] == last else tuple(zip(firsts, versions, strict=False))
+
     def completion(self, reason: FinishReason, weights_version: int) -> Completion:
         """What there is of it, on its way no more."""
         entropy = math.fsum(self.entropies) / len(self.entropies) if self.entropies else 0.0
         completion = Completion(list(self.sampled), list(self.log_probs), reason, entropy, weights_version)
         completion.error, completion.routed_experts = self.error, self.routes
+        completion.drawn_by = self._drawn_by(weights_version)
         if self.ending is not None:
             completion.forced = frozenset(self.row.forced_at)
             completion.alternatives = self.alternatives

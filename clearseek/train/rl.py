@@ -173,7 +173,19 @@ class PolicyTrainer:
             sampled.learnt.extend(bool(tells) or not stage.drop_zero_variance for tells in signal)
             if not stage.drop_zero_variance or sum(sampled.learnt) >= stage.problems_per_step:
                 break
+        self._check_versions(step, sampled.groups)
         return sampled
+
+    def _check_versions(self, step: int, groups: list[Group]) -> None:
+        """What an update learns from is one policy's."""
+        done = [item.completion for group in groups for item in group.judged]
+        versions = {version for one in done for _, version in one.drawn_by or ((0, one.weights_version),)}
+        if len(versions) > 1:
+            raise RunError(
+                f"stage {self.context.stage}, step {step + 1}: its completions were drawn by weights of versions "
+                f"{', '.join(map(str, sorted(versions)))}, and an update learns from one policy's; let nobody else "
+                "change the engine's weights, and run the same command again"
+            )
 
     def _describe(self, rollout: Rollout) -> dict[str, Any]:
         """What the ledger says of everything sampled, whether it is learnt from or not."""

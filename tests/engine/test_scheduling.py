@@ -127,6 +127,27 @@ def test_new_weights_are_answered_with_at_once_and_forget_the_old():
     assert engine.pool.hits == 2 * 99
 
 
+def test_a_completion_tells_which_weights_drew_which_of_its_tokens():
+    model = model_of()
+    engine = Engine(model, (), torch.float32)
+    sampling = Sampling(max_tokens=20)
+    early, late = (engine.submit(Request((3, key), key, sampling=sampling))[0] for key in (1, 2))
+    engine.load_weights(model)  # none has a token
+    for _ in range(4):
+        engine.step(at_once=1)
+    engine.load_weights(model)
+    engine.load_weights(model)  # nobody was drawn a token by the second
+    cut = engine.cancel(late)
+    told = finished(engine)[early]
+    count = len(cut.tokens)
+    assert 0 < count < 20
+    assert (told.weights_version, told.drawn_by) == (3, ((0, 1), (count, 3)))
+    assert (cut.weights_version, cut.drawn_by) == (3, ((0, 1),))
+    (whole,) = engine.generate([Request((3, 1), 1, sampling=sampling)])[0]
+    assert (whole.weights_version, whole.drawn_by) == (3, ())
+    assert told.tokens == whole.tokens
+
+
 def test_cancelling_frees_at_once():
     engine = engine_of(num_slots=2)
     answers = [engine.submit(request)[0] for request in requests_of(4, 1)]

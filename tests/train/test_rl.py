@@ -226,6 +226,22 @@ def test_groups_are_kept_whole_and_silent_ones_dropped(trainer_of):
     assert numbers["retired"] == 1
 
 
+@pytest.mark.parametrize("drawn_by", [((0, 0), (2, 1)), ((0, 1),)])
+def test_a_batch_that_two_policies_have_drawn_is_refused(trainer_of, drawn_by):
+    trainer = trainer_of(profile="best", problems_per_step=4, max_refill_rounds=0)
+    engine = script(trainer, lambda number: [RIGHT, WRONG, WRONG, WRONG])
+    answered = engine.generate
+
+    def generate(requests):
+        groups = answered(requests)
+        groups[1][2].drawn_by = drawn_by
+        return groups
+
+    engine.generate = generate
+    with pytest.raises(RunError, match=r"step 1: its completions were drawn by weights of versions 0, 1"):
+        trainer.sample(0)
+
+
 def test_dropped_groups_are_drawn_again_until_the_batch_is_full(trainer_of):
     trainer = trainer_of(profile="best", problems_per_step=4, max_refill_rounds=2)
     silent, telling = [WRONG] * 4, [RIGHT, WRONG, WRONG, WRONG]
