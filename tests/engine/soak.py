@@ -1,4 +1,4 @@
-"""A day of an engine: random requests, cancellations, deadlines and new weights over a cache that is too small.
+"""A day of an engine: random requests, wrong ones too, cancellations, deadlines and new weights over a small cache.
 
 What ends, whole or cut short, is compared with what the request gets alone; a weight swap is repeated there after as
 many tokens.
@@ -6,30 +6,49 @@ many tokens.
 
 import itertools
 import random
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 import numpy as np
+import pytest
 import torch
 
+from clearseek.config.errors import InputError
+from clearseek.engine import constraint
 from clearseek.engine.engine import Engine
 from clearseek.engine.request import Completion, Request, Sampling
 from clearseek.engine.sequence import Sequence
 from clearseek.engine.speculation import Speculation
 from clearseek.model.decoder import Decoder
+from tests.engine.scripted import small_tokenizer
 from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import CONFIGS, some_tokens, tiny_model
 
 NUM_BLOCKS = 8  # of the cache, of which a request takes up to 4
-ENDS = (3,)
+TOKENIZER = small_tokenizer()
+ENDS = (TOKENIZER.eos_id, *range(30, 36))
+HAS_GRAMMARS = find_spec("llguidance") is not None
+SIZES = {"max_position_embeddings": 1024, "num_layers": 2, "vocab_size": TOKENIZER.vocab_size}
 FEW = {"num_experts_per_token": 2, "num_expert_groups": 4, "num_limited_groups": 2, "num_dense_layers": 1}
 SHAPES = {
-    "dense": lambda seed: weighted(lane_sized("qwen3", max_position_embeddings=1024, num_layers=2), seed),
-    "latent and routed": lambda seed: weighted(
-        lane_sized("deepseek_v3", max_position_embeddings=1024, num_layers=2, **FEW), seed
-    ),
-    "dense without kernels": lambda seed: tiny_model(CONFIGS["qwen3"], seed),
-    "latent and routed without kernels": lambda seed: tiny_model(CONFIGS["deepseek_v3"], seed),
+    "dense": lambda seed: weighted(lane_sized("qwen3", **SIZES), seed),
+    "latent and routed": lambda seed: weighted(lane_sized("deepseek_v3", **SIZES, **FEW), seed),
+    "dense without kernels": lambda seed: sized("qwen3", seed),
+    "latent and routed without kernels": lambda seed: sized("deepseek_v3", seed),
 }
+STOPS = ("e", "so", "1", " a", "he", "er", "n ", "5", "7 ", "먼")
+FORMS = (
+    constraint.choice(["yes", "no", "neither of them"]),
+    constraint.regex("[a-c]{2,9}", thinks_first=False),
+    constraint.json_schema({"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]},
+                           fast_forward=True),
+)  # fmt: skip
+
+
+def sized(name: str, seed: int) -> Decoder:
+    """One that the kernels don't know."""
+    return tiny_model(CONFIGS[name].model_copy(update={"vocab_size": TOKENIZER.vocab_size}), seed)
 
 
 def weighted(model: Decoder, seed: int) -> Decoder:
@@ -60,6 +79,9 @@ class Tally:
     swapped: int = 0
     paused: int = 0
     hits: int = 0
+    refused: int = 0
+    across: int = 0  # ended by a stop string that no single token holds
+    kinds: Counter = field(default_factory=Counter)  # settings that were compared
 
 
 class Soak:
@@ -79,7 +101,7 @@ class Soak:
         self.tally = Tally()
 
     def _engine(self, **settings) -> Engine:
-        return Engine(self.models[0], ENDS, torch.float32, **settings)
+        return Engine(self.models[0], ENDS, torch.float32, tokenizer=TOKENIZER, **settings)
 
     def _tokens(self, count: int, seed: int) -> tuple[int, ...]:
         return tuple(some_tokens(self.models[0].config, 1, count, seed)[0].tolist())
@@ -90,7 +112,39 @@ class Soak:
         prompt = draw.choice(self.prefixes) + self._tokens(draw.randint(0, 40), 100 + number % 50)
         deadline = draw.uniform(2, 60) if draw.random() < 0.15 else None
         samples = draw.choice((1, 1, 1, 2, 3))
-        return Request(prompt, number % 200, samples, self.sampling(), None, draw.choice("ab"), deadline)
+        sampling = self.sampling()
+        best_of = samples + draw.randint(0, 1) if sampling.temperature and draw.random() < 0.1 else None
+        if sampling.thinking_budget is not None or sampling.constraint is not None:
+            prompt = (*prompt, TOKENIZER.think_start_id)
+        request = Request(prompt, number % 200, samples, sampling, best_of, draw.choice("ab"), deadline)
+        if sampling.stop and draw.random() < 0.8:
+            stop = self.across(request)
+            request = replace(request, sampling=replace(sampling, stop=stop), deadline_seconds=None)
+        return request
+
+    def across(self, request: Request) -> tuple[str, ...]:
+        """Stop strings that end in another token than they begin in, of what the first weights answer alone."""
+        asked = replace(request.sampling, stop=(), prompt_log_probs=None)
+        alone = self.reference.generate([Request(request.prompt, request.key, 1, asked)])[0][0]
+        pieces = [TOKENIZER.decode([token]) for token in alone.tokens]
+        pairs = [one[-1] + other[0] for one, other in itertools.pairwise(pieces) if one and other]
+        whole = [pair for pair in pairs if "\ufffd" not in pair and not any(pair in one for one in pieces)]
+        return tuple(whole[-2:]) or request.sampling.stop
+
+    def wrong(self) -> Request:
+        """A request that is to be refused by itself."""
+        return self.draw.choice(
+            [
+                Request((), 0),
+                Request((1, TOKENIZER.vocab_size), 0),
+                Request((1,) * 1000, 0),
+                Request((1,) * 900, 0, sampling=Sampling(max_tokens=9)),  # more than the cache
+                Request((1,), 0, 3, best_of=2),
+                Request((1,), 0, sampling=Sampling(max_tokens=5, thinking_budget=5)),
+                Request((1,), 0, sampling=Sampling(stop=("",))),
+                Request((1,), 0, sampling=Sampling(constraint=constraint.regex("("))),
+            ]
+        )
 
     def sampling(self) -> Sampling:
         """Half of them plain; the others of one or two settings more."""
@@ -106,11 +160,23 @@ class Soak:
         }  # fmt: skip
         if draw.random() < 0.5:
             own |= dict(draw.sample(list(more.items()), draw.randint(1, 2)))
+        own |= self.of_text(own["max_tokens"])
         if draw.random() < 0.15:
             own["prompt_log_probs"] = draw.randint(0, 2)
         if self.has_experts and draw.random() < 0.3:
             own["routed_experts"] = True
         return Sampling(**own)  # type: ignore[arg-type]
+
+    def of_text(self, max_tokens: int) -> dict[str, object]:
+        """Of some a stop string, a bound on the thought, or a form of the answer."""
+        draw, chance = self.draw, self.draw.random()
+        if chance < 0.2:
+            return {"stop": tuple(draw.sample(STOPS, 3))}
+        if chance < 0.3 and max_tokens > 1:
+            return {"thinking_budget": draw.randint(0, max_tokens - 1)}
+        if chance < 0.4 and HAS_GRAMMARS:
+            return {"constraint": draw.choice(FORMS), "ignore_eos": False}
+        return {}
 
     def run(self) -> Tally:
         """The day, and in the evening the comparison."""
@@ -119,6 +185,10 @@ class Soak:
             if left and self.draw.random() < 0.6 and self.engine.scheduler.num_waiting < 30:
                 left -= 1
                 self._submit(self.request(left))
+            if self.draw.random() < 0.05:
+                with pytest.raises(InputError):
+                    self.engine.submit(self.wrong())
+                self.tally.refused += 1
             self._step()
             if self.followed and self.draw.random() < 0.05:
                 answer = self.draw.choice(list(self.followed))
@@ -172,18 +242,20 @@ class Soak:
                 alone = self._alone(group[0][0].request, Followed(version))
                 for answer, completion, followed in some:
                     self._tell(completion, alone[answer.sample], not followed.is_reread)
+                    self._count(answer.request, completion)
             for answer, completion, followed in group:
                 if followed.swaps:
                     self.tally.swapped += 1
                     alone = self._alone(answer.request, followed, answer.sample)
                     self._tell(completion, alone[answer.sample], False)
+                    self._count(answer.request, completion)
         return self.tally
 
     def _alone(self, request: Request, followed: Followed, only: int | None = None) -> dict[int, Completion]:
         """Completions by sample, or of one alone, whose weights are swapped as they were."""
         engine = self.reference
         engine.load_weights(self.models[followed.version])
-        request = Request(request.prompt, request.key, request.num_samples, request.sampling)
+        request = replace(request, client="", deadline_seconds=None)
         answers, found = engine.submit(request), {}
         for answer in answers:
             if only is not None and answer.sample != only:
@@ -201,6 +273,17 @@ class Soak:
                 found[answer.sample] = completion
         return found
 
+    def _count(self, request: Request, completion: Completion) -> None:
+        settings, usual = request.sampling, Sampling()
+        self.tally.kinds.update(
+            name for name in ("stop", "thinking_budget", "constraint")
+            if getattr(settings, name) != getattr(usual, name)
+        )  # fmt: skip
+        self.tally.kinds["best_of"] += request.best_of is not None
+        self.tally.kinds["forced"] += bool(completion.forced)
+        if isinstance(stop := completion.stopped_by, str):
+            self.tally.across += not any(stop in TOKENIZER.decode([token]) for token in completion.tokens)
+
     def _tell(self, found: Completion, alone: Completion, has_routes: bool) -> None:
         """Count it, as differing where one bit does; what was cut short is a beginning."""
         self.tally.compared += 1
@@ -217,9 +300,15 @@ def is_same(found: Completion, alone: Completion, has_routes: bool) -> bool:
         (found.tokens, alone.tokens[ends]),
         (found.log_probs, alone.log_probs[ends]),
         (found.alternatives, alone.alternatives[ends]),
+        (found.forced, {place for place in alone.forced if not is_cut or place < count}),
+        (
+            found.text,
+            alone.text if found.text is None or not is_cut else (alone.text or "")[: len(found.text)],
+        ),
     ]
     if not is_cut:
         pairs += [
+            (found.error, alone.error),
             (found.prompt_log_probs, alone.prompt_log_probs),
             (found.prompt_alternatives, alone.prompt_alternatives),
         ]

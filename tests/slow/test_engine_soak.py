@@ -16,7 +16,7 @@ def day(monkeypatch: pytest.MonkeyPatch, name: str, count: int, speculation: str
     tally = soak.compare()
     print(f"{name}: {tally}")
     assert tally.compared >= count
-    assert min(tally.paused, tally.hits, tally.swapped) > 0
+    assert min(tally.paused, tally.hits, tally.swapped, tally.refused, tally.across) > 0
     assert set(tally.finished) == {"stop", "length", "cancelled", "deadline"}
     return tally
 
