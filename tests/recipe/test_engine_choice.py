@@ -141,6 +141,15 @@ def test_a_server_has_its_own_memory(base):
     assert needed[1].total < needed[0].total
 
 
+def test_a_recipe_bounds_the_cache_of_our_own_engine(base):
+    table = {"name": "r", "cache_gib": 0.0001, "stages": {"rl": stages(base, "clearseek")["rl"]}}
+    recipe = parse_recipe(table, "r.toml")
+    needed = memory_of(recipe, work_of(recipe, "rl"))
+    assert needed.engine_cache == 0.0001 * 2**30
+    with pytest.raises(InputError, match=r"cache_gib = 0.0: input should be greater than 0"):
+        parse_recipe(table | {"cache_gib": 0.0}, "r.toml")
+
+
 def test_a_resumed_run_needs_no_server_for_what_is_done(tmp_path, base):
     """A finished run says so though the server is gone."""
     with VllmStandIn(load_model(base)) as server:

@@ -226,6 +226,14 @@ def test_groups_are_kept_whole_and_silent_ones_dropped(trainer_of):
     assert numbers["retired"] == 1
 
 
+def test_the_recipe_s_bound_on_the_cache_reaches_the_engine(trainer_of):
+    trainer = trainer_of(profile="best")
+    context = trainer.context
+    context.recipe = context.recipe.model_copy(update={"cache_gib": 0.001})
+    engine = context.open_sampler(trainer.model, trainer.tokenizer)
+    assert engine.cache_limit.num_bytes == int(0.001 * 2**30)
+
+
 @pytest.mark.parametrize("drawn_by", [((0, 0), (2, 1)), ((0, 1),)])
 def test_a_batch_that_two_policies_have_drawn_is_refused(trainer_of, drawn_by):
     trainer = trainer_of(profile="best", problems_per_step=4, max_refill_rounds=0)
