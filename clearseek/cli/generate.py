@@ -23,8 +23,10 @@ In a terminal the thought is dim; elsewhere it stands between <think> and
 "stopped_by", "log_probs", "prompt_tokens", "seconds_to_first_token",
 "tokens_per_second"}, with -n several {"answers": [...], ...}. finish_reason is
 "stop", or "length" where --max-tokens or the model's context cut the answer
-short; log_probs has each token with its text and log-probability. Constrained
-answers need pip install 'clearseek[constraints]'.
+short; log_probs has each token with its text and log-probability at the
+temperature, by --processed-log-probs also at temperature 1, in what it was drawn
+from, and the mass that truncation kept. Constrained answers need pip install
+'clearseek[constraints]'.
 
 Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 
@@ -39,6 +41,7 @@ Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 @click.option(
     "--top-log-probs", type=int, default=0, help="With --json: so many likeliest beside each token."
 )
+@click.option("--processed-log-probs", is_flag=True, help="With --json: what each token was drawn from, too.")
 @click.option("--hide-thinking", is_flag=True, help="Print the answer only.")
 @sampling_options
 @device_option
@@ -51,6 +54,7 @@ def command(
     n: int,
     best_of: int | None,
     top_log_probs: int,
+    processed_log_probs: bool,
     hide_thinking: bool,
     settings: dict[str, Any],
     form: str | None,
@@ -67,7 +71,10 @@ def command(
     if top_log_probs and not as_json:
         raise click.UsageError("--top-log-probs are printed with --json only; add it")
     messages = [{"role": "user", "content": _read_prompt(prompt)}]
+    if processed_log_probs and not as_json:
+        raise click.UsageError("--processed-log-probs are printed with --json only; add it")
     settings |= {"top_log_probs": top_log_probs} if top_log_probs else {}
+    settings |= {"processed_log_probs": True} if processed_log_probs else {}
     check_early(settings, max_tokens)
 
     from clearseek.engine.session import open_session

@@ -17,7 +17,7 @@ from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.defaults import default_settings
 from clearseek.engine.engine import Engine
-from clearseek.engine.request import Alternatives, Completion, FinishReason, Request, Sampling
+from clearseek.engine.request import Alternatives, Completion, Draw, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
 from clearseek.engine.streams import stream_key
 from clearseek.model.decoder import Decoder
@@ -45,6 +45,7 @@ class Answer:
     finish_reason: FinishReason
     error: str | None = None
     alternatives: list[Alternatives] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)
     routed_experts: np.ndarray | None = field(default=None, compare=False)
@@ -209,7 +210,7 @@ class Model:
         thought, answer = ("", text) if parser is None else _parts(parser, text)
         return Answer(
             text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason, completion.error,
-            completion.alternatives, completion.prompt_log_probs, completion.prompt_alternatives,
+            completion.alternatives, completion.draws, completion.prompt_log_probs, completion.prompt_alternatives,
             completion.routed_experts,
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """An answer when it is there, in its parts, and what a program may read of each of its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from clearseek.engine.request import Completion
@@ -38,4 +38,6 @@ def _records(completion: Completion, tokenizer: Tokenizer) -> list[dict[str, Any
         records[place]["forced"] = True
     for own, beside in zip(records, completion.alternatives, strict=False):
         own["likeliest"] = [record(*pair) for pair in zip(beside.tokens, beside.log_probs, strict=True)]
+    for own, draw in zip(records, completion.draws, strict=False):
+        own |= asdict(draw)
     return records

@@ -1,10 +1,13 @@
-"""Log-probabilities that are reported beside what was drawn: of the likeliest tokens, and of a prompt's own."""
+"""Log-probabilities that are reported: of the likeliest tokens, of what was drawn from, and of a prompt's own."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from clearseek.engine.request import Alternatives, Sampling
+from clearseek.engine.request import Alternatives, Draw, Sampling
+from clearseek.engine.row import Row
+from clearseek.engine.row_sampler import Drawn
 from clearseek.model.log_probs import log_probs_from_logits
 
 
@@ -21,6 +24,22 @@ def alternatives(sampling: Sampling, logits: Tensor, token: int, log_prob: float
         log_prob if own == token else value for own, value in zip(found.tokens, found.log_probs, strict=True)
     )
     return Alternatives(found.tokens, tuple(values))
+
+
+def draws(rows: Sequence[Row], drawn: Drawn, logits: Tensor) -> dict[int, Draw]:
+    """Of the rows that ask, by place: what their tokens were drawn from, by the logits [B, V] of all."""
+    places = [place for place, row in enumerate(rows) if row.sampling.processed_log_probs]
+    if not places:
+        return {}
+    index = torch.tensor(places, device=logits.device)
+    raw = log_probs_from_logits(logits[index]).gather(-1, drawn.tokens[index].unsqueeze(-1)).squeeze(-1)
+    same = torch.tensor(
+        [rows[place].sampling.temperature in (0, 1) for place in places], device=logits.device
+    )
+    raw = raw.where(~same, drawn.log_probs[index])  # one number for one thing, to the bit
+    told = (raw, drawn.processed_log_probs[index], drawn.kept_mass[index])
+    found = (Draw(*values) for values in zip(*(one.tolist() for one in told), strict=True))
+    return dict(zip(places, found, strict=True))
 
 
 class PromptReport:

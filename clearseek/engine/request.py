@@ -33,6 +33,7 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
+    processed_log_probs: bool = False  # report of each token what it was drawn from: `Completion.draws`
     prompt_log_probs: int | None = None  # report the prompt's, at temperature 1, and so many likeliest beside
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
@@ -80,6 +81,20 @@ class Alternatives:
     log_probs: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What one token was drawn from, and what the model itself thinks of it.
+
+    `Completion.log_probs` are between the two: the model's at the temperature, before anything else.
+    """
+
+    raw_log_prob: float  # the model's own at temperature 1
+    processed_log_prob: (
+        float  # after constraint, bias, penalties, temperature and truncation; 0: nothing else could be
+    )
+    kept_mass: float  # the share of the changed distribution that min-p, top-k and top-p kept
+
+
 @dataclass
 class Completion:
     """One sampled completion; `tokens` include the token that ended it."""
@@ -94,6 +109,7 @@ class Completion:
     alternatives: list[Alternatives] = field(
         default_factory=list
     )  # of each token, where `top_log_probs` asks
+    draws: list[Draw] = field(default_factory=list)  # of each token, where `processed_log_probs` asks
     text: str | None = None  # what was said, cut at a stop string; None: its request names none
     error: str | None = (
         None  # what ended it: a constraint that can't be obeyed, or scores that are no numbers

@@ -127,6 +127,8 @@ def _draw_part(
         tokens = fixed_point.draw(fixed_point.weights_of(probs), uniforms)
         log_probs, entropies = _at(every, tokens), fixed_point.entropies(probs, every)
         kept = torch.ones_like(log_probs)
+    if not way.temperature:
+        kept = log_probs.exp()
     processed = log_probs - kept.log() if way.temperature else torch.zeros_like(log_probs)
     return Drawn(tokens, log_probs, processed, kept, entropies, torch.zeros_like(tokens, dtype=torch.bool))
 

@@ -58,8 +58,9 @@ def check_sampling(sampling: Sampling, vocab_size: int) -> None:
     _whole("top_log_probs", sampling.top_log_probs, 0, _MOST_LOG_PROBS)
     if sampling.prompt_log_probs is not None:
         _whole("prompt_log_probs", sampling.prompt_log_probs, 0, _MOST_LOG_PROBS)
-    if not isinstance(sampling.routed_experts, bool):
-        raise _wrong("routed_experts", sampling.routed_experts, "True or False")
+    for name in ("processed_log_probs", "routed_experts"):
+        if not isinstance(getattr(sampling, name), bool):
+            raise _wrong(name, getattr(sampling, name), "True or False")
     _check_bias(sampling.logit_bias, vocab_size)
     _check_stops(sampling, vocab_size)
     _check_thought(sampling)

@@ -8,7 +8,7 @@ import numpy as np
 
 from clearseek.engine.ending import Ending
 from clearseek.engine.reported import PromptReport
-from clearseek.engine.request import Alternatives, Completion, FinishReason, Request
+from clearseek.engine.request import Alternatives, Completion, Draw, FinishReason, Request
 from clearseek.engine.row import Row
 
 
@@ -36,6 +36,7 @@ class Sequence:
     alternatives: list[Alternatives] = field(
         default_factory=list
     )  # to each token, where its request wants them
+    draws: list[Draw] = field(default_factory=list)  # of each token, the same
     report: PromptReport | None = None  # of its prompt, where its request wants one; its siblings' too
     routes: np.ndarray | None = None  # experts of its first tokens, as `Completion.routed_experts`
     outdated: list[tuple[int, int]] = field(
@@ -87,7 +88,7 @@ class Sequence:
         completion.drawn_by = self._drawn_by(weights_version)
         if self.ending is not None:
             completion.forced = frozenset(self.row.forced_at)
-            completion.alternatives = self.alternatives
+            completion.alternatives, completion.draws = self.alternatives, self.draws
             completion.stopped_by = self.ending.stopped_by
             completion.text = "".join(self.text) if self.ending.has_text else None
         if self.report is not None:

@@ -12,7 +12,8 @@ from clearseek.engine.bell import Bell
 from clearseek.engine.drafters import Drafter, Guesses, MtpDrafter
 from clearseek.engine.fused_runner import Course, FusedRunner
 from clearseek.engine.prompt_rows import PromptRows
-from clearseek.engine.reported import alternatives
+from clearseek.engine.reported import alternatives, draws
+from clearseek.engine.request import Draw
 from clearseek.engine.runner import Runner
 from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.slots import Slots
@@ -126,11 +127,12 @@ class Stepper:
         drawn = row_sampler.draw(rows, scores, numbers.to(scores.device), dtype)
         tokens = drawn.tokens.cpu().numpy()
         self.slots.record(asked, tokens, drawn.log_probs.cpu().numpy(), drawn.entropies.cpu().numpy())
+        told = draws(rows, drawn, scores)
         for place, (slot, token) in enumerate(zip(asked.tolist(), tokens.tolist(), strict=True)):
-            if self._note(slot, token, scores, place):
+            if self._note(slot, token, scores, place, told.get(place)):
                 self.slots.active[slot] = 0
 
-    def _note(self, slot: int, token: int, scores: torch.Tensor, place: int) -> bool:
+    def _note(self, slot: int, token: int, scores: torch.Tensor, place: int, draw: Draw | None) -> bool:
         """Tell a sequence of a new token, drawn by one row of scores [slots, V]; whether that ends it."""
         answer = self.slots.at(slot)
         log_prob = float(self.slots.log_probs[slot, self.slots.num_sampled[slot] - 1])
@@ -144,4 +146,6 @@ class Stepper:
         beside = alternatives(answer.request.sampling, scores[place], token, log_prob)
         if beside is not None:
             answer.alternatives.append(beside)
+        if draw is not None:
+            answer.draws.append(draw)
         return answer.ending.finish_reason is not None or answer.row.error is not None

@@ -38,6 +38,10 @@ class LogProbRecord(TokenRecord):
     """The same with the likeliest at its place."""
 
     top_logprobs: list[TokenRecord]
+    # where processed_logprobs asks
+    raw_logprob: float | None = Field(default=None, le=0)
+    processed_logprob: float | None = Field(default=None, le=0)
+    kept_mass: float | None = Field(default=None, ge=0, le=1)
 
 
 class ChoiceLogProbs(Shape):
@@ -124,6 +128,10 @@ class TextLogProbs(Shape):
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float]]
     text_offset: list[int]
+    # where processed_logprobs asks
+    raw_token_logprobs: list[float | None] | None = None
+    processed_token_logprobs: list[float | None] | None = None
+    kept_mass: list[float | None] | None = None
 
 
 class TextChoice(Shape):

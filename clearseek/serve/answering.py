@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol, Self
 
-from clearseek.engine.request import Alternatives, Completion, Request
+from clearseek.engine.request import Alternatives, Completion, Draw, Request
 from clearseek.serve.errors import ApiError
 
 
@@ -20,12 +20,14 @@ class Delta:
     alternatives: list[Alternatives] = field(default_factory=list)  # where `top_log_probs` asks
     text: str = ""
     completion: Completion | None = None
+    draws: list[Draw] = field(default_factory=list)  # where `processed_log_probs` asks
 
     def merge(self, later: "Delta") -> None:
         """What came after it, as one."""
         self.tokens += later.tokens
         self.log_probs += later.log_probs
         self.alternatives += later.alternatives
+        self.draws += later.draws
         self.text += later.text
         self.completion = later.completion or self.completion
 

@@ -102,7 +102,7 @@ class ChatAnswer:
     def _log_probs(self, piece: Piece) -> dict[str, list[dict[str, Any]]] | None:
         if self._records is None:
             return None
-        records = self._records.of(piece.tokens, piece.log_probs, piece.alternatives)
+        records = self._records.of(piece.tokens, piece.log_probs, piece.alternatives, piece.draws)
         return {
             "content": records[piece.num_new_thought :],
             "reasoning_content": records[: piece.num_new_thought],

@@ -33,7 +33,7 @@ async def ask(
 
     With `fills_context` more tokens than the context holds are as many as it holds, else they are a mistake.
     """
-    settings = settings_of(body)
+    settings = settings_of(body, body.logprobs)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs: it needs logprobs to be true", param="top_logprobs")
     thinking, variables, budget = _thinking(model, body)

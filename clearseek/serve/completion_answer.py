@@ -2,12 +2,12 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clearseek.engine.best_of import pick_best
-from clearseek.engine.request import Alternatives, Completion
+from clearseek.engine.request import Alternatives, Completion, Draw
 from clearseek.serve.answering import Answering, Delta
 from clearseek.serve.chat_answer import FINGERPRINT
 from clearseek.serve.completion_types import CompletionRequest
@@ -115,7 +115,7 @@ class CompletionAnswer:
             if delta.completion.error is not None:
                 raise ApiError(500, delta.completion.error, "server_error")
             reason = _REASONS.get(delta.completion.finish_reason, delta.completion.finish_reason)
-        told = self._log_probs(index, delta.tokens, list(delta.log_probs), delta.alternatives)
+        told = self._log_probs(index, delta.tokens, list(delta.log_probs), delta.alternatives, delta.draws)
         ids = {"token_ids": delta.tokens} if self.body.return_token_ids else {}
         return {"index": index, "text": delta.text, "logprobs": told, "finish_reason": reason, **ids}
 
@@ -125,11 +125,16 @@ class CompletionAnswer:
         told = None
         if completion is not None and completion.prompt_log_probs is not None:
             beside = [one or Alternatives((), ()) for one in completion.prompt_alternatives]
-            told = self._log_probs(index, tokens, completion.prompt_log_probs, beside)
+            told = self._log_probs(index, tokens, completion.prompt_log_probs, beside, [None] * len(tokens))
         return {"index": index, "text": text, "logprobs": told, "finish_reason": None}
 
     def _log_probs(
-        self, index: int, tokens: list[int], log_probs: list[float | None], beside: list[Alternatives]
+        self,
+        index: int,
+        tokens: list[int],
+        log_probs: list[float | None],
+        beside: list[Alternatives],
+        draws: Sequence[Draw | None],
     ) -> dict[str, Any] | None:
         """OpenAI's older form: lists beside one another."""
         if self.body.logprobs is None:
@@ -149,7 +154,17 @@ class CompletionAnswer:
             "token_logprobs": log_probs,
             "top_logprobs": likeliest,
             "text_offset": offsets,
+            **(_drawn(draws) if self.body.processed_logprobs else {}),
         }
+
+
+def _drawn(draws: Sequence[Draw | None]) -> dict[str, Any]:
+    """Lists beside the others; a prompt's tokens were not drawn."""
+    return {
+        "raw_token_logprobs": [draw and draw.raw_log_prob for draw in draws],
+        "processed_token_logprobs": [draw and draw.processed_log_prob for draw in draws],
+        "kept_mass": [draw and draw.kept_mass for draw in draws],
+    }
 
 
 def _joined(echo: dict[str, Any] | None, choice: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _FILLING = (
 
 def requests_of(model: ServedModel, body: CompletionRequest, key_owner: str) -> list[Request]:
     """One for each prompt. InputError and `ApiError` for what is wrong."""
-    settings = settings_of(body)
+    settings = settings_of(body, body.logprobs is not None)
     if body.best_of is not None and (body.stream or body.best_of < body.n):
         raise ApiError(400, "best_of: at least n, and not in a stream", param="best_of")
     if body.echo and body.stream and body.logprobs is not None:

@@ -8,10 +8,15 @@ from clearseek.serve.openai_chat_types import Drawing
 from clearseek.serve.served_model import ServedModel
 
 
-def settings_of(body: Drawing) -> dict[str, Any]:
-    """What was asked, by the engine's names; None where the model's own holds. `ApiError` for what can't be meant."""
+def settings_of(body: Drawing, has_log_probs: bool) -> dict[str, Any]:
+    """What was asked, by the engine's names; None where the model's own holds. `ApiError` for what can't be meant.
+
+    `has_log_probs`: tokens are told with their log-probabilities, which more can stand beside.
+    """
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options: only a stream has them; set stream", param="stream_options")
+    if body.processed_logprobs and not has_log_probs:
+        raise ApiError(400, "processed_logprobs: it needs logprobs", param="processed_logprobs")
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if len(stop) > 16:
         raise ApiError(400, f"stop: {len(stop)} texts; it may have 16", param="stop")
@@ -25,6 +30,7 @@ def settings_of(body: Drawing) -> dict[str, Any]:
         "repetition_penalty": body.repetition_penalty,
         "logit_bias": _bias(body.logit_bias),
         "ignore_eos": body.ignore_eos,
+        "processed_log_probs": body.processed_logprobs,
         "stop": tuple(text for text in stop if text) or None,
         "stop_ids": tuple(body.stop_token_ids or ()) or None,
     }

@@ -221,7 +221,7 @@ class _Stream:
     def news(self, tokens: list[int], log_probs: list[float], completion: Completion | None = None) -> News:
         """Tokens that were not told yet."""
         answer, text = self.answer, None
-        alternatives = answer.alternatives[self.told : self.told + len(tokens)]
+        new = slice(self.told, self.told + len(tokens))
         self.told += len(tokens)
         if self._has_text:
             pieces = answer.text[self._pieces :]
@@ -233,7 +233,8 @@ class _Stream:
             answer.sample,
             tokens,
             log_probs,
-            alternatives,
+            answer.alternatives[new],
+            answer.draws[new],
             text,
             completion,
             self.seated_at,

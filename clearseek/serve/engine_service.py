@@ -198,7 +198,9 @@ class _Answer:
         if news.cached_tokens is not None:
             answering.cached_tokens = news.cached_tokens
         text = self._text(news) if news.text is None else news.text
-        delta = Delta(news.sample, news.tokens, news.log_probs, news.alternatives, text, news.completion)
+        delta = Delta(
+            news.sample, news.tokens, news.log_probs, news.alternatives, text, news.completion, news.draws
+        )
         answering.put(delta)
         return news.completion is not None
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clearseek.engine.request import Alternatives, Completion, Request
+from clearseek.engine.request import Alternatives, Completion, Draw, Request
 
 _LENGTH = struct.Struct("<Q")
 
@@ -72,6 +72,7 @@ class News(NamedTuple):
     tokens: list[int]
     log_probs: list[float]
     alternatives: list[Alternatives]
+    draws: list[Draw]
     text: str | None
     completion: Completion | None
     seated_at: float | None  # by the monotonic clock, which is the machine's

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clearseek.engine.request import Alternatives
+from clearseek.engine.request import Alternatives, Draw
 from clearseek.text.token_bytes import token_bytes
 from clearseek.text.tokenizer import Tokenizer
 
@@ -19,11 +19,15 @@ class Records:
         self._known: dict[int, tuple[str, list[int]]] = {}
 
     def of(
-        self, tokens: Sequence[int], log_probs: Sequence[float], alternatives: Sequence[Alternatives]
+        self,
+        tokens: Sequence[int],
+        log_probs: Sequence[float],
+        alternatives: Sequence[Alternatives],
+        draws: Sequence[Draw] = (),
     ) -> list[dict[str, Any]]:
-        """The records of some tokens; `alternatives` are theirs, or none where nobody asked."""
+        """The records of some tokens; `alternatives` and `draws` are theirs, or none where nobody asked."""
         beside = alternatives or [Alternatives((), ())] * len(tokens)
-        return [
+        records = [
             self._record(token, log_prob)
             | {
                 "top_logprobs": [
@@ -32,6 +36,13 @@ class Records:
             }
             for token, log_prob, other in zip(tokens, log_probs, beside, strict=True)
         ]
+        for record, draw in zip(records, draws, strict=False):
+            record |= {
+                "raw_logprob": max(draw.raw_log_prob, _LEAST),
+                "processed_logprob": max(draw.processed_log_prob, _LEAST),
+                "kept_mass": draw.kept_mass,
+            }
+        return records
 
     def text(self, token: int) -> str:
         """A token's text by itself."""

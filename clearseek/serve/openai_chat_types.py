@@ -138,6 +138,9 @@ class Drawing(Wire):
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
+    processed_logprobs: bool | None = (
+        None  # ours: beside logprobs, of what was drawn from and at temperature 1
+    )
 
 
 class ChatRequest(Drawing):

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from clearseek.engine.request import Alternatives, Completion
+from clearseek.engine.request import Alternatives, Completion, Draw
 from clearseek.serve.answering import Answering, Delta
 from clearseek.text.thoughts import Kind
 from clearseek.text.tokenizer import Tokenizer
@@ -36,6 +36,7 @@ class Piece:
     tokens: list[int]
     log_probs: list[float]
     alternatives: list[Alternatives]
+    draws: list[Draw]
     num_tokens: int
     num_thought_tokens: int
     num_new_thought: int  # of its own tokens, those that are thought, tags with them
@@ -113,7 +114,7 @@ class Pieces:
         sample.num_tokens += len(delta.tokens)
         sample.num_thought_tokens += thought
         return Piece(
-            delta.sample, events, delta.tokens, delta.log_probs, delta.alternatives,
+            delta.sample, events, delta.tokens, delta.log_probs, delta.alternatives, delta.draws,
             sample.num_tokens, sample.num_thought_tokens, thought + closes, delta.completion, sample.num_calls,
         )  # fmt: skip
 

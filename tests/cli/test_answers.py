@@ -156,6 +156,13 @@ def test_likeliest_tokens_are_for_programs(session, capsys):
     assert session.asked[0][1]["top_log_probs"] == 3
 
 
+def test_what_tokens_were_drawn_from_is_for_programs(session, capsys):
+    assert main(["generate", "m", "6*7?", "--processed-log-probs"]) == 2
+    assert "--processed-log-probs are printed with --json only" in capsys.readouterr().err
+    assert main(["generate", "m", "6*7?", "--processed-log-probs", "--json"]) == 0
+    assert session.asked[0][1]["processed_log_probs"] is True
+
+
 def test_a_file_that_is_no_text_is_refused(session, tmp_path, capsys):
     (tmp_path / "g").write_bytes(b"\xff\xfe\xff")
     assert main(["generate", "m", "6*7?", "--grammar", str(tmp_path / "g")]) == 2

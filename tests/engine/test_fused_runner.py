@@ -267,3 +267,26 @@ def test_cut_off_or_past_the_end_tokens_are_the_same_decoded_at_once_and_step_by
         assert (reason == "stop") == (tokens[-1] in ends and not own.get("ignore_eos", False))
         assert len(tokens) == 30 or not own.get("ignore_eos", False)
     assert any(token in ends for token in alone[2][0][:-1])
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16"])
+@pytest.mark.parametrize("own", HOW, ids=str)
+def test_asking_what_tokens_were_drawn_from_changes_no_bit_of_them(own, form):
+    model = model_of("qwen3")
+    engine = Engine(model, (), torch.float32 if form == "float32" else torch.bfloat16, 8, form=Format(form))
+
+    def answered(**more):
+        sampling = Sampling(max_tokens=12, **own, **more)
+        return engine.generate([Request((5, 6, 7), 4, 1, sampling)])[0][0]
+
+    plain, told = answered(), answered(processed_log_probs=True)
+    assert engine.why_plain is None
+    assert (told.tokens, told.log_probs) == (plain.tokens, plain.log_probs)
+    for log_prob, draw in zip(told.log_probs, told.draws, strict=True):
+        if own.get("temperature", 1.0):
+            assert draw.processed_log_prob == pytest.approx(log_prob - np.log(draw.kept_mass), abs=1e-5)
+        else:
+            assert draw.processed_log_prob == 0
+            assert draw.kept_mass == pytest.approx(np.exp(log_prob), abs=1e-5)
+        if own.get("temperature", 1.0) in (0, 1):
+            assert draw.raw_log_prob == log_prob

@@ -262,8 +262,52 @@ def test_what_is_asked_of_the_likeliest_and_of_the_prompt_is_reported(model):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.7},
+        {"temperature": 0.7, "top_k": 5},
+        {"top_k": 3, "logit_bias": {7: 4.0}},
+        {"temperature": 0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_token_was_drawn_from_is_reported_and_changes_nothing(base, dtype, settings):
+    """Against a softmax in float64 of the model's own scores; none of the plain way's bits differs."""
+    asked, ids = (
+        {"max_tokens": 9, "temperature": 1.0, "top_p": 1.0, "ignore_eos": True} | settings,
+        [5, 6, 7, 8],
+    )
+    model, near = clearseek.load(base, dtype), 1e-5 if dtype == "float32" else 0.1
+    plain = model.generate(ids, **asked)
+    answer = model.generate(ids, processed_log_probs=True, **asked)
+    assert (answer.tokens, answer.log_probs) == (plain.tokens, plain.log_probs)
+    assert plain.draws == []
+    assert len(answer.draws) == len(answer.tokens) == 9
+    scores = model.logits([ids + answer.tokens[:-1]]).detach()[0, len(ids) - 1 :].double()
+    bias = torch.zeros(scores.shape[-1], dtype=torch.float64)
+    for token, value in asked.get("logit_bias", {}).items():
+        bias[token] = value
+    for place, (token, draw) in enumerate(zip(answer.tokens, answer.draws, strict=True)):
+        changed = ((scores[place] + bias) / (asked["temperature"] or 1.0)).softmax(-1)
+        kept = (
+            changed.topk(asked.get("top_k") or len(changed)).values.sum()
+            if asked["temperature"]
+            else changed.max()
+        )
+        assert draw.raw_log_prob == pytest.approx(float(scores[place].log_softmax(-1)[token]), abs=near)
+        assert draw.kept_mass == pytest.approx(float(kept), abs=near)
+        wanted = float((changed[token] / kept).log()) if asked["temperature"] else 0.0
+        assert draw.processed_log_prob == pytest.approx(wanted, abs=near)
+        if asked["temperature"] in (0, 1):
+            assert draw.raw_log_prob == answer.log_probs[place]
+
+
+@pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
+        (QUESTION, {"processed_log_probs": 1}, "processed_log_probs is 1; it has to be True or False"),
         (QUESTION, {"max_tokens": 0}, "max_tokens is 0; it has to be a whole number of at least 1"),
         (QUESTION, {"temperature": -1}, "temperature is -1"),
         (QUESTION, {"temperature": float("nan")}, "temperature is nan"),

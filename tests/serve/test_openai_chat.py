@@ -1,5 +1,7 @@
 """`/v1/chat/completions` as OpenAI's own client sees it."""
 
+import math
+
 import openai
 import pytest
 
@@ -36,6 +38,22 @@ def streamed(client, **settings):
                 assert choice.index not in reasons
                 reasons[choice.index] = choice.finish_reason
     return texts, reasons, usage
+
+
+def test_what_tokens_were_drawn_from_is_told_beside_log_probabilities(client):
+    asked = {"logprobs": True, "temperature": 0.5, "top_p": 0.6}
+    whole = ask(client, extra_body={"processed_logprobs": True}, **asked).choices[0].logprobs
+    records = [*whole.reasoning_content, *(one.model_dump() for one in whole.content)]
+    assert records
+    for one in records:
+        assert one["processed_logprob"] == pytest.approx(
+            one["logprob"] - math.log(one["kept_mass"]), abs=1e-5
+        )
+    assert any(one["raw_logprob"] != one["logprob"] for one in records)
+    plain = ask(client, **asked).choices[0].logprobs
+    assert not any("kept_mass" in one for one in plain.reasoning_content)
+    with pytest.raises(openai.BadRequestError, match="processed_logprobs: it needs logprobs"):
+        ask(client, extra_body={"processed_logprobs": True})
 
 
 def test_an_answer_has_openai_s_shape(client):

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import openai
@@ -71,6 +73,7 @@ def test_log_probabilities_are_the_model_s(client, served, tokenizer):
         wanted = model.logits(states)[0].log_softmax(-1)
     own = wanted[range(tokens.shape[1] - 1), tokens[0, 1:]]
     assert told.token_logprobs[0] is None
+    assert not hasattr(told, "kept_mass")
     torch.testing.assert_close(torch.tensor(told.token_logprobs[1:]), own, rtol=0, atol=1e-4)
     assert len(told.tokens) == len(told.text_offset) == len(told.top_logprobs) == tokens.shape[1]
     own_texts = ["" if token == tokenizer.bos_id else text
@@ -78,6 +81,24 @@ def test_log_probabilities_are_the_model_s(client, served, tokenizer):
     assert told.text_offset == [len("".join(own_texts[:place])) for place in range(len(own_texts))]
     with pytest.raises(openai.BadRequestError, match="of an echoed prompt are known at the end"):
         ask(client, logprobs=3, echo=True, stream=True)
+
+
+def test_what_tokens_were_drawn_from_is_told_beside_log_probabilities(client):
+    asked = {"temperature": 0.5, "top_p": 0.6, "logprobs": 0}
+    plain = ask(client, **asked)
+    whole = ask(client, echo=True, extra_body={"processed_logprobs": True}, **asked)
+    told, count = whole.choices[0].logprobs, len(plain.choices[0].logprobs.tokens)
+    near = partial(pytest.approx, abs=1e-5)  # PyTorch's sums depend on how a prompt is cut
+    assert told.token_logprobs[-count:] == near(plain.choices[0].logprobs.token_logprobs)
+    assert told.raw_token_logprobs[:-count] == told.kept_mass[:-count] == [None] * (len(told.tokens) - count)
+    drawn = zip(told.token_logprobs, told.processed_token_logprobs, told.kept_mass, strict=True)
+    for log_prob, processed, mass in list(drawn)[-count:]:
+        assert 0.6 <= mass <= 1
+        assert processed == near(log_prob - math.log(mass))
+    assert told.raw_token_logprobs[-count:] != told.token_logprobs[-count:]
+    chunks = ask(client, stream=True, extra_body={"processed_logprobs": True}, **asked)
+    streamed = [one for chunk in chunks for one in chunk.choices[0].logprobs.processed_token_logprobs]
+    assert streamed == near(told.processed_token_logprobs[-count:])
 
 
 def test_the_best_of_several_is_given(client):
