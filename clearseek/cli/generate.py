@@ -21,8 +21,10 @@ Examples:
 In a terminal the thought is dim; elsewhere it stands between <think> and
 </think>. --json prints {"thought", "answer", "tokens", "finish_reason",
 "stopped_by", "log_probs", "prompt_tokens", "seconds_to_first_token",
-"tokens_per_second"}, with -n several {"answers": [...], ...}. finish_reason is
-"stop", or "length" where --max-tokens or the model's context cut the answer
+"tokens_per_second", "why_plain", "speculation"}, with -n several
+{"answers": [...], ...}. why_plain says why the model goes through PyTorch, null
+where it does not; speculation counts by place the tokens that were guessed and
+those that came true. finish_reason is "stop", or "length" where --max-tokens or the model's context cut the answer
 short; log_probs has each token with its text and log-probability at the
 temperature, by --processed-log-probs also at temperature 1, in what it was drawn
 from, and the mass that truncation kept. Constrained answers need pip install
@@ -103,8 +105,17 @@ def _print_all(session: Any, replies: Sequence[Any], hide_thinking: bool) -> Non
         "prompt_tokens": session.prompt_tokens,
         "seconds_to_first_token": session.seconds_to_first_token,
         "tokens_per_second": session.tokens_per_second,
+        "why_plain": session.engine.why_plain,
+        "speculation": _speculation(session.engine),
     }
     print_json({**answers[0], **about} if len(answers) == 1 else {"answers": answers, **about})
+
+
+def _speculation(engine: Any) -> dict[str, list[int]] | None:
+    """How many tokens were guessed at each place after the newest, and how many came true; None: nobody guesses."""
+    if engine.speculation is None:
+        return None
+    return {"guessed": engine.acceptance.guessed, "accepted": engine.acceptance.accepted}
 
 
 def _table(reply: Any, hide_thinking: bool) -> dict[str, Any]:

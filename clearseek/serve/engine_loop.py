@@ -201,7 +201,12 @@ class EngineLoop:
 
     def _counts(self) -> Counts:
         engine, acceptance = self.engine, self.engine.acceptance
-        guessing = sum(acceptance.guessed[:1]), sum(acceptance.guessed), sum(acceptance.accepted)
+        guessing = (
+            sum(acceptance.guessed[:1]),
+            sum(acceptance.guessed),
+            sum(acceptance.accepted),
+            tuple(acceptance.accepted),
+        )
         if not engine.is_ready:
             return Counts(0.0, 0, 0, 0, *guessing)
         pool = engine.pool

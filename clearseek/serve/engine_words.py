@@ -89,6 +89,7 @@ class Counts(NamedTuple):
     guesses: int = 0  # times that something was guessed
     guessed: int = 0  # tokens
     accepted: int = 0
+    accepted_by_place: tuple[int, ...] = ()  # after the newest token
 
 
 Word = Begun | State | Failed | News

@@ -20,6 +20,8 @@ def metrics_text(models: Iterable[ServedModel], prefix: str) -> str:
             for value in (value for row, _, _, value in rows if row == name):
                 page.value(name, kind, what, value, {"model_name": model.name})
     for model in served:
+        _write_places(page, model)
+    for model in served:
         for reason in ("stop", "length", "abort", "error"):
             labels = {"model_name": model.name, "finished_reason": reason}
             page.value(
@@ -41,6 +43,15 @@ def _values(service: AnswerService, tally: Tally) -> list[tuple[str, str, str, f
     if isinstance(service, EngineService):
         rows += _engine_values(service.counts, service.line.cache_bytes)
     return rows
+
+
+def _write_places(page: Page, model: ServedModel) -> None:
+    """Right guesses by their place after the newest token, 0 is the first."""
+    if not isinstance(model.service, EngineService):
+        return
+    name, what = "spec_decode_num_accepted_tokens_per_pos_total", "Those that were right, by place."
+    for place, count in enumerate(model.service.counts.accepted_by_place):
+        page.value(name, "counter", what, count, {"model_name": model.name, "position": str(place)})
 
 
 def _engine_values(counts: Counts, cache_bytes: int) -> list[tuple[str, str, str, float]]:

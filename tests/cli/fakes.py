@@ -15,6 +15,7 @@ class FakeSession:
         self.completion_tokens = len(pieces)
         self.finish_reason = "stop"
         self.prompt_tokens, self.seconds_to_first_token, self.tokens_per_second = 4, 0.25, 8.0
+        self.engine = SimpleNamespace(why_plain=None, speculation=None)
         self.opened_with = None
 
     def opened(self, *asked, **named):

@@ -8,7 +8,11 @@ import pytest
 from clearseek.cli.conversation import Conversation
 from clearseek.cli.main import main
 from clearseek.engine import constraint
+from clearseek.model.checkpoint import save_model
 from tests.cli.fakes import FakeSession, put_module
+from tests.model.every_family import small
+from tests.model.tiny import tiny_model
+from tests.serve.live import tiny_tokenizer
 
 
 @pytest.fixture
@@ -54,7 +58,26 @@ def test_generate_json(session, capsys):
         "prompt_tokens": 4,
         "seconds_to_first_token": 0.25,
         "tokens_per_second": 8.0,
+        "why_plain": None,
+        "speculation": None,
     }
+
+
+def test_generate_json_says_why_pytorch_and_how_many_guesses_came_true(tmp_path, capsys):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(small("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=128))
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    save_model(model, tmp_path, **ids)
+    tokenizer.save(tmp_path)
+    asked = ["generate", str(tmp_path), "12 + 5?", "--max-tokens", "40", "--temperature", "0", "--json"]
+    assert main([*asked, "--speculation", "ngram:3"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["why_plain"] == "its rotary size (12) is not a multiple of 16"
+    guessed, accepted = told["speculation"]["guessed"], told["speculation"]["accepted"]
+    assert len(guessed) == len(accepted) == 3
+    assert guessed[0] >= guessed[1] >= guessed[2] > 0
+    assert all(0 <= right <= all_ for right, all_ in zip(accepted, guessed, strict=True))
+    assert accepted[0] > 0
 
 
 def test_generate_several_answers(session, capsys):

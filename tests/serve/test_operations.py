@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from clearseek.config.server import Server
+from clearseek.engine.speculation import Speculation
 from clearseek.serve.logs import _Form
 from clearseek.serve.registry import Registry
 from clearseek.serve.tally import Tally
@@ -64,6 +65,20 @@ def test_metrics_count_what_was_answered(tokenizer):
         assert counted(address, "request_params_max_tokens_sum") == 16
         assert counted(address, "request_inference_time_seconds_count") == 4
         assert counted(address, "num_requests_running") == 0
+
+
+def test_metrics_count_right_guesses_by_place(tokenizer):
+    served = tiny_served(tokenizer, speculation=Speculation("ngram", 3))
+    with live(Registry([served])) as address:
+        asked = body(max_tokens=60, temperature=0, logit_bias={str(tokenizer.eos_id): -100})
+        httpx.post(f"{address}/v1/chat/completions", json=asked, timeout=30).raise_for_status()
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        accepted = counted(address, "spec_decode_num_accepted_tokens_total")
+    name = "clearseek:spec_decode_num_accepted_tokens_per_pos_total"
+    told = {line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in lines if line.startswith(name)}
+    assert list(told) == [f'{name}{{model_name="tiny",position="{place}"}}' for place in range(3)]
+    assert sum(told.values()) == accepted > 0
+    assert f"# TYPE {name} counter" in lines
 
 
 def test_metrics_bear_vllm_s_names_on_request(tokenizer):
