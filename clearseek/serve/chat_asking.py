@@ -10,6 +10,7 @@ from clearseek.serve.errors import ApiError, RefusedHistory
 from clearseek.serve.openai_chat_types import ChatRequest, Message, ToolCall
 from clearseek.serve.pieces import Pieces
 from clearseek.serve.served_model import ServedModel
+from clearseek.serve.structured import constraint_of
 from clearseek.serve.tools import Tools
 from clearseek.text.tool_calls.history import fit_calls
 
@@ -184,6 +185,11 @@ def _thought(message: Message) -> str | None:
 
 def _constraint(body: ChatRequest, strict: bool) -> Constraint | None:
     wanted = body.response_format
+    if body.structured_outputs is not None:
+        if wanted is not None and wanted.type != "text":
+            why = "response_format says already what the answer looks like; leave out one of them"
+            raise ApiError(400, f"structured_outputs: {why}", param="structured_outputs")
+        return constraint_of(body.structured_outputs)
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":

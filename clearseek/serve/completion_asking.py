@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from clearseek.engine.constraint import Constraint
 from clearseek.engine.request import Request
 from clearseek.serve.completion_types import CompletionRequest
 from clearseek.serve.drawing import client_of, settings_of
 from clearseek.serve.errors import ApiError
 from clearseek.serve.served_model import ServedModel
+from clearseek.serve.structured import constraint_of
 from clearseek.text.tokenizer import Tokenizer
 
 _DEFAULT_TOKENS = 16  # OpenAI's
@@ -41,10 +43,17 @@ def requests_of(model: ServedModel, body: CompletionRequest, key_owner: str) -> 
             client_of(body, key_owner),
             top_log_probs=body.logprobs or None,
             prompt_log_probs=body.logprobs if body.echo else None,
+            constraint=_constraint(model, body, prompt),
             **settings,
         )
         asked.append(replace(request, best_of=body.best_of))
     return asked
+
+
+def _constraint(model: ServedModel, body: CompletionRequest, prompt: list[int]) -> Constraint | None:
+    """What the text has to look like; where the prompt has opened a thought, what follows that."""
+    wanted = body.structured_outputs
+    return None if wanted is None else constraint_of(wanted, model.opens_thought(prompt))
 
 
 def _prompts(model: ServedModel, body: CompletionRequest) -> list[list[int]]:

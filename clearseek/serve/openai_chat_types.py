@@ -115,6 +115,21 @@ class ResponseFormat(Wire):
     json_schema: JsonSchema | None = None
 
 
+class StructuredOutputs(Wire):
+    """What the answer has to look like, one of these (vLLM's): `grammar` is in Lark's syntax, from its rule `start`."""
+
+    json_: dict[str, JsonValue] | str | None = Field(default=None, alias="json")  # a schema
+    json_object: bool | None = None  # any
+    regex: str | None = None  # which matches all of it
+    choice: list[str] | None = None
+    grammar: str | None = None
+
+    @property
+    def forms(self) -> tuple[Any, ...]:
+        """All of them, in the order of their names here."""
+        return self.json_, self.json_object, self.regex, self.choice, self.grammar
+
+
 class Drawing(Wire):
     """How tokens are drawn: the fields that chats and completions share."""
 
@@ -138,6 +153,7 @@ class Drawing(Wire):
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
+    structured_outputs: StructuredOutputs | None = None
     processed_logprobs: bool | None = (
         None  # ours: beside logprobs, of what was drawn from and at temperature 1
     )

@@ -40,6 +40,9 @@ class Tools:
             return cls()
         if "tools" not in model.tokenizer.chat.names_read or _form(model) is None:
             raise ApiError(400, f"tools: the chat template of {model.name} knows none", param="tools")
+        if answer is not None and answer.kind not in ("json_schema", "json_object"):
+            why = "beside tools it can be json alone; leave out tools, or set tool_choice to none"
+            raise ApiError(400, f"structured_outputs: {why}", param="structured_outputs")
         described = [tool.model_dump(exclude_none=True) for tool in body.tools]
         schemas: dict[str, Mapping[str, Any]] = {
             tool.function.name: tool.function.parameters or {} for tool in body.tools

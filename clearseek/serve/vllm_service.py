@@ -167,7 +167,7 @@ class _Sample:
 
 def _check(request: Request) -> None:
     ours = {
-        "response_format, required calls, strict tools": request.sampling.constraint,
+        "response_format, structured_outputs, required calls, strict tools": request.sampling.constraint,
         "a thinking budget or effort": request.sampling.thinking_budget,
         "log-probabilities of prompts": request.sampling.prompt_log_probs,
         "processed_logprobs": request.sampling.processed_log_probs or None,
