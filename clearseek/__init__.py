@@ -1,6 +1,6 @@
 """The DeepSeek-R1 system, whole and in the open.
 
-    model = clearseek.load("runs/r1-mini")          # or a directory in Hugging Face format
+    model = clearseek.load("runs/r1-mini")          # a Hugging Face directory, a GGUF file
     print(model.generate("What is 17+25?"))
     scores = model.logits(token_ids)                # (B, T) -> (B, T, V)
     clearseek.save(model, "somewhere/new")

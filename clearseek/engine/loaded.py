@@ -4,7 +4,7 @@ It stands on this floor because it answers through the engine.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from clearseek.config.errors import InputError
+from clearseek.config.load import nearest
 from clearseek.config.model import ModelConfig
-from clearseek.engine.defaults import default_settings
+from clearseek.engine.defaults import DEFAULTS
 from clearseek.engine.engine import Engine
+from clearseek.engine.formats import Format
+from clearseek.engine.mixed_formats import Formats
 from clearseek.engine.request import Alternatives, Completion, Draw, FinishReason, Request, Sampling
 from clearseek.engine.speculation import read_speculation
 from clearseek.engine.streams import stream_key
@@ -34,7 +37,7 @@ class Answer:
 
     `tokens` include the token that ended it; `log_probs` are theirs, at the temperature and before `top_p`. `error`
     says what ended one of several answers whose `finish_reason` is "error"; of a single one it is raised. What follows
-    is there where `engine.request.Sampling` asks for it, as `engine.request.Completion` has it.
+    is as `engine.request.Completion` has it, the last five where `engine.request.Sampling` asks for them.
     """
 
     text: str
@@ -44,6 +47,10 @@ class Answer:
     log_probs: list[float]
     finish_reason: FinishReason
     error: str | None = None
+    stopped_by: str | int | None = None
+    forced: frozenset[int] = frozenset()
+    entropy: float = 0.0
+    weights_version: int = 0  # how often the decoder's weights had been changed since it was opened
     alternatives: list[Alternatives] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
     prompt_log_probs: list[float | None] | None = None
@@ -57,10 +64,25 @@ class Answer:
 class Model:
     """A decoder with its tokenizer. `decoder` is the torch module, to train or to look into as one likes."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, directory: Path, dtype: torch.dtype) -> None:
-        """`directory` is where both were read; activations are computed in `dtype`."""
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        directory: Path,
+        dtype: torch.dtype,
+        defaults: Mapping[str, Any] = DEFAULTS,
+        form: Format | Formats | None = None,
+    ) -> None:
+        """`directory` is where both were read; activations are computed in `dtype`.
+
+        `defaults` are of `generate`, which keeps weights in `form`. InputError where they can't be kept so.
+        """
         self.decoder, self.tokenizer, self.directory, self.dtype = decoder, tokenizer, directory, dtype
+        self.defaults, self.form = defaults, form
+        self._weights, self._weights_version = self._versions(), 0
         self._engine: tuple[tuple[list[int], str | None], Engine] | None = None
+        if form is not None:
+            self._current_engine(None)
 
     @property
     def config(self) -> ModelConfig:
@@ -98,6 +120,8 @@ class Model:
         thinking: bool = ...,
         speculation: str | None = ...,
         deadline_seconds: float | None = ...,
+        n: None = ...,
+        best_of: int | None = ...,
         **settings: Any,
     ) -> Answer: ...
     @overload
@@ -112,8 +136,16 @@ class Model:
         thinking: bool = ...,
         speculation: str | None = ...,
         deadline_seconds: float | None = ...,
+        n: None = ...,
+        best_of: int | None = ...,
         **settings: Any,
     ) -> list[Answer]: ...
+    @overload
+    def generate(self, prompts: Prompt, *, n: int, **settings: Any) -> list[Answer]: ...
+    @overload
+    def generate(
+        self, prompts: list[str] | list[list[Message]] | list[list[int]], *, n: int, **settings: Any
+    ) -> list[list[Answer]]: ...
     def generate(
         self,
         prompts: Any,
@@ -125,37 +157,48 @@ class Model:
         thinking: bool = True,
         speculation: str | None = None,
         deadline_seconds: float | None = None,
+        n: int | None = None,
+        best_of: int | None = None,
         **settings: Any,
-    ) -> Answer | list[Answer]:
+    ) -> Answer | list[Answer] | list[list[Answer]]:
         """Answer a question, a conversation of messages, or go on after token ids; or a list of them, all at once.
 
         At most `max_tokens` each, fewer where the context ends; temperature 0 takes the likeliest token. What is left
         out is as `generation_config.json` says, else temperature 0.6 and top_p 0.95. An answer
         depends on its prompt and the seed, not on what is answered beside it. `thinking` is the chat template's.
         `speculation` ("mtp", "ngram" or a draft model's directory, ":TOKENS" behind it) may bring it sooner. After
-        `deadline_seconds` what there is of an answer is its answer. Other
+        `deadline_seconds` what there is of an answer is its answer. With `n` each prompt has a list of so many answers;
+        of `best_of` drawn they are those of the highest mean log-probability. Other
         `settings` are those of `engine.request.Sampling`, such as `top_k`, `stop`, `thinking_budget` or `constraint`.
-        Raises InputError for settings out of range and for prompts that are empty or fill the context, before anything
-        runs, and where a single answer fails; of a list the others go on.
+        Raises InputError for settings that are unknown or out of range and for prompts that are empty or fill the
+        context, before anything runs, and where a single answer fails; of several the others go on.
         """
         is_one = _is_one(prompts)
         asked = [self._encode(prompt, thinking) for prompt in ([prompts] if is_one else prompts)]
         room = [self._room(ids, max_tokens) for ids, _ in asked]
         given = {"temperature": temperature, "top_p": top_p}
+        _check_names(settings)
         settings |= {name: value for name, value in given.items() if value is not None}
-        settings = default_settings(self.directory) | settings
-        key = stream_key("session", seed)
+        settings = {**self.defaults, **settings}
+        key, count = stream_key("session", seed), 1 if n is None else n
         requests = [
             Request(
-                tuple(ids), key, 1, Sampling(max_tokens=most, **settings), deadline_seconds=deadline_seconds
+                tuple(ids), key, count, Sampling(max_tokens=most, **settings), best_of,
+                deadline_seconds=deadline_seconds,
             )
             for (ids, _), most in zip(asked, room, strict=True)
+        ]  # fmt: skip
+        groups = [
+            [self._answer(completion, parser) for completion in group]
+            for group, (_, parser) in zip(
+                self._current_engine(speculation).generate(requests), asked, strict=True
+            )
         ]
-        groups = self._current_engine(speculation).generate(requests)
-        answers = [self._answer(group[0], parser) for group, (_, parser) in zip(groups, asked, strict=True)]
-        if is_one and answers[0].error is not None:
-            raise InputError(answers[0].error)
-        return answers[0] if is_one else answers
+        if is_one and n is None and groups[0][0].error is not None:
+            raise InputError(groups[0][0].error)
+        if n is not None:
+            return groups[0] if is_one else groups
+        return groups[0][0] if is_one else [group[0] for group in groups]
 
     def _encode(self, prompt: Prompt, thinking: bool) -> tuple[list[int], ThoughtParser | None]:
         """Token ids of a prompt, and what parts its answer; token ids of one's own say nothing of that."""
@@ -194,25 +237,54 @@ class Model:
 
     def _current_engine(self, speculation: str | None) -> Engine:
         """An engine over the weights as they are; made again when one has changed."""
-        key = [tensor._version for tensor in self.decoder.state_dict().values()], speculation
+        weights = self._versions()
+        if weights != self._weights:
+            self._weights, self._weights_version = weights, self._weights_version + 1
+            self.decoder.stored = None  # what a file has is no longer what is asked
+        key = weights, speculation
         if self._engine is None or self._engine[0] != key:
             guessing = None if speculation is None else read_speculation(speculation, self.device)
             engine = Engine(
-                self.decoder, self.tokenizer.stop_ids, self.dtype, copies=False, tokenizer=self.tokenizer,
-                speculation=guessing,
+                self.decoder, self.tokenizer.stop_ids, self._computed, copies=self.form is not None, form=self.form,
+                tokenizer=self.tokenizer, speculation=guessing,
             )  # fmt: skip
             self._engine = key, engine
         return self._engine[1]
+
+    @property
+    def _computed(self) -> torch.dtype:
+        """What answers are computed in."""
+        if self.form is None:
+            return self.dtype
+        return torch.float32 if self.form.name == "float32" else torch.bfloat16
+
+    def _versions(self) -> list[int]:
+        """Of the weights: others once one has changed."""
+        return [tensor._version for tensor in self.decoder.state_dict().values()]
 
     def _answer(self, completion: Completion, parser: ThoughtParser | None) -> Answer:
         """A completion as text, without the token that ended it."""
         text = self.tokenizer.decode(completion.said) if completion.text is None else completion.text
         thought, answer = ("", text) if parser is None else _parts(parser, text)
-        return Answer(
-            text, thought, answer, completion.tokens, completion.log_probs, completion.finish_reason, completion.error,
-            completion.alternatives, completion.draws, completion.prompt_log_probs, completion.prompt_alternatives,
-            completion.routed_experts,
-        )  # fmt: skip
+        shared = {one.name for one in fields(Answer)} & {one.name for one in fields(Completion)}
+        told = {name: getattr(completion, name) for name in shared}
+        own = {"text": text, "thought": thought, "answer": answer, "weights_version": self._weights_version}
+        return Answer(**{**told, **own})
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    """InputError for a setting that `generate` has not."""
+    known = [
+        *(one.name for one in fields(Sampling)),
+        "seed",
+        "thinking",
+        "speculation",
+        "deadline_seconds",
+        "best_of",
+    ]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"generate has no setting {name!r}{nearest(name, known)}")
 
 
 def _parts(parser: ThoughtParser, text: str) -> tuple[str, str | None]:

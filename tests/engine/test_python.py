@@ -15,10 +15,13 @@ import clearseek
 from clearseek.config.errors import InputError, InputWarning
 from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import load_model, save_model
+from clearseek.model.export import export_model
+from clearseek.model.kernels.library import why_not
 from clearseek.model.peft_format import write_adapter
 from clearseek.text.tokenizer import Tokenizer
 from tests.model.adapted import adapter_over
 from tests.model.every_family import every_family, small
+from tests.model.kernel_inputs import lane_sized
 from tests.model.tiny import some_tokens, tiny_model
 
 PHRASES = ("Let me check: 12 + 5 = 17.", "먼저 12 + 5 = 17 입니다.", "首先计算 12 + 5 = 17，正确。") * 20
@@ -108,6 +111,9 @@ def test_bfloat16_weights_and_activations(base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"format": "int3"}, "'int3' is no weight format; there are float32, bfloat16, int8"),
+        ({"format": "int4,nose=int8"}, "no part of this model is called 'nose'; there are head, attention"),
+        ({"format": "int4"}, "this model's weights can't be kept in int4 here: "),
         ({"dtype": "fp16"}, "dtype 'fp16' is not known; known ones: float32, bfloat16"),
         ({"device": "gpu"}, "device 'gpu' is not known; give auto, cpu, cuda, cuda:N or mps"),
         ({"adapter": "nowhere"}, "no such file; give the directory of an adapter in PEFT's format"),
@@ -220,6 +226,52 @@ def test_changed_weights_answer_at_once(tmp_path, tokenizer):
     assert after.log_probs != before.log_probs
 
 
+KERNELS = pytest.mark.skipif(bool(why_not()), reason=f"no kernels here: {why_not()}")
+
+
+def save_lanes(directory, tokenizer):
+    """A base whose sizes the kernels and whole groups suit."""
+    model = lane_sized("qwen3", vocab_size=tokenizer.vocab_size, max_position_embeddings=256)
+    save_model(model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(directory)
+
+
+@KERNELS
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "int8", "int4:32", "int4,head=int8"])
+def test_weights_are_kept_as_the_command_line_keeps_them(tmp_path, tokenizer, form):
+    save_lanes(tmp_path, tokenizer)
+    model = clearseek.load(tmp_path, format=form)
+    answer = model.generate(QUESTION, max_tokens=12, temperature=0)
+    session = open_session(str(tmp_path), "cpu", form)
+    (reply,) = session.replies([{"role": "user", "content": QUESTION}], max_tokens=12, temperature=0)
+    assert model._engine[1].form == session.engine.form
+    assert (answer.tokens, answer.log_probs) == (reply.completion.tokens, reply.completion.log_probs)
+    assert torch.equal(model.logits([[5, 6]]), clearseek.load(tmp_path).logits([[5, 6]]))
+
+
+@KERNELS
+@pytest.mark.parametrize(("stored", "form"), [("q8_0", "int8"), ("q4_0", "int4")])
+def test_a_gguf_file_opens_and_answers_in_its_own_blocks(tmp_path, tokenizer, stored, form):
+    pytest.importorskip("gguf")
+    save_lanes(tmp_path / "model", tokenizer)
+    file = export_model(tmp_path / "model", "gguf", stored, tmp_path / "m.gguf").path
+    model = clearseek.load(file, format=form)
+    answer = model.generate(QUESTION, max_tokens=12, temperature=0)
+    (reply,) = open_session(str(file), "cpu", form).replies(
+        [{"role": "user", "content": QUESTION}], max_tokens=12, temperature=0
+    )
+    assert (answer.tokens, answer.log_probs) == (reply.completion.tokens, reply.completion.log_probs)
+    assert torch.isfinite(model.logits([[5, 6]])).all()
+    clearseek.save(model, tmp_path / "again")
+    assert torch.equal(clearseek.load(tmp_path / "again").logits([[5, 6]]), model.logits([[5, 6]]))
+    with torch.no_grad():
+        for parameter in model.decoder.layers.parameters():
+            parameter.mul_(parameter.ndim == 1)  # what the file has is asked for no more
+    changed = model.generate(QUESTION, max_tokens=12, temperature=0)
+    assert changed.log_probs != answer.log_probs
+    assert (answer.weights_version, changed.weights_version) == (0, 1)
+
+
 def test_every_token_that_ends_an_answer_does(tmp_path, tokenizer):
     """The publisher's list in generation_config.json, not the tokenizer's alone."""
     save(tmp_path, tokenizer)
@@ -304,9 +356,45 @@ def test_what_a_token_was_drawn_from_is_reported_and_changes_nothing(base, dtype
             assert draw.raw_log_prob == answer.log_probs[place]
 
 
+def test_several_answers_to_one_prompt_and_to_each_of_several(model):
+    asked = {"max_tokens": 8, "temperature": 1.0, "seed": 3}
+    one = model.generate(QUESTION, n=3, **asked)
+    tokens = [answer.tokens for answer in one]
+    assert len(set(map(tuple, tokens))) == 3
+    assert model.generate(QUESTION, **asked).tokens == tokens[0]
+    assert [answer.tokens for answer in model.generate(QUESTION, n=1, **asked)] == tokens[:1]
+    groups = model.generate([QUESTION, [5, 6]], n=3, **asked)
+    assert [answer.tokens for answer in groups[0]] == tokens
+    assert [len(group) for group in groups] == [3, 3]
+
+
+def test_the_likeliest_of_many_is_the_best(model):
+    asked = {"max_tokens": 8, "temperature": 1.0, "seed": 3}
+    drawn = model.generate(QUESTION, n=6, **asked)
+    drawn.sort(key=lambda answer: -sum(answer.log_probs) / len(answer.log_probs))
+    assert model.generate(QUESTION, best_of=6, **asked).tokens == drawn[0].tokens
+    best = model.generate(QUESTION, n=2, best_of=6, **asked)
+    assert [answer.tokens for answer in best] == [answer.tokens for answer in drawn[:2]]
+    with pytest.raises(InputError, match="best_of is 2; it has to be at least n, which is 3"):
+        model.generate(QUESTION, n=3, best_of=2)
+
+
+def test_an_answer_has_what_the_engine_s_completion_has(model):
+    answer = model.generate(QUESTION, max_tokens=30, thinking_budget=2, seed=1)
+    closing = model.tokenizer.think_end_id
+    assert answer.forced == {place for place in range(30) if answer.tokens[place : place + 1] == [closing]}
+    assert answer.entropy > 0
+    ended = model.generate(QUESTION, max_tokens=30, stop_ids=(answer.tokens[0],), seed=1)
+    assert (ended.finish_reason, ended.stopped_by) == ("stop", answer.tokens[0])
+    assert answer.stopped_by is None
+
+
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
+        (QUESTION, {"temprature": 1}, "generate has no setting 'temprature'; did you mean 'temperature'?"),
+        (QUESTION, {"num_samples": 2}, "generate has no setting 'num_samples'"),
+        (QUESTION, {"n": 0}, r"num_samples \(n\) is 0"),
         (QUESTION, {"processed_log_probs": 1}, "processed_log_probs is 1; it has to be True or False"),
         (QUESTION, {"max_tokens": 0}, "max_tokens is 0; it has to be a whole number of at least 1"),
         (QUESTION, {"temperature": -1}, "temperature is -1"),
