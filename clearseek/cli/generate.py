@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from clearseek.cli.options import device_option, json_option, model_argument, print_json
+from clearseek.cli.options import FiniteRange, device_option, json_option, model_argument, print_json
 from clearseek.cli.sampling_options import GroupedCommand, check_early, sampling_options
 from clearseek.cli.streaming import AnswerPrinter, Kind, why_cut_short
 
@@ -24,10 +24,11 @@ In a terminal the thought is dim; elsewhere it stands between <think> and
 "tokens_per_second", "why_plain", "speculation"}, with -n several
 {"answers": [...], ...}. why_plain says why the model goes through PyTorch, null
 where it does not; speculation counts by place the tokens that were guessed and
-those that came true. finish_reason is "stop", or "length" where --max-tokens or the model's context cut the answer
-short; log_probs has each token with its text and log-probability at the
-temperature, by --processed-log-probs also at temperature 1, in what it was drawn
-from, and the mass that truncation kept. Constrained answers need pip install
+those that came true. finish_reason is "stop", "deadline" after --timeout, or
+"length" where --max-tokens or the model's context cut the answer short.
+log_probs has each token with its text and log-probability at the temperature, by
+--processed-log-probs also at temperature 1, in what it was drawn from, and the
+mass that truncation kept. Constrained answers need pip install
 'clearseek[constraints]'.
 
 Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
@@ -37,6 +38,12 @@ Exit codes: 0 done, 1 failed, 2 the model or an option is wrong."""
 @model_argument
 @click.argument("prompt", required=False)
 @click.option("--max-tokens", type=click.IntRange(min=1), help="[default: what the model's context holds]")
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Print what there is of it after so long.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same answer.")
 @click.option("-n", "--n", type=click.IntRange(min=1), default=1, show_default=True, help="So many answers.")
 @click.option("--best-of", type=click.IntRange(min=1), help="Draw so many, print the n likeliest of them.")
@@ -52,6 +59,7 @@ def command(
     model: str,
     prompt: str | None,
     max_tokens: int | None,
+    timeout: float | None,
     seed: int,
     n: int,
     best_of: int | None,
@@ -83,12 +91,13 @@ def command(
 
     session = open_session(model, device, form, speculation, cache_gib=cache_gib)
     asked = {"messages": messages, "max_tokens": max_tokens, "seed": seed, **settings}
+    asked |= {} if timeout is None else {"deadline_seconds": timeout}
     if as_json or n > 1 or best_of is not None:
         replies = session.replies(**asked, num_samples=n, best_of=best_of)
         _print_all(session, replies, hide_thinking) if as_json else _write_all(replies, hide_thinking)
         return
     AnswerPrinter(hide_thinking).write_all(session.stream(**asked))
-    if session.finish_reason == "length":
+    if session.finish_reason in ("length", "deadline"):
         click.echo(why_cut_short(session, max_tokens), err=True)
 
 

@@ -32,7 +32,9 @@ class Session(Protocol):
 
 
 def why_cut_short(session: Session, max_tokens: int | None) -> str:
-    """One line on an answer that ended before its end token: at the user's limit, or because the context is full."""
+    """One line on an answer that ended before its end token: by a limit of the user's, or the context."""
+    if session.finish_reason == "deadline":
+        return "cut short: its time was up (--timeout)"
     if max_tokens is not None and session.completion_tokens >= max_tokens:
         return f"cut short: the limit of {max_tokens} tokens was reached (--max-tokens)"
     return "cut short: the model's context is full; a shorter conversation leaves more room"

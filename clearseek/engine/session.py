@@ -118,16 +118,20 @@ class Session:
         max_tokens: int | None = None,
         seed: int = 0,
         thinking: bool = True,
+        deadline_seconds: float | None = None,
         **settings: Any,
     ) -> Iterator[tuple[Kind, str]]:
         """Pieces of the thought and of the answer as they are generated; the same seed gives the same answer.
 
-        `max_tokens` is the most an answer may have, the context's end comes first where it is nearer. `settings` are
-        those of `Sampling`. Raises InputError where the conversation already fills the context, and for settings that
-        can't be meant.
+        `max_tokens` is the most an answer may have, the context's end comes first where it is nearer. After
+        `deadline_seconds` it ends with what there is of it. `settings` are those of `Sampling`. Raises InputError where
+        the conversation already fills the context, and for settings that can't be meant.
         """
         prompt, sampling, parser = self._asked(messages, max_tokens, thinking, settings)
-        return self._pieces(prompt, stream_key("session", seed), sampling, parser)
+        request = Request(
+            tuple(prompt), stream_key("session", seed), 1, sampling, deadline_seconds=deadline_seconds
+        )
+        return self._pieces(request, parser)
 
     def replies(
         self,
@@ -137,11 +141,15 @@ class Session:
         thinking: bool = True,
         num_samples: int = 1,
         best_of: int | None = None,
+        deadline_seconds: float | None = None,
         **settings: Any,
     ) -> list[Reply]:
         """As `stream`, `num_samples` whole answers; of `best_of` drawn those of the highest mean log-probability."""
         prompt, sampling, parser = self._asked(messages, max_tokens, thinking, settings)
-        request = Request(tuple(prompt), stream_key("session", seed), num_samples, sampling, best_of)
+        request = Request(
+            tuple(prompt), stream_key("session", seed), num_samples, sampling, best_of,
+            deadline_seconds=deadline_seconds,
+        )  # fmt: skip
         job = _Job()
         for _ in self.tokens(request, job):
             pass
@@ -172,19 +180,18 @@ class Session:
         most = min(room, max_tokens or room, held)
         return prompt, Sampling(**{**self.defaults, **settings, "max_tokens": most}), ThoughtParser(opened)
 
-    def _pieces(
-        self, prompt: Sequence[int], key: int, sampling: Sampling, parser: ThoughtParser
-    ) -> Iterator[tuple[Kind, str]]:
+    def _pieces(self, request: Request, parser: ThoughtParser) -> Iterator[tuple[Kind, str]]:
         self.completion_tokens, self.finish_reason = 0, "cancelled"
-        ending, job = Ending(sampling, self.tokenizer.stop_ids, self.tokenizer), _Job()
-        for token in self.tokens(Request(tuple(prompt), key, 1, sampling), job):
+        ending, job = Ending(request.sampling, self.tokenizer.stop_ids, self.tokenizer), _Job()
+        for token in self.tokens(request, job):
             self.completion_tokens += 1
             yield from parser.feed(ending.feed(token))
             if ending.finish_reason is not None:
                 break
         yield from parser.close()
-        self.finish_reason = ending.finish_reason or "length"
-        self._time(job, len(prompt))
+        is_late = any(one.finish_reason == "deadline" for one in job.completions.values())
+        self.finish_reason = ending.finish_reason or ("deadline" if is_late else "length")
+        self._time(job, len(request.prompt))
 
     def _time(self, job: "_Job", prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens

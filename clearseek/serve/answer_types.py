@@ -82,7 +82,7 @@ class ChatChoice(Shape):
     index: int
     message: AnswerMessage
     logprobs: ChoiceLogProbs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: Literal["stop", "length", "tool_calls", "deadline"]  # the last where timeout_seconds asks
 
 
 class PromptDetails(Shape):
@@ -140,7 +140,7 @@ class TextChoice(Shape):
     index: int
     text: str
     logprobs: TextLogProbs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "deadline"]
     token_ids: list[int] | None = None
 
 

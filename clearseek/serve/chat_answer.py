@@ -18,7 +18,7 @@ from clearseek.serve.streaming import DONE, event, to_json
 from clearseek.text.tool_calls.events import CallArguments, CallStart
 
 FINGERPRINT = f"clearseek-{__version__}"
-_REASONS = {"deadline": "length", "cancelled": "stop"}
+_REASONS = {"cancelled": "stop"}
 
 
 @dataclass

@@ -52,6 +52,7 @@ async def ask(
         body.seed,
         body.n,
         client_of(body, key_owner),
+        body.timeout_seconds,
         top_log_probs=body.top_logprobs or None,
         constraint=tools.constraint or answer,
         thinking_budget=budget,

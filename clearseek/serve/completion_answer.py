@@ -17,7 +17,7 @@ from clearseek.serve.merging import merged
 from clearseek.serve.streaming import DONE, event
 from clearseek.text.tokenizer import Tokenizer
 
-_REASONS = {"deadline": "length", "cancelled": "stop"}
+_REASONS = {"cancelled": "stop"}
 
 
 @dataclass

@@ -41,6 +41,7 @@ def requests_of(model: ServedModel, body: CompletionRequest, key_owner: str) -> 
             body.seed,
             body.n,
             client_of(body, key_owner),
+            body.timeout_seconds,
             top_log_probs=body.logprobs or None,
             prompt_log_probs=body.logprobs if body.echo else None,
             constraint=_constraint(model, body, prompt),

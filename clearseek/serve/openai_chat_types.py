@@ -154,9 +154,9 @@ class Drawing(Wire):
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
     structured_outputs: StructuredOutputs | None = None
-    processed_logprobs: bool | None = (
-        None  # ours: beside logprobs, of what was drawn from and at temperature 1
-    )
+    # ours
+    timeout_seconds: float | None = Field(default=None, gt=0, le=1e6)  # then what there is is the answer
+    processed_logprobs: bool | None = None  # beside logprobs: of what was drawn from, and at temperature 1
 
 
 class ChatRequest(Drawing):

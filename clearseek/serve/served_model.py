@@ -87,6 +87,7 @@ class ServedModel:
         seed: int | None = None,
         num_samples: int = 1,
         client: str = "",
+        deadline_seconds: float | None = None,
         **settings: Any,
     ) -> Request:
         """What is asked of the engine; `settings` are those of `Sampling`, None where the model's own holds.
@@ -115,7 +116,9 @@ class ServedModel:
             **{**self.defaults, "shown_ids": self.shown_ids, **given, "max_tokens": max_tokens or room}
         )
         key = stream_key("serve", time.time_ns() if seed is None else seed)
-        return Request(tuple(prompt), key, num_samples, sampling, client=client)
+        return Request(
+            tuple(prompt), key, num_samples, sampling, client=client, deadline_seconds=deadline_seconds
+        )
 
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Whether an answer to `prompt` begins inside a thought."""

@@ -171,6 +171,7 @@ def _check(request: Request) -> None:
         "a thinking budget or effort": request.sampling.thinking_budget,
         "log-probabilities of prompts": request.sampling.prompt_log_probs,
         "processed_logprobs": request.sampling.processed_log_probs or None,
+        "timeout_seconds": request.deadline_seconds,
         "best_of": request.best_of,
     }
     asked = [name for name, value in ours.items() if value is not None]

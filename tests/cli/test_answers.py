@@ -179,6 +179,21 @@ def test_likeliest_tokens_are_for_programs(session, capsys):
     assert session.asked[0][1]["top_log_probs"] == 3
 
 
+def test_an_answer_that_is_late_says_so(session, capsys):
+    session.finish_reason = "deadline"
+    assert main(["generate", "m", "6*7?", "--timeout", "2.5", "--max-tokens", "3"]) == 0
+    assert session.asked[0][1]["deadline_seconds"] == 2.5
+    assert capsys.readouterr().err == "cut short: its time was up (--timeout)\n"
+    assert main(["generate", "m", "6*7?", "--timeout", "2.5", "--json"]) == 0
+    assert session.asked[1][1]["deadline_seconds"] == 2.5
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
+def test_a_timeout_is_a_number_above_0(session, capsys, seconds):
+    assert main(["generate", "m", "6*7?", "--timeout", seconds]) == 2
+    assert "Invalid value for '--timeout'" in capsys.readouterr().err
+
+
 def test_what_tokens_were_drawn_from_is_for_programs(session, capsys):
     assert main(["generate", "m", "6*7?", "--processed-log-probs"]) == 2
     assert "--processed-log-probs are printed with --json only" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import count
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.engine.constraint import choice
+from clearseek.engine.deadlines import Deadlines
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
 from clearseek.engine.request import Request, Sampling
@@ -229,6 +231,22 @@ def test_replies_and_a_stream_at_once_are_not_crossed(tmp_path, tokenizer):
     begun = [next(stream)]
     assert session.replies(QUESTION, 30, 2) == [reply]
     assert begun + list(stream) == alone
+
+
+def test_what_is_late_is_the_answer_so_far_and_says_so(tmp_path, tokenizer):
+    save(tmp_path, tokenizer)
+    session, times = open_session(str(tmp_path), "cpu"), count()
+    session.engine.deadlines = Deadlines(lambda: float(next(times)))  # a second goes by with every step
+    settings = {"temperature": 1.0, "ignore_eos": True, "max_tokens": 60}
+    whole = said(session, **settings)
+    assert session.finish_reason == "length"
+    begun = said(session, deadline_seconds=20.0, **settings)
+    assert session.finish_reason == "deadline"
+    assert 0 < session.completion_tokens < 60
+    assert "".join(begun.values()).rstrip("\ufffd") in "".join(whole.values())
+    (reply,) = session.replies(QUESTION, deadline_seconds=20.0, **settings)
+    assert reply.completion.finish_reason == session.finish_reason == "deadline"
+    assert 0 < len(reply.completion.tokens) < 60
 
 
 def test_a_publisher_s_settings_are_the_defaults(tmp_path, tokenizer):

@@ -67,6 +67,21 @@ def test_metrics_count_what_was_answered(tokenizer):
         assert counted(address, "num_requests_running") == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_what_is_late_is_the_answer_so_far_and_says_so(tokenizer, path):
+    with live(Registry([tiny_served(tokenizer, context=16384)])) as address:
+        asked = {"max_tokens": 16000, "timeout_seconds": 0.3, "logit_bias": {str(tokenizer.eos_id): -100}}
+        asked |= {"prompt": "12"} if path == "/v1/completions" else {"messages": QUESTION}
+        answer = httpx.post(address + path, json=asked, timeout=30).json()
+        assert answer["choices"][0]["finish_reason"] == "deadline"
+        assert 0 < answer["usage"]["completion_tokens"] < 16000
+        streamed = httpx.post(address + path, json=asked | {"stream": True}, timeout=30).text
+        assert '"finish_reason":"deadline"' in streamed.replace(" ", "")
+        wrong = httpx.post(address + path, json=asked | {"timeout_seconds": 0}, timeout=30)
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "timeout_seconds")
+        assert counted(address, "num_requests_running") == 0
+
+
 def test_metrics_count_right_guesses_by_place(tokenizer):
     served = tiny_served(tokenizer, speculation=Speculation("ngram", 3))
     with live(Registry([served])) as address:
