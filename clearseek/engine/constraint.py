@@ -19,7 +19,8 @@ class Constraint:
     """One constraint, as text: `kind` says how to read `source`. Made by the functions of this file.
 
     `thinks_first`: a thought comes first, as free as without a constraint, and what follows `</think>` obeys.
-    `fast_forward`: where only one text can come next, its tokens are put there without being drawn.
+    `fast_forward`: where only one text can come next, its tokens are put there without being drawn, and read in one
+    step, so that it comes sooner. The model might have written that text in other tokens.
     """
 
     kind: ConstraintKind

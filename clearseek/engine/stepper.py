@@ -19,6 +19,8 @@ from clearseek.engine.scheduler import Scheduler
 from clearseek.engine.slots import Slots
 from clearseek.engine.speculation import Acceptance
 
+_MOST_FORCED = 64  # tokens that must come next, read in one step
+
 
 @dataclass
 class Stepper:
@@ -79,13 +81,22 @@ class Stepper:
             self.drafter.follow(self.slots, batch, states)
 
     def _guesses(self) -> Guesses:
-        """What may follow the newest token of each that is being answered; there is room for it in the cache."""
-        ahead = self.scheduler.make_room(1 + self.num_guesses)
-        if self.drafter is None or ahead == 1:
-            return {}
-        left = self.slots.budget - self.slots.num_sampled - 1
-        active = np.flatnonzero(self.slots.active).tolist()
-        return self.drafter.propose(self.slots, {slot: min(ahead - 1, int(left[slot])) for slot in active})
+        """What may follow the newest token of each that is being answered; there is room for it in the cache.
+
+        Tokens that must come next are guesses that come true: so they are read at once, like a prompt.
+        """
+        slots = self.slots
+        longest = max((len(self._forced(slot)) for slot in np.flatnonzero(slots.active)), default=0)
+        ahead = self.scheduler.make_room(1 + max(self.num_guesses, min(longest, _MOST_FORCED)))
+        left = np.minimum(slots.budget - slots.num_sampled - 1, ahead - 1)
+        active = np.flatnonzero(slots.active).tolist()
+        forced = {slot: list(self._forced(slot)[: left[slot]]) for slot in active}
+        free = {slot: min(int(left[slot]), self.num_guesses) for slot in active if not forced[slot]}
+        found = {} if self.drafter is None or ahead == 1 else self.drafter.propose(slots, free)
+        return found | {slot: tokens for slot, tokens in forced.items() if tokens}
+
+    def _forced(self, slot: int) -> tuple[int, ...]:
+        return () if self.slots.is_plain[slot] else self.slots.at(slot).row.forced
 
     def _take(self, asked: np.ndarray, scores: torch.Tensor, guesses: Guesses) -> None:
         """Draw a token for each slot, and as long as it is the one that was guessed the one after it."""
@@ -94,7 +105,7 @@ class Stepper:
             return
         counts = [1 + len(guesses.get(slot, ())) for slot in asked.tolist()]
         begins = dict(zip(asked.tolist(), np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
-        accepted = dict.fromkeys(guesses, 0)
+        accepted = dict.fromkeys((slot for slot in guesses if not self._forced(slot)), 0)
         going, depth = asked.tolist(), 0
         while going:
             rows = torch.tensor([begins[slot] + depth for slot in going], device=scores.device)
@@ -103,10 +114,11 @@ class Stepper:
                 slot for slot in going if guesses.get(slot, [])[depth : depth + 1] == [self._newest(slot)]
             ]
             for slot in true:
-                accepted[slot] += 1
+                if slot in accepted:
+                    accepted[slot] += 1
             going, depth = [slot for slot in true if self.slots.active[slot]], depth + 1
-        for slot, guessed in guesses.items():
-            self.acceptance.note(len(guessed), accepted[slot])
+        for slot, count in accepted.items():
+            self.acceptance.note(len(guesses[slot]), count)
 
     @property
     def _ends(self) -> np.ndarray:
