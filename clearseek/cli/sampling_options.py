@@ -1,6 +1,7 @@
 """The options that say how an answer is drawn, grouped in --help; the names and bounds are the engine's `Sampling`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +82,7 @@ _FORM: dict[str, dict[str, Any]] = {
     "--regex": {"metavar": "PATTERN", "help": "Text that a regular expression matches as a whole."},
     "--grammar": {"type": _FILE, "help": "Text of a grammar in Lark's syntax, from its rule `start`."},
     "--choice": {"multiple": True, "metavar": "TEXT", "help": "One of these texts."},
+    "--fast-forward": {"is_flag": True, "help": "Put what alone can come next there at once, undrawn."},
 }
 _SPEED: dict[str, dict[str, Any]] = {
     "--format": {
@@ -138,7 +140,14 @@ def check_early(settings: dict[str, Any], max_tokens: int | None) -> None:
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    is_fast = given.pop("fast_forward")
     constraint = _constraint({name: given.pop(name) for name in _CONSTRAINTS})
+    if is_fast and constraint is None:
+        raise click.UsageError(
+            "--fast-forward is for answers that are held to something, as by --json-schema"
+        )
+    if is_fast:
+        constraint = replace(constraint, fast_forward=True)
     settings = {name: value for name, value in given.items() if not _is_left_out(value)}
     return settings if constraint is None else {**settings, "constraint": constraint}
 

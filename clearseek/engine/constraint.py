@@ -20,7 +20,7 @@ class Constraint:
 
     `thinks_first`: a thought comes first, as free as without a constraint, and what follows `</think>` obeys.
     `fast_forward`: where only one text can come next, its tokens are put there without being drawn, and read in one
-    step, so that it comes sooner. The model might have written that text in other tokens.
+    step, so that they come sooner.
     """
 
     kind: ConstraintKind

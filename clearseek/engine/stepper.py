@@ -86,7 +86,7 @@ class Stepper:
         Tokens that must come next are guesses that come true: so they are read at once, like a prompt.
         """
         slots = self.slots
-        longest = max((len(self._forced(slot)) for slot in np.flatnonzero(slots.active)), default=0)
+        longest = max((len(self._forced(slot)) for slot in np.flatnonzero(slots.active).tolist()), default=0)
         ahead = self.scheduler.make_room(1 + max(self.num_guesses, min(longest, _MOST_FORCED)))
         left = np.minimum(slots.budget - slots.num_sampled - 1, ahead - 1)
         active = np.flatnonzero(slots.active).tolist()

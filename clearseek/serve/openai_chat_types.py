@@ -123,6 +123,7 @@ class StructuredOutputs(Wire):
     regex: str | None = None  # which matches all of it
     choice: list[str] | None = None
     grammar: str | None = None
+    fast_forward: bool | None = None  # ours: what alone can come next is put there at once, undrawn
 
     @property
     def forms(self) -> tuple[Any, ...]:

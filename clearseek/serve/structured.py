@@ -1,5 +1,7 @@
 """vLLM's `structured_outputs` as the engine's constraint."""
 
+from dataclasses import replace
+
 from clearseek.engine.constraint import Constraint, choice, json_object, json_schema, lark, regex
 from clearseek.serve.errors import ApiError
 from clearseek.serve.openai_chat_types import StructuredOutputs
@@ -16,12 +18,16 @@ def constraint_of(wanted: StructuredOutputs, thinks_first: bool = True) -> Const
         said = " and ".join(asked) if asked else "nothing"
         why = f"it asks for {said}; give one of {', '.join(forms)}"
         raise ApiError(400, f"structured_outputs: {why}", param="structured_outputs")
+    return replace(_form(wanted), thinks_first=thinks_first, fast_forward=bool(wanted.fast_forward))
+
+
+def _form(wanted: StructuredOutputs) -> Constraint:
     if wanted.json_ is not None:
-        return json_schema(wanted.json_, thinks_first)
+        return json_schema(wanted.json_)
     if wanted.regex is not None:
-        return regex(wanted.regex, thinks_first)
+        return regex(wanted.regex)
     if wanted.choice is not None:
-        return choice(wanted.choice, thinks_first)
+        return choice(wanted.choice)
     if wanted.grammar is not None:
-        return lark(wanted.grammar, thinks_first)
-    return json_object(thinks_first)
+        return lark(wanted.grammar)
+    return json_object()

@@ -1,7 +1,7 @@
 """The tools of a chat request: what the template is told, what the parser reads, what the model is held to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clearseek.engine.constraint import Constraint, lark
@@ -58,7 +58,7 @@ class Tools:
         named = choice.function.name if isinstance(choice, NamedTool) else None
         wanted = schemas if named is None else {named: schemas[named]}
         is_parallel = named is None and most_calls is None
-        grammar = lark(forced_calls(model.reply_form, wanted, model.tokenizer, is_parallel))
+        grammar = _as_fast(lark(forced_calls(model.reply_form, wanted, model.tokenizer, is_parallel)), answer)
         return cls({"tools": described}, schemas, grammar, most_calls)
 
 
@@ -77,7 +77,12 @@ def _held(
     is_tagged = isinstance(model.reply_form.calls, _TAGGED)
     wanted = {name: schema if is_tagged or name in strict else {} for name, schema in schemas.items()}
     source = None if answer is None else answer.source
-    return lark(free_calls(model.reply_form, wanted, model.tokenizer, is_parallel, source))
+    return _as_fast(lark(free_calls(model.reply_form, wanted, model.tokenizer, is_parallel, source)), answer)
+
+
+def _as_fast(held: Constraint, answer: Constraint | None) -> Constraint:
+    """What stands in for an answer's own constraint, put there at once where that was to be."""
+    return held if answer is None else replace(held, fast_forward=answer.fast_forward)
 
 
 def _form(model: ServedModel) -> object:

@@ -118,6 +118,13 @@ def test_what_is_given_reaches_the_session_and_nothing_else(session, monkeypatch
     assert asked == {"max_tokens": None, "seed": 0, **settings}
 
 
+def test_fast_forward_is_of_a_constraint(session, capsys):
+    assert main(["generate", "m", "6*7?", "--choice", "42", "--fast-forward"]) == 0
+    assert session.asked[0][1]["constraint"] == constraint.choice(["42"], fast_forward=True)
+    assert main(["generate", "m", "6*7?", "--fast-forward"]) == 2
+    assert "--fast-forward is for answers that are held to something" in capsys.readouterr().err
+
+
 def test_constraints_are_read_from_files(session, tmp_path):
     schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
     schema.write_text('{"type": "integer"}')

@@ -8,6 +8,7 @@ import pytest
 
 from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
+from tests.serve.scripted import scripted_model as scripted_model_of
 
 pytest.importorskip("llguidance")
 
@@ -114,10 +115,28 @@ def test_beside_tools_it_is_json_alone(hermes):
         assert text_of(left_out) in ("a", "")  # it may think to its end
 
 
+@pytest.mark.parametrize("path", ASKED)
+def test_what_alone_can_come_next_may_be_put_there(scripted, scripted_model, path):
+    for asked in ({"fast_forward": True}, {"fast_forward": False}, {}):
+        post(scripted, path, {"json": SCHEMA, **asked}).raise_for_status()
+    told = [request.sampling.constraint.fast_forward for request in scripted_model[1]]
+    assert told == [True, False, False]
+
+
+def test_calls_are_put_there_too_where_the_answer_is(hermes):
+    model = scripted_model_of(hermes, "12 + 5 = 17</think>{}")
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    with live(Registry([model])) as server:
+        for choice in ("auto", "required"):
+            wanted = {"json": SCHEMA, "fast_forward": True}
+            post(server, "/v1/chat/completions", wanted, tools=tools, tool_choice=choice).raise_for_status()
+    assert [request.sampling.constraint.fast_forward for request in model.service.asked] == [True, True]
+
+
 def test_the_description_has_it(server):
     description = httpx.get(f"{server}/openapi.json").json()["components"]["schemas"]
     assert set(description["StructuredOutputs"]["properties"]) == {
-        "json", "json_object", "regex", "choice", "grammar",
+        "json", "json_object", "regex", "choice", "grammar", "fast_forward",
     }  # fmt: skip
     for body in "ChatRequest", "CompletionRequest":
         assert "structured_outputs" in description[body]["properties"]
