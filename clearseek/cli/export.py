@@ -17,7 +17,8 @@ Examples:
 hf     a directory that transformers, vLLM and clearseek open:
        float32, bfloat16, float16, fp8  [default: as stored]
 gguf   one file for llama.cpp, Ollama and the like:
-       f32, f16, bf16, q8_0, q4_0, q4_k, mxfp4  [default: bf16]
+       f32, f16, bf16, q8_0, q4_0, q4_k, mxfp4  [default: bf16],
+       or formats by part, as --format has them: int4,attention=int8
 
 \b
 In a GGUF file norms, routers and single rows stay f32; the tensor that gives
@@ -52,11 +53,13 @@ def command(model: Path, to: str, dtype: str | None, out: Path | None, with_run:
     Face format, or a GGUF file.
     """
     from clearseek.cli.transfer import open_transfer
+    from clearseek.engine.gguf_formats import gguf_types, is_format
     from clearseek.model.export import export_model
 
+    dtypes = gguf_types(dtype) if to == "gguf" and dtype is not None and is_format(dtype) else None
     made_by = _made_by(model, to) if with_run else None
     with open_transfer() as transfer:
-        exported = export_model(model, to, dtype, out, transfer.file("writing"))  # type: ignore[arg-type]
+        exported = export_model(model, to, dtype, out, transfer.file("writing"), dtypes)  # type: ignore[arg-type]
     if made_by is not None:
         from clearseek.trace.excerpt import pack_run
 

@@ -1,5 +1,6 @@
 """A model rewritten for others: a directory in Hugging Face format in another dtype, or a GGUF file, and back."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from clearseek.model.stored import read_json
 from clearseek.model.stored_types import stored_types
 from clearseek.model.written import FP8, check_fp8
 
+DtypesOf = Callable[[Decoder], Callable[[str], str]]
 HF_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "fp8": FP8}
 _STORED = {"BF16": torch.bfloat16, "F16": torch.float16}
 # what stands beside the weights and goes along
@@ -59,14 +61,16 @@ def export_model(
     dtype: str | None = None,
     out: Path | None = None,
     each: Callable[[int, int], None] = lambda done, total: None,
+    dtypes: DtypesOf | None = None,
 ) -> Exported:
     """Write a run's, a directory's or a GGUF file's model as `to`, in `dtype` (default: as stored; bf16 for GGUF).
 
-    `each` hears how many of how many bytes of a GGUF file are written. Raises InputError for a dtype that the format
-    has not got, or a place that is taken; OSError or RunError when the disk refuses.
+    `each` hears how many of how many bytes of a GGUF file are written. `dtypes` says of a model a GGUF dtype by each
+    parameter's name; `dtype` is what they are called then. Raises InputError for a dtype that the format has not got,
+    or a place that is taken; OSError or RunError when the disk refuses.
     """
     known = tuple(HF_DTYPES if to == "hf" else DTYPES)
-    if dtype is not None and dtype not in known:
+    if dtype is not None and dtype not in known and (dtypes is None or to == "hf"):
         raise InputError(f"--dtype {dtype} does not belong to --to {to}; known ones: {', '.join(known)}")
     source = resolve_source(model)
     out = out or _default_out(model, to, dtype or "bf16")
@@ -75,7 +79,7 @@ def export_model(
     if to == "hf":
         return _export_hf(source, HF_DTYPES[dtype] if dtype else stored_dtype(source), out)
     return _export_gguf(
-        source, dtype or "bf16", model.stem if is_gguf(model) else model.resolve().name, out, each
+        source, dtype or "bf16", model.stem if is_gguf(model) else model.resolve().name, out, each, dtypes
     )
 
 
@@ -91,7 +95,8 @@ def stored_dtype(source: Path) -> torch.dtype:
 def _default_out(model: Path, to: str, dtype: str) -> Path:
     """A name beside nothing else: in the working directory, after the model."""
     name = model.stem if is_gguf(model) else model.resolve().name
-    return Path(f"{name}-hf" if to == "hf" else f"{name}-{dtype.upper()}.gguf")
+    words = re.sub(r"\W+", "-", dtype.upper())
+    return Path(f"{name}-hf" if to == "hf" else f"{name}-{words}.gguf")
 
 
 def _export_hf(source: Path, dtype: torch.dtype, out: Path) -> Exported:
@@ -126,7 +131,12 @@ def _ids(source: Path) -> dict[str, Any]:
 
 
 def _export_gguf(
-    source: Path, dtype: str, name: str, out: Path, each: Callable[[int, int], None]
+    source: Path,
+    dtype: str,
+    name: str,
+    out: Path,
+    each: Callable[[int, int], None],
+    dtypes: DtypesOf | None,
 ) -> Exported:
     gguf_library()  # its absence, and a family that GGUF has not got, are said before the weights are read
     config = source_config(source)
@@ -134,9 +144,11 @@ def _export_gguf(
     vocabulary, notes = _vocabulary(source, config.vocab_size)
     decoder: Decoder = load_source(source, stored_dtype(source))
     licence = read_header(source).metadata.get("general.license") if is_gguf(source) else licence_of(source)
+    dtype_of = None if dtypes is None else dtypes(decoder)
     notes += write_gguf(
-        decoder, out, dtype=dtype, name=name, vocabulary=vocabulary, licence=licence, each=each
-    )
+        decoder, out, dtype=dtype_of("") if dtype_of else dtype, name=name, vocabulary=vocabulary, licence=licence,
+        dtype_of=dtype_of, each=each,
+    )  # fmt: skip
     return Exported(out, out.stat().st_size, notes)
 
 

@@ -42,6 +42,8 @@ class _Planned:
     name: str
     shape: tuple[int, ...]
     type_name: str
+    is_wider: bool  # than was wanted, since its rows are no whole blocks
+    wanted: str
     weights: Callable[[], np.ndarray]
 
 
@@ -53,10 +55,12 @@ def write_gguf(
     name: str,
     vocabulary: Mapping[str, Any],
     licence: str | None = None,
+    dtype_of: Callable[[str], str] | None = None,
     each: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Write `model` to `path` with its matrices in `dtype` (a key of DTYPES) and `vocabulary`'s keys as they are.
 
+    `dtype_of` has each matrix's own dtype, by our parameter's name.
     `each` hears how many of how many bytes are written. Returns what a user should know of the file, one line each.
     Raises InputError for a model that GGUF has no place for, RunError when the disk refuses.
     """
@@ -65,7 +69,7 @@ def write_gguf(
     published = config_to_published(config)
     if dtype == "mxfp4" and not config.num_routed_experts:
         raise InputError("--dtype mxfp4 is for experts, and this model has none; use q4_k or q4_0")
-    keys, planned = config_keys(published), list(_plan(model, published, DTYPES[dtype][0]))
+    keys, planned = config_keys(published), list(_plan(model, published, dtype, dtype_of))
     architecture = architecture_of(config.family).name
     with _whole_or_not_there(path) as partial:
         writer = gguf.GGUFWriter(partial, architecture)
@@ -74,27 +78,32 @@ def write_gguf(
         if licence:
             writer.add_license(licence)
         writer.add_file_type(DTYPES[dtype][1])
-        if dtype.startswith(("q", "mx")):
+        if any(tensor.type_name.startswith(("Q", "MX")) for tensor in planned):
             writer.add_quantization_version(_QUANTIZATION_VERSION)
         for key, value in keys.items():
             _add(writer, f"{architecture}.{key}", float(value) if key in _FLOATS else value)
         for key, value in vocabulary.items():
             _add(writer, key, value)
         _write_tensors(writer, planned, each)
-    return [*_widened(planned, DTYPES[dtype][0]), *_left_out(config, published)]
+    return [*_widened(planned), *_left_out(config, published)]
 
 
-def _plan(model: Decoder, published: Mapping[str, Any], wanted: str) -> Iterator[_Planned]:
+def _plan(
+    model: Decoder, published: Mapping[str, Any], dtype: str, dtype_of: Callable[[str], str] | None
+) -> Iterator[_Planned]:
     config, state = model.config, model.state_dict()
     frequencies = rope_frequencies(published)
     if frequencies is not None:
-        yield _Planned(ROPE_FREQUENCIES, frequencies.shape, "F32", lambda: frequencies)
+        yield _Planned(ROPE_FREQUENCIES, frequencies.shape, "F32", False, "F32", lambda: frequencies)
     head = "token_embd.weight" if config.tie_word_embeddings else "output.weight"
     for entry in entries_of(config):
         first = entry.pieces[0]
         shape = shape_of(config, entry, first.of(state[first.ours]))
-        type_name = stored_type(entry.name, shape, wanted, entry.name == head)
-        yield _Planned(entry.name, shape, type_name, _reader(config, entry, shape, state))
+        wanted = DTYPES[dtype_of(first.ours) if dtype_of else dtype][0]
+        gives_logits = entry.name == head and dtype_of is None  # each has its own type then
+        type_name = stored_type(entry.name, shape, wanted, gives_logits)
+        is_wider = type_name not in (wanted, "F32") and not is_kept_wider(entry.name, wanted, gives_logits)
+        yield _Planned(entry.name, shape, type_name, is_wider, wanted, _reader(config, entry, shape, state))
 
 
 def _reader(
@@ -151,17 +160,15 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _widened(planned: list[_Planned], wanted: str) -> list[str]:
+def _widened(planned: list[_Planned]) -> list[str]:
     """A line for each type that rows which are no whole blocks took instead."""
-    others: dict[str, list[str]] = {}
+    others: dict[tuple[str, str], list[str]] = {}
     for tensor in planned:
-        gives_logits = tensor.name in ("output.weight", "token_embd.weight")
-        is_kept = is_kept_wider(tensor.name, wanted, gives_logits)
-        if tensor.type_name not in (wanted, "F32") and not is_kept:
-            others.setdefault(tensor.type_name, []).append(tensor.name)
+        if tensor.is_wider:
+            others.setdefault((tensor.type_name, tensor.wanted), []).append(tensor.name)
     return [
         f"{len(names)} tensors are {type_name}, as their rows are not whole blocks of {wanted} ({names[0]}, …)"
-        for type_name, names in others.items()
+        for (type_name, wanted), names in others.items()
     ]
 
 
