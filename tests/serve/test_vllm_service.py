@@ -45,8 +45,18 @@ def test_a_stop_string_is_found_here(server, fronted):
     assert ask(fronted, "fronted", stop=stop).message.reasoning_content == text[: text.index(stop)]
 
 
-def test_what_it_is_not_asked_is_refused(fronted):
-    asked = {"messages": QUESTION, "response_format": {"type": "json_object"}, "max_tokens": 4}
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"regex": "a"}},
+        {"logprobs": True, "processed_logprobs": True},
+        {"timeout_seconds": 3.0},
+    ],
+    ids=str,
+)
+def test_what_it_is_not_asked_is_refused(fronted, asked):
+    asked = {"messages": QUESTION, "max_tokens": 4} | asked
     answer = httpx.post(f"{fronted}/v1/chat/completions", json=asked)
     assert answer.status_code == 400
     assert "not with --engine vllm" in answer.json()["error"]["message"]
