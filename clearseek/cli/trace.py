@@ -119,9 +119,9 @@ def _print_document(document: "FoundDocument") -> None:
         f"  - {document.source}, {document.place} · licence {document.licence} · {document.sha256[:16]}"
     )
     if document.teacher:
-        click.echo(
-            f"    written by a model: stage {document.teacher['stage']}, from {document.teacher['model']}"
-        )
+        stage, model = document.teacher["stage"], document.teacher["model"]
+        told = f"stage {stage}, from {model}" if stage else f"{model}, as the recipe states"
+        click.echo(f"    written by a model: {told}")
     for seen in document.seen:
         told = _UNREAD.get(seen["kind"]) or _steps(seen["steps"], seen["learning_rates"])
         click.echo(f"    {seen['document']} ({seen['kind']}): {told}")

@@ -134,6 +134,9 @@ class DataSource(Stated):
         default={"worked": 1.0},
         description="shares of worked solutions, bare answers and foreign-language ones",
     )
+    teacher: str | None = Field(
+        default=None, min_length=1, description="the model that wrote the rows, where one did: its name"
+    )
     layout: Literal["chat", "document"] = Field(
         default="chat", description="chat format, or plain text to learn whole"
     )
@@ -153,6 +156,8 @@ class DataSource(Stated):
             )
         if self.ignored_fields and self.path is None and self.dataset is None:
             raise ValueError("ignored_fields belongs to path and dataset")
+        if self.teacher is not None and self.path is None and self.dataset is None:
+            raise ValueError("teacher belongs to path and dataset: of what a run makes itself it is known")
         if self.problems is not None and not self.count:
             raise ValueError("a source of problems needs count, the number of documents to generate")
         if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:

@@ -87,6 +87,8 @@ def _facts(each: SourceRecord, language: str) -> list[tuple[str, str]]:
         (say(f"fact.{key}", language), str(each.source.get(key) or unknown))
         for key in ("name", "licence", "origin", "collected", "opt_out")
     ]
+    if name := table(each.source.get("teacher")).get("name"):
+        facts.append((say("fact.teacher", language), str(name)))
     if each.source.get("fingerprint"):
         facts.append(("SHA-256", str(each.source["fingerprint"])))
     if each.kept:

@@ -83,11 +83,13 @@ def overlap_words(record: dict[str, Any], language: str = "en") -> str:
 
 
 def findings(source: SourceRecord, language: str = "en") -> list[str]:
-    """What whoever looks should know first: no licence, personal data, whole evaluation items."""
+    """What whoever looks should know first: no licence, a model's words, personal data, whole evaluation items."""
     record = source.source
     found = []
     if source.licence == NOT_STATED:
         found.append(say("finding.licence", language))
+    if name := table(record.get("teacher")).get("name"):
+        found.append(say("finding.teacher", language, name=name))
     if table(record.get("personal_data")):
         found.append(say("finding.personal", language, found=personal_words(record, language)))
     for name, value in table(record.get("contamination")).items():

@@ -262,10 +262,7 @@ def check_uses(records: Sequence[dict[str, Any]]) -> None:
             raise Wrong(f"{at} has a {kind} before it began, or after it ended")
         if kind == "stage_started":
             steps[stage] = 0
-            given = _tables(record.get("parents"), record["line"], "parents")
-            _check_left(
-                [table for table in given if table.get("stage") is not None], left, f"{at} begins with"
-            )
+            _check_left(_tables(record.get("parents"), record["line"], "parents"), left, f"{at} begins with")
         elif kind == "source" and (teacher := record.get("teacher")) is not None:
             _check_left(_tables([teacher], record["line"], "teacher"), left, f"{at} learnt from")
         elif kind == "step":
@@ -281,7 +278,7 @@ def check_uses(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _check_left(given: list[dict[str, Any]], left: dict[str, set[str]], what: str) -> None:
-    for table in given:
+    for table in (one for one in given if one.get("stage") is not None):  # what is from elsewhere has none
         if str(table.get("sha256")) not in left.get(str(table.get("stage")), set()):
             raise Wrong(f"{what} something of {table.get('stage')} that no record of that stage names")
 

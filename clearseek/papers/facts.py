@@ -50,7 +50,8 @@ class Source:
     personal_data: dict[str, int] | None
     duplicates: dict[str, int] | None
     contamination: dict[str, Any] | None
-    teacher: str | None
+    teacher: str | None  # the stage whose model wrote it
+    written_by: str | None  # the model from elsewhere that did, by name
     kept: str | None
     documents_sha256: str | None
     filters: tuple[Record, ...] = ()
@@ -222,6 +223,7 @@ def _source(
         duplicates=told.get("duplicates"),
         contamination=told.get("contamination"),
         teacher=table(told.get("teacher")).get("stage") or stated.get("stage"),
+        written_by=table(told.get("teacher")).get("name"),
         kept=data.get("kept"),
         documents_sha256=data.get("documents_sha256"),
         filters=tuple(filters),

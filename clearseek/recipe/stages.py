@@ -332,6 +332,7 @@ def _record_teacher(context: StageContext, stage: RejectStage | RlStage, start: 
         examples=path.relative_to(context.run_dir).as_posix(),
         rows=on_first("the kept samples", lambda: path.read_bytes().count(b"\n")),
         model=start.parents[0],
+        template_sha256=hashlib.sha256(start.tokenizer.chat.source.encode()).hexdigest(),
         while_training=isinstance(
             stage, RlStage
         ),  # then the model is what it was at each step, from this one on

@@ -57,7 +57,8 @@ class SourceShelf:
             "place": self.places.of(document, self.index.text(document)),
             "source": str(origin.get("name") or use.stage.data[use.source].get("source")),
             "licence": str(origin.get("licence") or "not stated"),
-            "teacher": self.readings.teacher_of(use.stage.sources[use.source].stage),
+            "teacher": self.readings.teacher_of(use.stage.sources[use.source].stage)
+            or next(filter(None, (one.stage.stated_teacher(one.source) for one in self.uses)), None),
         }
 
     def seen(self, document: int) -> list[Record]:

@@ -39,6 +39,11 @@ class StageReading:
         """The learning rate of every step."""
         return {int(record["step"]): record.get("learning_rate") for record in self.steps}
 
+    def stated_teacher(self, source: int) -> Record | None:
+        """The model from elsewhere that the recipe says wrote a source's rows, as `teacher_of` tells one of the run."""
+        teacher = self.origins.get(source, {}).get("teacher") or {}
+        return {"stage": None, "model": teacher["name"], "sha256": None} if teacher.get("name") else None
+
     @property
     def sources(self) -> list[DataSource]:
         """The tables of its sources, in the order of its `data` records."""

@@ -98,7 +98,7 @@ def _of_tokenizer(readings: RunReadings, stage: StageReading, trained: dict[str,
                 name,
                 str(origin.get("name") or stage.name),
                 str(origin.get("licence") or "not stated"),
-                None,
+                stage.stated_teacher(number),
                 lambda number=number: source_documents(readings, single, number),  # type: ignore[misc]
             )
 

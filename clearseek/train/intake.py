@@ -179,7 +179,8 @@ def _rights(context: StageContext, source: DataSource) -> dict[str, Any]:
         return {"what": "written", "teacher": {"stage": source.stage, "sha256": digest}} | _filled(
             stated, own
         )
-    return {"what": "dataset" if source.dataset is not None else "files"} | stated
+    teacher = None if source.teacher is None else {"name": source.teacher}
+    return {"what": "dataset" if source.dataset is not None else "files", "teacher": teacher} | stated
 
 
 def _filled(stated: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ personal_data = "drop"
 
 [[stages.pretrain.data]]
 path = "FOLDER/rows.jsonl"
+teacher = "Reasoner-7B"
 filters = { personal_data = "mask" }
 
 [[stages.pretrain.data]]

@@ -71,6 +71,16 @@ def test_a_text_is_searched_for_in_every_source(run, capsys) -> None:
     assert korean["pretrain/0"]["documents"] == 1
 
 
+def test_the_model_that_wrote_a_file_is_told(run, tmp_path, capsys) -> None:
+    assert "pretrain/1: a model wrote it, as the recipe states: Reasoner-7B" in told(capsys, str(run))
+    for language, word in (("en", "Written by the model"), ("ko", "글을 쓴 모델"), ("zh", "撰写模型")):
+        page = tmp_path / f"{language}.html"
+        told(capsys, str(run), "--html", str(page), "--language", language)
+        words = Page(page.read_text(encoding="utf-8")).words
+        assert words.count("Reasoner-7B") == 2
+        assert words.count(word) == 1
+
+
 def test_json_holds_every_record_and_the_dropped_samples(run, capsys) -> None:
     report = json.loads(told(capsys, str(run), "--json"))
     first = next(source for source in report["sources"] if source["id"] == "pretrain/0")

@@ -1,5 +1,6 @@
 """What a run records of its sources: rights, contents, what filters dropped and who wrote what."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from clearseek.data.filters import code_sha256
 from clearseek.ledger.log import read
 from clearseek.ledger.verifier import Wrong, check_uses, verify_run
 from clearseek.recipe.run import run_recipe
+from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.kept import text_of
 from clearseek.trace.sources import run_readings, source_documents
 from clearseek.trace.steps import document_steps
@@ -84,6 +86,7 @@ def test_a_source_s_record_states_rights_and_counts_what_is_in_it(run: Path) -> 
     assert first["contamination"]["evaluation"]["whole"] == 0
     assert first["contamination"]["evaluation"]["items"] == 4
     assert second["licence"] is None
+    assert (first["teacher"], second["teacher"]) == (None, {"name": "Reasoner-7B"})
     assert third["licence"] == fourth["licence"] == "CC0-1.0"
     assert fourth["languages"].keys() == {"ko"}
     tokenizer = records(run, "source", "tokenizer")[0]
@@ -115,6 +118,8 @@ def test_the_record_of_a_teacher_names_the_model_and_how_it_was_sampled(run: Pat
     (finished,) = records(run, "stage_finished", "pretrain")
     assert teacher["model"] == {"stage": "pretrain", "sha256": finished["outputs"][0]["sha256"]}
     assert teacher["sampling"] == {"temperature": 1.0, "top_p": 1.0, "max_completion_tokens": 6, "samples": 2}
+    template = Tokenizer.load(run / "checkpoints/pretrain").chat.source
+    assert teacher["template_sha256"] == hashlib.sha256(template.encode()).hexdigest()
     assert teacher["while_training"]
     assert teacher["licence"] is None
 
@@ -135,6 +140,7 @@ def test_examples_of_which_no_stage_left_any_are_found() -> None:
         ]
 
     check_uses(records_with("a" * 64))
+    check_uses([{"kind": "source", "line": 0, "stage": "sft", "teacher": {"name": "Reasoner-7B"}}])
     with pytest.raises(Wrong, match="line 2: stage sft learnt from something of reject that no record"):
         check_uses(records_with("b" * 64))
 

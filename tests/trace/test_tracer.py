@@ -144,6 +144,18 @@ def test_rollouts_are_searched_with_their_step(run, tracer):
     assert {d.teacher["stage"] for d in seen} == {"rl"}
 
 
+def test_a_model_from_elsewhere_that_wrote_a_source_is_named(run, tracer):
+    run_dir, _, passages = run
+    (span,) = tracer.trace(passages["all"][-1], min_words=8).spans
+    assert [one.teacher for one in span.documents] == [
+        {"stage": None, "model": "Reasoner-7B", "sha256": None}
+    ]
+    (page, *_) = tracer.trace(passages["all"][0], min_words=8).spans
+    assert {one.teacher for one in page.documents} == {None}
+    plain = CliRunner().invoke(command, [str(run_dir), passages["all"][-1]])
+    assert "written by a model: Reasoner-7B, as the recipe states" in plain.output
+
+
 def test_verdicts_are_numbered_as_training_numbers_them():
     assert tuple(verdict.value for verdict in _VERDICTS) == VERDICTS
 

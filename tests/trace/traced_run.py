@@ -42,7 +42,7 @@ batch_rows = 7
 micro_batch_rows = 7
 sequence_length = 256
 evaluate = false
-data = [{ path = "FOLDER/pages", hold_out_every = 5 }, { path = "FOLDER/rows.jsonl" }]
+data = [{ path = "FOLDER/pages", hold_out_every = 5 }, { path = "FOLDER/rows.jsonl", teacher = "Reasoner-7B" }]
 
 [stages.sft]
 kind = "sft"

@@ -91,7 +91,7 @@ export interface TraceDocument {
   place: string;
   source: string;
   licence: string;
-  teacher: { stage: string; model: string | null } | null;
+  teacher: { stage: string | null; model: string | null } | null; // no stage: a model from elsewhere
   seen: { document: string; stage: string; kind: string; steps: number[]; learning_rates: number[] }[];
   before: string;
   after: string;

@@ -81,6 +81,7 @@ export const en = {
   traceSteps: '{stage}: read at step {steps}, learning rate {rate}',
   traceUnread: '{stage}: read by no step',
   traceTeacher: 'written by the model of stage {s}',
+  traceStatedTeacher: 'written by the model {s}, as the recipe states',
   traceEvaluation: 'also in an evaluation set: {s}',
   copied: 'Copied',
   previous: 'Previous version',

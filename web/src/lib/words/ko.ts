@@ -82,6 +82,7 @@ export const ko: Words = {
   traceSteps: '{stage}: {steps}단계에서 읽음, 학습률 {rate}',
   traceUnread: '{stage}: 읽은 단계 없음',
   traceTeacher: '{s} 과정의 모델이 씀',
+  traceStatedTeacher: '레시피에 따르면 모델 {s}이(가) 씀',
   traceEvaluation: '평가 자료에도 있음: {s}',
   copied: '복사됨',
   previous: '이전 버전',

@@ -82,6 +82,7 @@ export const zh: Words = {
   traceSteps: '{stage}：在第 {steps} 步读到，学习率 {rate}',
   traceUnread: '{stage}：没有步骤读到',
   traceTeacher: '由阶段 {s} 的模型写成',
+  traceStatedTeacher: '据配方所述，由模型 {s} 写成',
   traceEvaluation: '也在评测集中：{s}',
   copied: '已复制',
   previous: '上一个版本',
