@@ -158,6 +158,10 @@ class DataSource(Stated):
             raise ValueError("ignored_fields belongs to path and dataset")
         if self.teacher is not None and self.path is None and self.dataset is None:
             raise ValueError("teacher belongs to path and dataset: of what a run makes itself it is known")
+        if self.problems is not None and (self.problems.path is not None or self.problems.gym is not None):
+            raise ValueError(
+                "problems of a data source are generated: give tasks; for a file's rows give path"
+            )
         if self.problems is not None and not self.count:
             raise ValueError("a source of problems needs count, the number of documents to generate")
         if not self.styles or min(self.styles.values()) < 0 or sum(self.styles.values()) <= 0:

@@ -6,6 +6,7 @@ from typing import Any
 
 from clearseek.ledger.record import Record, table
 from clearseek.papers.code import installed_version
+from clearseek.papers.content import limitation
 from clearseek.papers.datasets import DataFile
 from clearseek.papers.facts import CODE_LICENCE, RunFacts
 
@@ -19,6 +20,7 @@ _ACTIVITIES = {
 
 def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
     """The whole document; the same for the same run."""
+    bases = facts.bases(facts.result)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.7.schema.json",
         "bomFormat": "CycloneDX",
@@ -32,12 +34,19 @@ def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
             },
             "component": _model(facts, files),
         },
-        "components": [*(_data(facts, file) for file in files), *_software(facts.record.run)],
+        "components": [
+            *map(_base, bases),
+            *(_data(facts, file) for file in files),
+            *_software(facts.record.run),
+        ],
         "dependencies": [
             {
                 "ref": "model",
-                "dependsOn": [f"data/{file.title}" for file in files if not file.is_evaluation]
-                + ["software/clearseek"],
+                "dependsOn": [
+                    *(f"base/{base['sha256']}" for base in bases),
+                    *(f"data/{file.title}" for file in files if not file.is_evaluation),
+                    "software/clearseek",
+                ],
             }
         ],
     }
@@ -67,11 +76,8 @@ def _model(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
             "modelParameters": _parameters(facts, files),
             "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
             "considerations": {
-                "users": ["whoever studies how a reasoning model is trained"],
                 "useCases": [f"Problems of the kinds that it was examined on: {', '.join(_tasks(facts))}."],
-                "technicalLimitations": [
-                    "It solves problems like those it has read, and knows nothing else."
-                ],
+                "technicalLimitations": [limitation(facts)],
                 "environmentalConsiderations": {"energyConsumptions": _energy(facts)},
             },
         },
@@ -87,7 +93,7 @@ def _tasks(facts: RunFacts) -> list[str]:
 
 def _parameters(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
     return {
-        "approach": {"type": "reinforcement-learning" if "rl" in _kinds(facts) else "self-supervised"},
+        "approach": {"type": _approach(facts)},
         "task": "text generation",
         "architectureFamily": "transformer decoder",
         "modelArchitecture": str((facts.config.get("architectures") or ["unknown"])[0]),
@@ -97,8 +103,22 @@ def _parameters(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
     }
 
 
-def _kinds(facts: RunFacts) -> set[str]:
-    return {stage.kind for stage in facts.record.lineage(facts.result)}
+def _approach(facts: RunFacts) -> str:
+    kinds = {stage.kind for stage in facts.record.lineage(facts.result)}
+    if "rl" in kinds:
+        return "reinforcement-learning"
+    return "self-supervised" if "pretrain" in kinds else "supervised"
+
+
+def _base(base: Record) -> dict[str, Any]:
+    """A model from elsewhere; of several files the hash is that over their hashes in order, which no `hashes` holds."""
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"base/{base['sha256']}",
+        "name": base["name"],
+        "licenses": _licences(None),
+        "properties": [{"name": "clearseek:sha256", "value": base["sha256"]}],
+    }
 
 
 def _metrics(facts: RunFacts) -> list[dict[str, Any]]:

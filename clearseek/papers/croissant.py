@@ -137,7 +137,12 @@ def _responsible(file: DataFile) -> dict[str, Any]:
 
 def _derived(file: DataFile) -> dict[str, Any]:
     source = file.source
-    if source is None or not (source.origin or source.teacher):
+    if source is None or not (source.origin or source.teacher or source.written_by):
         return {}
-    whence = f"stage {source.teacher} of the same run" if source.teacher else source.origin
+    by = f"the model {source.written_by}" if source.written_by else ""
+    whence = (
+        f"stage {source.teacher} of the same run"
+        if source.teacher
+        else ", ".join(filter(None, (source.origin, by)))
+    )
     return {"prov:wasDerivedFrom": {"@id": f"urn:clearseek:{source.what}", "name": whence}}

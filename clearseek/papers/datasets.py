@@ -128,7 +128,8 @@ def _write_documents(facts: RunFacts, out: Path, source: Source) -> DataFile:
     fields = {
         name: _TEXT.get(name) or _EXAMPLE[name] for name in dict.fromkeys(key for row in rows for key in row)
     }
-    about = f"What stage {source.stage} trained on ({source.what})."
+    by = f", written by the model {source.written_by}" if source.written_by else ""
+    about = f"What stage {source.stage} trained on ({source.what}{by})."
     return _write(out, source.title, rows, fields, source.licence, about, source)
 
 
@@ -201,7 +202,10 @@ def _write_evaluation(
         }
         for problem in source.held_out(evaluation.count)
     ]
-    about = "Held-out problems that no stage trains on, chosen by the hash of their content."
+    chosen = (
+        "from a file of their own" if evaluation.problems.held_out_path else "by the hash of their content"
+    )
+    about = f"Held-out problems, chosen {chosen}."
     return replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from clearseek.ledger.record import Record, table, values
+from clearseek.papers.content import limitation, training_content
 from clearseek.papers.datasets import DataFile
-from clearseek.papers.facts import RunFacts, Source
+from clearseek.papers.facts import RunFacts
 from clearseek.papers.figures import Figures
 from clearseek.papers.licences import chosen
 
@@ -88,7 +89,8 @@ def _words(facts: RunFacts, files: list[DataFile], missing: list[str]) -> dict[s
         "worst": min(tasks, key=lambda name: tasks[name], default=None),
         "probe": next((str(sample.get("prompt")) for sample in facts.record.samples), "17+25?"),
         "licence_id": chosen(weights, "code").lower() if weights else None,
-        **_training_content(facts),
+        "limitation": limitation(facts),
+        **training_content(facts),
     }
 
 
@@ -97,52 +99,6 @@ def _paths(facts: RunFacts, files: list[DataFile]) -> dict[str, str]:
     links = {file.title: f"[{file.path}]({file.path})" for file in files}
     kept = {s.title: links[s.teacher] for s in facts.sources if s.teacher in links}
     return kept | links
-
-
-def _training_content(facts: RunFacts) -> dict[str, Any]:
-    """What the EU's template asks about sources."""
-
-    def of(*kinds: str) -> list[Source]:
-        return [source for source in facts.sources if source.what in kinds]
-
-    tokens = sum(source.tokens or 0 for source in facts.sources if source.index is not None)
-    elsewhere = of("files", "dataset")
-    personal: dict[str, int] = {}
-    for source in facts.sources:
-        for kind, count in (source.personal_data or {}).items():
-            personal[kind] = personal.get(kind, 0) + count
-    counted = any(source.personal_data is not None for source in facts.sources)
-    found = ", ".join(f"{kind} {count}" for kind, count in personal.items()) or "none"
-    return {
-        "total_tokens": tokens,
-        "band": "less than 1 billion tokens" if tokens < 1e9 else "1 billion to 10 trillion tokens"
-        if tokens <= 1e13 else "more than 10 trillion tokens",
-        "kinds": sorted({_KINDS[source.what] for source in facts.sources}),
-        "latest": max((source.collected or "" for source in elsewhere), default="") or facts.day,
-        "public": of("dataset"),
-        "private": of("files"),
-        "synthetic": of("generated", "written", "asked"),
-        "optouts": [f"{source.title}: {source.opt_out or 'not stated'}" for source in elsewhere],
-        "personal": found if counted else "not counted",
-        "others": _other_models(facts),
-    }  # fmt: skip
-
-
-_KINDS = {
-    "generated": "problems with worked solutions, made by program",
-    "written": "answers of the run's own models",
-    "asked": "problems made by program",
-    "files": "texts that the provider named",
-    "dataset": "public data sets",
-}
-
-
-def _other_models(facts: RunFacts) -> list[str]:
-    """Models from outside that a stage began with."""
-    parents = [parent for stage in facts.record.stages for parent in stage.started.get("parents") or []]
-    return sorted(
-        {str(parent.get("path") or parent.get("name")) for parent in parents if not parent.get("stage")}
-    )
 
 
 class _Absent:

@@ -39,6 +39,7 @@ class Source:
     index: int | None  # of the stage's sources; None for problems that a stage asked its model
     name: str
     what: str  # generated, written (by a stage's model), asked, files or dataset
+    by_program: bool  # problems that a program makes, rather than anybody's text or a model's
     licence: str | None
     origin: str | None
     collected: str | None
@@ -110,6 +111,21 @@ class RunFacts:
         examined = table((self.result.eval or {}).get("by_language"))
         found = examined or {name: 1 for source in self.sources for name, n in source.languages.items() if n}
         return sorted(name for name in found if name in ("en", "ko", "zh"))
+
+    def bases(self, stage: StageRecord | None) -> list[Record]:
+        """Models and adapters from elsewhere that a stage's model was made from, each with `name` and `sha256`."""
+        found: dict[str, Record] = {}
+        for one in self.record.lineage(stage) if stage else ():
+            parents = table_list(one.started.get("parents"))
+            if one.config.get("start") in table(self.recipe.get("models")):
+                parents = parents[1:]  # the first is the tokenizer of a model of random weights
+            for parent in parents:
+                if not parent.get("stage"):
+                    found[str(parent.get("sha256"))] = {
+                        "name": str(parent.get("path")),
+                        "sha256": parent["sha256"],
+                    }
+        return list(found.values())
 
     @property
     def final_eval(self) -> StageRecord:
@@ -211,6 +227,7 @@ def _source(
         index=index,
         name=str(told.get("name") or data.get("source") or stated.get("stage") or "problems"),
         what=str(told.get("what") or what),
+        by_program=bool(stated.get("problems")) and not table(stated.get("problems")).get("path"),
         licence=told.get("licence"),
         origin=told.get("origin"),
         collected=told.get("collected"),

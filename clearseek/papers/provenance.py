@@ -29,6 +29,7 @@ def provenance(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
                 },
                 "resolvedDependencies": [
                     _dependency("recipe.toml", facts.hashes.get("recipe.toml")),
+                    *(_dependency(base["name"], base["sha256"]) for base in facts.bases(facts.result)),
                     *(_dependency(file.path, file.sha256) for file in files if not file.is_evaluation),
                 ],
             },

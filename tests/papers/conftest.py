@@ -8,6 +8,7 @@ import pytest
 from clearseek.papers.facts import read_facts
 from clearseek.papers.release import write_papers
 from clearseek.recipe.run import run_recipe
+from tests.papers.borrowed_run import borrowed_run
 from tests.papers.stated import STATED
 from tests.recipe.tiny_run import RECIPE, write_recipe
 
@@ -21,6 +22,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("CLEARSEEK_LEDGER_KEY", str(folder / "ledger.key"))
         run_recipe(write_recipe(folder, RECIPE), out=folder / "run", device="cpu")
         write_papers(read_facts(folder / "run", STATED), folder / "run-papers")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def borrowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `run` on a base and on rows from elsewhere, and its papers, `run-papers`."""
+    folder = tmp_path_factory.mktemp("borrowed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEARSEEK_MODEL_KEY", str(folder / "model.key"))
+        patch.setenv("CLEARSEEK_LEDGER_KEY", str(folder / "ledger.key"))
+        write_papers(read_facts(borrowed_run(folder), STATED), folder / "run-papers")
     return folder
 
 

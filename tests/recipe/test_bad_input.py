@@ -119,6 +119,7 @@ WRONG_VALUES = [
     ),
     ("rl.sft_data=[{path='a', stage='rl'}]", "needs exactly one of problems, path, dataset and stage"),
     ("rl.sft_data=[{stage='rl', ignored_fields=['id']}]", "ignored_fields belongs to path and dataset"),
+    ("rl.sft_data=[{problems={path='a'}, count=2}]", "problems of a data source are generated: give tasks"),
     ("rl.sft_data=[{stage='rl', teacher='DeepSeek-R1'}]", "teacher belongs to path and dataset"),
     ("rl.problems={path='no.jsonl'}", "stages.rl.problems.path is 'no.jsonl': no such file"),
     ("evaluation.problems={path='no.jsonl'}", "evaluation.problems.path is 'no.jsonl': no such file"),
