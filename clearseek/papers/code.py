@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from clearseek.config.errors import InputError
+from clearseek.ledger.code import code_sha256
+from clearseek.ledger.record import table
 from clearseek.papers.facts import CODE_LICENCE, RunFacts
 
 # which folders of the package each component of the Model Openness Framework is
@@ -26,16 +28,42 @@ def installed_version() -> str:
 
 
 def code_manifest(facts: RunFacts) -> dict[str, Any]:
-    """Every source file by part, with its hash. InputError where the run was made by another version than this."""
+    """Every source file by part, with its hash, and what each session of the run recorded of the code it ran.
+
+    InputError where the last of them ran another version, or other code, than this.
+    """
     made = (facts.record.run.get("versions") or {}).get("clearseek")
     if made != installed_version():
         raise InputError(
             f"{facts.run} was made by clearseek {made}, this is {installed_version()}: the papers of a run name the "
             "code that made it, so make them with that version"
         )
+    _check_same(facts)
     root = Path(str(resources.files("clearseek")))
     parts = {name: _files(root, folders) for name, folders in PARTS.items()}
-    return {"package": "clearseek", "version": made, "licence": CODE_LICENCE, "parts": parts}
+    return {
+        "package": "clearseek",
+        "version": made,
+        "licence": CODE_LICENCE,
+        "code_sha256": code_sha256(),
+        "sessions": [
+            {"line": one["line"]} | {name: one.get(name) for name in ("code_sha256", "checkout")}
+            for one in facts.sessions
+        ],
+        "parts": parts,
+    }
+
+
+def _check_same(facts: RunFacts) -> None:
+    """A run of an older clearseek, which recorded no hash, can't be told from one that this code made."""
+    made, here = facts.record.run.get("code_sha256"), code_sha256()
+    if made in (None, here):
+        return
+    commit = table(facts.record.run.get("checkout")).get("commit")
+    raise InputError(
+        f"{facts.run}: the code now is not the code that made the run (code_sha256 {str(made)[:16]}… in its ledger, "
+        f"{here[:16]}… here); make the papers with that code{f', commit {commit[:12]}' if commit else ''}"
+    )
 
 
 def installed_sha256(path: str) -> str | None:

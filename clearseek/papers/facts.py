@@ -75,6 +75,7 @@ class RunFacts:
     publisher: Publisher
     cost: Record
     sources: tuple[Source, ...]
+    sessions: tuple[Record, ...]  # what each of them began with: code, versions, device
     hashes: dict[str, str]  # of every file that the ledger names, by its path in the run
     day: str
 
@@ -167,6 +168,7 @@ def read_facts(
         publisher=_publisher(recipe, stated or Publisher()),
         cost=cost_of(run, tariff, key),
         sources=tuple(_sources(records)),
+        sessions=tuple(one for one in records if one["kind"] == "run"),
         hashes=_hashes(records),
         day=_day(record),
     )

@@ -25,7 +25,16 @@ def provenance(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
                 "buildType": f"{_MAKER}:run",
                 "externalParameters": {"recipe": facts.name, "seed": run.get("seed")},
                 "internalParameters": {
-                    name: run.get(name) for name in ("device", "dtype", "threads", "processes", "versions")
+                    name: run.get(name)
+                    for name in (
+                        "device",
+                        "dtype",
+                        "threads",
+                        "processes",
+                        "versions",
+                        "code_sha256",
+                        "checkout",
+                    )
                 },
                 "resolvedDependencies": [
                     _dependency("recipe.toml", facts.hashes.get("recipe.toml")),

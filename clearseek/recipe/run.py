@@ -18,6 +18,7 @@ from clearseek.config.recipe import EvalStage, Recipe, TokenizerStage
 from clearseek.config.shipped import find_recipe
 from clearseek.config.toml import to_toml
 from clearseek.eval.examine import Examiner
+from clearseek.ledger.code import checkout, code_sha256, computing_versions
 from clearseek.ledger.cost import write_cost
 from clearseek.ledger.lanes import NATIVE
 from clearseek.ledger.log import Head, Ledger, read, verify
@@ -276,7 +277,9 @@ class Run:
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "clearseek": clearseek.__version__,
+                **computing_versions(),
             },
+            "code_sha256": code_sha256(),
             "device": str(self.choice.device),
             "dtype": _name(self.choice.dtype),
             "dtype_reason": self.choice.reason,
@@ -291,7 +294,7 @@ class Run:
                 "Continue it as it was begun, or give --out for a new run"
             )
         if changes and not any(record["kind"] == "run_finished" for record in records):
-            self.ledger.append("run", **numbers, machine=conditions_on(self.choice.device))
+            self.ledger.append("run", **numbers, checkout=checkout(), machine=conditions_on(self.choice.device))
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
         return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)

@@ -13,6 +13,7 @@ import pytest
 from clearseek.claims.check import check_documents
 from clearseek.cli.main import main
 from clearseek.config.errors import InputError, RunError
+from clearseek.ledger.code import code_sha256
 from clearseek.ledger.cost import cost_of
 from clearseek.ledger.log import read, verify
 from clearseek.ledger.record import load_run
@@ -330,6 +331,25 @@ def test_another_version_of_the_code_is_not_named(
     monkeypatch.setattr("clearseek.papers.code.installed_version", lambda: "9.9")
     with pytest.raises(InputError, match=r"was made by clearseek 0.1.0, this is 9.9"):
         write_papers(read_facts(copied / "run"), tmp_path / "papers")
+
+
+def test_other_code_of_the_same_version_is_not_named_either(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("clearseek.papers.code.code_sha256", lambda: "0" * 64)
+    assert main(["papers", str(copied / "run"), "--out", str(tmp_path / "papers")]) == 2
+    error = capsys.readouterr().err
+    assert "the code now is not the code that made the run" in error
+    assert error.count("\n") == 1
+
+
+def test_code_says_what_each_session_ran(made: Path) -> None:
+    code = loaded(made / "run-papers/code.json")
+    (session,) = code["sessions"]
+    assert session["code_sha256"] == code["code_sha256"] == code_sha256()
+    (run,) = [record for record in read(made / "run/ledger.jsonl") if record["kind"] == "run"]
+    assert session == {name: run[name] for name in ("line", "code_sha256", "checkout")}
+    assert {"numpy", "safetensors", "tokenizers", "torch", "python"} <= run["versions"].keys()
 
 
 def test_code_that_is_not_here_is_not_claimed(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

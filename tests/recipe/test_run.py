@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import clearseek.recipe.run
 from clearseek.config.errors import InputError, RunError
 from clearseek.config.load import load_recipe
 from clearseek.config.progress import SilentProgress
@@ -174,6 +175,17 @@ def test_a_stage_is_not_continued_on_another_machine(recipe, tmp_path):
     assert run_in_child(recipe, out, kill_at(Optimizer, "step", 5)) == "killed"
     error = run_in_child(recipe, out, say_two_threads)
     assert "stage pretrain was begun otherwise: threads: 1 → 2" in error
+
+
+def say_other_code():
+    clearseek.recipe.run.code_sha256 = lambda: "0" * 64
+
+
+def test_a_stage_is_not_continued_by_other_code(recipe, tmp_path):
+    out = tmp_path / "run"
+    assert run_in_child(recipe, out, kill_at(Optimizer, "step", 5)) == "killed"
+    error = run_in_child(recipe, out, say_other_code)
+    assert "stage pretrain was begun otherwise: code_sha256: " in error
 
 
 def test_a_run_goes_on_elsewhere_between_stages(recipe, tmp_path):
