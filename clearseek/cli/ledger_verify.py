@@ -1,11 +1,15 @@
 """`clearseek ledger verify`: lines, seal and files of a run, checked by whoever doubts them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from clearseek.cli.options import json_option, print_json
 from clearseek.config.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from clearseek.ledger.verifier import Verified
 
 EPILOG = """\b
 Examples:
@@ -33,7 +37,7 @@ def command(run: Path, key: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from clearseek.ledger.verifier import LEDGER, UNSEALED_FILES, Wrong, verify_run
+    from clearseek.ledger.verifier import COST, EXCERPT, LEDGER, UNSEALED_FILES, Wrong, verify_run
     from clearseek.trace.excerpt import brings_run, check_model, find_run, named
 
     model, run = named(run), find_run(run)
@@ -72,9 +76,19 @@ def command(run: Path, key: str | None, as_json: bool) -> None:
         )
     if loose := [name for name in UNSEALED_FILES if (run / name).exists()]:
         click.echo(f"not vouched for: {', '.join(loose)}")
+    if notes := [name for name in (COST, EXCERPT) if (run / name).exists()]:
+        click.echo(f"signed by the same key: {', '.join(notes)}")
+    _print_witnesses(found)
+
+
+def _print_witnesses(found: "Verified") -> None:
+    """What others signed beside the run, in its folder of witnesses."""
     for count, outcome in ((found.witnesses, "the same"), (found.disputed, "otherwise")):
         if count:
             click.echo(
                 f"{count:,} other key{'s' * (count > 1)} signed that steps computed again came out {outcome}; "
                 "whose they are, only you can know"
             )
+    for count, outcome in ((found.private, "nothing left the machine"), (found.leaking, "it failed")):
+        if count:
+            click.echo(f"{count:,} signed privacy test{'s' * (count > 1)}: {outcome}")

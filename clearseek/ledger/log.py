@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from clearseek.config.errors import RunError
 from clearseek.ledger.append import LineFile
 from clearseek.ledger.lines import FIRST_PREV, encode_line, read_back, split_lines
+from clearseek.ledger.verifier import FORMAT
 
 _RESERVED = frozenset({"line", "prev", "kind", "stage"})
 
@@ -32,6 +33,7 @@ class Ledger(LineFile):
     """Appends records to `path`. Opening checks the chain; RunError names the first line that breaks it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        check_format(path)  # before a torn line of it would be dropped
         super().__init__(path)
         try:
             self._hashes = _check_chain(self.lines, self.path)
@@ -100,11 +102,25 @@ class Ledger(LineFile):
         )
 
 
+def check_format(path: str | os.PathLike[str]) -> None:
+    """RunError where the first line says that the ledger is of a newer form; other faults are for readers to name."""
+    try:
+        with Path(path).open("rb") as file:
+            told = json.loads(file.readline())["format"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if type(told) is not int or not 1 <= told <= FORMAT:
+        raise RunError(
+            f"{path} is of format {told!r}, this clearseek reads up to {FORMAT}: a newer one wrote it; use that one"
+        )
+
+
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a ledger in order, without checking the chain; a torn last line is left out.
 
-    Raises RunError naming the line that is not JSON. A missing file has no records.
+    Raises RunError naming the line that is not JSON, or a newer form. A missing file has no records.
     """
+    check_format(path)
     try:
         lines, _ = split_lines(Path(path).read_bytes())
     except FileNotFoundError:
@@ -114,6 +130,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def verify(path: str | os.PathLike[str]) -> Head:
     """Walks the chain; RunError names the first line that breaks it, FileNotFoundError a missing file."""
+    check_format(path)
     lines, torn = split_lines(Path(path).read_bytes())
     hashes = _check_chain(lines, Path(path))
     for n, line in enumerate(lines):

@@ -12,7 +12,7 @@ from typing import Any
 from clearseek.config.errors import InputError, RunError
 from clearseek.ledger.append import is_being_written
 from clearseek.ledger.lines import number, tolerant_records
-from clearseek.ledger.log import Head, verify
+from clearseek.ledger.log import Head, check_format, verify
 from clearseek.ledger.timings import read_timings
 
 Record = dict[str, Any]
@@ -167,7 +167,7 @@ class RunRecord:
 
 
 def load_run(run_dir: str | os.PathLike[str]) -> RunRecord:
-    """Reads a run, whole or partial. Raises InputError when there is no ledger in the directory.
+    """Reads a run, whole or partial. InputError when there is no ledger in the directory, RunError for a newer form.
 
     A broken chain doesn't stop the reading: `problem` says what is wrong, and what can be read is there.
     """
@@ -177,6 +177,7 @@ def load_run(run_dir: str | os.PathLike[str]) -> RunRecord:
         raise InputError(
             f"{directory} has no ledger.jsonl: give the directory of a run, such as runs/r1-mini"
         )
+    check_format(path)
     chain, problem = None, None
     try:
         chain = verify(path)

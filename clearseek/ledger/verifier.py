@@ -14,11 +14,11 @@ To be read in one sitting by whoever doesn't trust us. What a sealed run holds:
                    named by a record with its SHA-256. Not vouched for: timings.jsonl, report.json and report.html.
 
 What is checked, in this order; the first thing that is wrong is named:
-    1 every line: canonical JSON, its number, the hash of the line before, a known kind
+    1 every line: canonical JSON, its number, the hash of the line before, a known kind; no newer "format" in line 0
     2 the seal: its signature, and the tree of as many lines as it counts, which are all of them once the run has ended
     3 what is used: a stage begins with no model, and learns from no model's texts, but earlier stages'; steps count up
     4 files: each is there with its hash or left out as signed; no other, no link, none of a stage that didn't begin
-    5 witnesses: signed notes in RUN.witness/, of people who computed steps of this very ledger again
+    5 witnesses: signed notes in RUN.witness/, of who computed steps of this very ledger again, or tested its privacy
 """
 
 import base64
@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LEDGER, SEAL, KEY = "ledger.jsonl", "checkpoint", "ledger.pub"
-COST, EXCERPT = "cost.note", "excerpt.note"
+FORMAT = 1  # the newest form of a ledger that is known here
+LEDGER, SEAL, KEY, COST, EXCERPT = "ledger.jsonl", "checkpoint", "ledger.pub", "cost.note", "excerpt.note"
 KINDS = frozenset((
     "run", "fork", "stage_started", "source", "filter", "teacher", "data", "mix", "step", "eval", "stopped_early",
     "stage_finished", "files", "run_finished",
@@ -41,6 +41,7 @@ SEALED_FOLDERS = ("checkpoints", "data", "states", "rollouts")
 SEALED_FILES = ("recipe.toml", "samples.jsonl")
 UNSEALED_FILES = ("timings.jsonl", "report.json", "report.html")
 _OUTSIDE = (LEDGER, SEAL, KEY, COST, EXCERPT, *UNSEALED_FILES)  # what no record names
+_WITNESSED = (("replay", "same"), ("replay", "differs"), ("privacy", "nothing left"), ("privacy", "failed"))
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -54,10 +55,7 @@ class Wrong(Exception):
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found right. The first `sealed` lines are signed by `signer`; a torn last one is left out.
-
-    `ended`: the run has, so that the seal covers all of it and no file is there but those that a record names.
-    """
+    """What was found right. The first `sealed` lines are signed by `signer`; a torn last one is left out."""
 
     lines: int
     sealed: int
@@ -66,10 +64,12 @@ class Verified:
     files: int
     bytes: int
     torn: bool
-    ended: bool = True
+    ended: bool = True  # then the seal covers all of it, and no file is there but those that a record names
+    left_out: int = 0  # files that this copy lacks, as whoever sealed the run signed
     witnesses: int = 0  # keys other than the run's whose replay came out the same
     disputed: int = 0  # and those whose didn't
-    left_out: int = 0  # files that this copy lacks, as whoever sealed the run signed
+    private: int = 0  # notes of privacy tests by whatever key, in which nothing left the machine
+    leaking: int = 0  # and those in which something did
 
 
 def verify_run(run: Path, key: str | None = None) -> Verified:
@@ -88,7 +88,7 @@ def verify_run(run: Path, key: str | None = None) -> Verified:
     lacking = files_left_out(run) - set(there) if EXCERPT in there else frozenset()
     files = check_files(run, records, there, bool(ended), lacking)
     witnesses = count_witnesses(run, lines)
-    return Verified(len(lines), size, root.hex(), signer, *files, torn, bool(ended), *witnesses, len(lacking))
+    return Verified(len(lines), size, root.hex(), signer, *files, torn, bool(ended), len(lacking), *witnesses)
 
 
 # 1 lines
@@ -108,6 +108,8 @@ def check_lines(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
     prev = "0" * 64
     for number, line in enumerate(lines):
         record = _parsed(number, line)
+        if number == 0 and repr(record.get("format", 1)) not in map(str, range(1, FORMAT + 1)):
+            raise Wrong(f"line 0 is of format {record['format']!r}, unknown here: a newer clearseek wrote it")
         if repr(record.get("line")) != str(number):
             found = record.get("line")
             raise Wrong(f"line {number} says it is line {found!r}: lines were taken out, added or moved")
@@ -150,8 +152,7 @@ def check_seal(run: Path, lines: Sequence[bytes], key: str | None = None) -> tup
     name, identity, public = parse_key(own)
     if key is not None and key.strip() not in (own, base64.b64encode(b"\x01" + public).decode()):
         raise Wrong(f"{own} is not the key you gave: another key sealed the run, or yours is no key")
-    body = open_note(note, name, identity, public)
-    size, root = parse_checkpoint(body)
+    size, root = parse_checkpoint(open_note(note, name, identity, public))
     if size > len(lines):
         raise Wrong(f"{SEAL} counts {size} lines, {LEDGER} has {len(lines)}: its end is lost or not copied")
     if root_of(lines[:size]) != root:
@@ -369,27 +370,30 @@ def _tables(value: Any, line: int, field: str) -> list[dict[str, Any]]:
 # 5 witnesses
 
 
-def count_witnesses(run: Path, lines: Sequence[bytes]) -> tuple[int, int]:
-    """How many keys, the run's own left out, say that its steps come out the same, and how many that they don't.
+def count_witnesses(run: Path, lines: Sequence[bytes]) -> list[int]:
+    """How many keys, the run's own left out, say that its steps come out the same, and how many that they don't; how
+    many privacy tests were passed, and failed. Wrong for a note that is damaged, or of another ledger.
 
-    A note holds ORIGIN/replay and one JSON object: the key that signed it, the size and root of the ledger that was
-    replayed, and the outcome, "same" or "differs". Wrong for a note that isn't one, or is of another ledger.
+    A note holds ORIGIN/KIND and one JSON object: kind, the key that signed it, size and root of the ledger, outcome.
     """
-    verdicts, own = dict[bytes, str](), parse_key(_text(run / KEY).strip())[2]
-    for path in sorted(run.with_name(f"{run.resolve().name}.witness").glob("*.note")):
+    found, own = dict[bytes, tuple[str, str]](), parse_key(_text(run / KEY).strip())[2]
+    folder = run.with_name(f"{run.resolve().name}.witness")
+    for path in sorted([*folder.glob("*.note"), *folder.glob("*.privacy")]):
         note = _text(path)
         try:
             facts = json.loads(note.split("\n")[1])
-            outcome, size, root = facts["outcome"], facts["size"], facts["root"]
-            if outcome not in ("same", "differs") or not isinstance(size, int) or size < 1:
+            told, size, root = (facts["kind"], facts["outcome"]), facts["size"], facts["root"]
+            if told not in _WITNESSED or not isinstance(size, int) or size < 1:
                 raise ValueError
             name, identity, public = parse_key(str(facts["key"]))
         except (ValueError, LookupError, TypeError, Wrong):
-            raise Wrong(f"{path} is no witness of a replay: it was damaged") from None
+            raise Wrong(f"{path} is no note of a witness: it was damaged") from None
         open_note(note, name, identity, public, what=path.name)
         if size > len(lines) or root_of(lines[:size]).hex() != root:
             raise Wrong(f"{path} witnesses another ledger than {run / LEDGER}: it doesn't belong here")
-        if public != own and verdicts.get(public) != "differs":
-            verdicts[public] = outcome
-    found = list(verdicts.values())
-    return found.count("same"), found.count("differs")
+        who = (
+            public if told[0] == "replay" else path.name.encode()
+        )  # a key counts once, a privacy test each time
+        if who != own and found.get(who) != ("replay", "differs"):
+            found[who] = told
+    return [list(found.values()).count(each) for each in _WITNESSED]

@@ -5,6 +5,7 @@ from pathlib import Path
 from clearseek.config.errors import InputError
 from clearseek.config.shipped import carried_model
 from clearseek.ledger.lines import tolerant_records
+from clearseek.ledger.log import check_format
 from clearseek.model.gguf.header import is_gguf
 
 CONFIG_FILE = "config.json"
@@ -48,6 +49,7 @@ def is_model_directory(path: Path) -> bool:
 
 
 def _newest_of_run(run: Path) -> Path:
+    check_format(run / "ledger.jsonl")
     records = list(tolerant_records(run / "ledger.jsonl"))
     finished = [str(record.get("stage")) for record in records if record.get("kind") == "stage_finished"]
     results = [str(record["result"]) for record in records if record.get("result") in finished]

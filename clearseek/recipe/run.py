@@ -26,7 +26,7 @@ from clearseek.ledger.record import load_run
 from clearseek.ledger.report import report_of, write_report
 from clearseek.ledger.seal import check_not_cut, check_own, is_complete, is_own, seal, unnamed_files
 from clearseek.ledger.timings import Timings, inherit_timings
-from clearseek.ledger.verifier import SEALED_FOLDERS
+from clearseek.ledger.verifier import FORMAT, SEALED_FOLDERS
 from clearseek.model.decoder import Decoder
 from clearseek.model.device import DeviceChoice
 from clearseek.recipe.check import check_recipe
@@ -294,7 +294,9 @@ class Run:
                 "Continue it as it was begun, or give --out for a new run"
             )
         if changes and not any(record["kind"] == "run_finished" for record in records):
-            self.ledger.append("run", **numbers, checkout=checkout(), machine=conditions_on(self.choice.device))
+            machine = conditions_on(self.choice.device)
+            form: dict[str, Any] = {} if records else {"format": FORMAT}
+            self.ledger.append("run", **form, **numbers, checkout=checkout(), machine=machine)
 
     def _is_finished(self, name: str, records: list[dict[str, Any]]) -> bool:
         return any(r["kind"] == "stage_finished" and r["stage"] == name for r in records)

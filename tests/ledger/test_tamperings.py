@@ -293,6 +293,13 @@ def witnessed(change):
     return tamper
 
 
+def privacy_tested(change):
+    def tamper(run):
+        change(write_witness(run, {"outcome": "failed"}, "privacy"))
+
+    return tamper
+
+
 WITNESSES = {
     "a witness whose outcome is edited": witnessed(
         lambda path: path.write_text(path.read_text().replace('"same"', '"differs"'))
@@ -302,6 +309,17 @@ WITNESSES = {
         (run.parent / "other.witness").rename(run.parent / "run.witness"),
     ),
     "a witness that is a folder": witnessed(lambda path: (path.unlink(), path.mkdir())),
+    "a privacy test that failed and says otherwise": privacy_tested(
+        lambda path: path.write_text(path.read_text().replace('"failed"', '"nothing left"'))
+    ),
+    "a privacy test of another ledger": lambda run: (
+        write_witness(run.parent / "other", {"outcome": "failed"}, "privacy"),
+        (run.parent / "other.witness").rename(run.parent / "run.witness"),
+    ),
+    "a privacy test that says nothing": lambda run: write_witness(run, {"outcome": "fine"}, "privacy"),
+    "a privacy test of no kind": privacy_tested(
+        lambda path: path.write_text(path.read_text().replace('"kind":', '"k":'))
+    ),
     "a witness that is no text": witnessed(lambda path: path.write_bytes(b"\xff")),
 }
 
@@ -326,6 +344,10 @@ def named(**table):
 
 DIGEST = "0" * 64
 SIGNED = {
+    "a newer format": told(lambda r: r[0].update(format=2)),
+    "a format before the first": told(lambda r: r[0].update(format=0)),
+    "a format that is text": told(lambda r: r[0].update(format="1")),
+    "a format that is true": told(lambda r: r[0].update(format=True)),
     "a path with nothing in it": named(path="data/\0", sha256=DIGEST),
     "a path that is half a character": named(path="data/\ud800", sha256=DIGEST),
     "a path spelled otherwise": named(path="data/./x", sha256=DIGEST),

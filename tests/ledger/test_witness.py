@@ -4,7 +4,9 @@ import shutil
 
 import pytest
 
+from clearseek.cli.main import main
 from clearseek.config.errors import RunError
+from clearseek.ledger.note import signed_statement
 from clearseek.ledger.verifier import Wrong, verify_run
 from clearseek.ledger.witness import write_witness
 from tests.ledger.sealed_run import sealed_run
@@ -29,6 +31,29 @@ def test_a_replay_by_another_is_counted_once_a_key_and_nothing_is_written_into_t
     found = verify_run(run)
     assert (found.witnesses, found.disputed) == (1, 1)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_privacy_tests_are_counted_whoever_signed_them(run, monkeypatch, capsys):
+    for who, outcome in (("own", "nothing left"), ("ada", "nothing left"), ("grace", "failed")):
+        monkeypatch.setenv("CLEARSEEK_LEDGER_KEY", str(run.parent / f"{who}.key"))
+        write_witness(run, {"outcome": outcome, "tested": {}}, "privacy")
+    witness(run, monkeypatch, "ada")
+    found = verify_run(run)
+    assert (found.witnesses, found.disputed, found.private, found.leaking) == (1, 0, 2, 1)
+    assert main(["ledger", "verify", str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "1 other key signed that steps computed again came out the same" in told
+    assert "2 signed privacy tests: nothing left the machine" in told
+    assert "1 signed privacy test: it failed" in told
+
+
+def test_what_the_run_s_key_signed_beside_its_ledger_is_told(run, monkeypatch, capsys):
+    name = (run / "ledger.pub").read_text().partition("+")[0]
+    assert main(["ledger", "verify", str(run)]) == 0
+    assert "signed by the same key" not in capsys.readouterr().out
+    (run / "cost.note").write_text(signed_statement(name, "cost", {})[0])
+    assert main(["ledger", "verify", str(run)]) == 0
+    assert "signed by the same key: cost.note" in capsys.readouterr().out
 
 
 def test_the_author_is_no_witness(run, monkeypatch):

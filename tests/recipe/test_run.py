@@ -177,6 +177,12 @@ def test_a_stage_is_not_continued_on_another_machine(recipe, tmp_path):
     assert "stage pretrain was begun otherwise: threads: 1 → 2" in error
 
 
+def test_only_the_first_line_tells_the_format(recipe, run_dir):
+    told = [record.get("format") for record in read(run_dir / "ledger.jsonl")]
+    assert told[0] == 1
+    assert set(told[1:]) == {None}
+
+
 def say_other_code():
     clearseek.recipe.run.code_sha256 = lambda: "0" * 64
 
