@@ -276,6 +276,12 @@ def test_the_verifier_reads_nothing_of_the_rest_of_clearseek():
     assert modules - {"cryptography"} <= set(sys.stdlib_module_names)
 
 
+def test_the_manual_says_of_every_kind_what_it_holds():
+    text = (Path(__file__).resolve().parents[2] / "docs/ledger.md").read_text(encoding="utf-8")
+    table = text.partition("## What is in a run, and where")[2].partition("\n## ")[0]
+    assert {kind for kind in verifier.KINDS if f"`{kind}`" not in table} == set()
+
+
 def test_the_command_needs_no_torch_and_says_what_it_found(tmp_path):
     run = sealed_run(tmp_path / "run")
     code = (
