@@ -1,4 +1,5 @@
-"""What we emit before the reference validators, with no network: mlcroissant, CycloneDX's strict one, model-signing.
+"""What we emit before the reference validators, with no network: mlcroissant, CycloneDX's strict one, model-signing;
+the Model Openness Framework's file before its form as a JSON schema.
 
 They live in an environment of their own (`make peers-standards`), or in the one that CLEARSEEK_STANDARDS names.
 """
@@ -8,8 +9,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.papers.mof_schema import SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDARDS = Path(os.environ.get("CLEARSEEK_STANDARDS", ROOT / ".venv-standards"))
@@ -33,6 +37,18 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 error = JsonStrictValidator(SchemaVersion.V1_7).validate_str(open(sys.argv[1], encoding="utf-8").read())
 print("accepted" if error is None else f"refused: {error}"[:300])
+"""
+
+JSONSCHEMA = """
+import json, sys
+import jsonschema
+schema, *told = (json.load(open(path, encoding="utf-8")) for path in sys.argv[1:])
+kind = jsonschema.Draft202012Validator
+kind.check_schema(schema)
+validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
+for one in told:
+    error = next(validator.iter_errors(one), None)
+    print("accepted" if error is None else f"refused: {error.json_path}")
 """
 
 
@@ -86,6 +102,48 @@ def test_the_strict_validator_of_cyclonedx_accepts_ours_and_no_other(made: Path,
     bom["metadata"]["component"]["modelCard"]["mood"] = "good"
     (tmp_path / "bom.json").write_text(json.dumps(bom))
     assert offline("python", "-c", CYCLONEDX, str(tmp_path / "bom.json")).stdout.startswith("refused")
+
+
+WRONG = [
+    (("framework", "name"), "Another Framework"),
+    (("framework", "date"), "15 December"),
+    (("release", "date"), None),
+    (("release", "name"), ""),
+    (("release", "license"), "MIT"),
+    (("release", "architecture"), "a decoder"),
+    (("release", "treatment"), "trained"),
+    (("release", "components", 0, "name"), "Model soul"),
+    (("release", "components", 0, "license"), None),
+    (("release", "components", 0, "component_path"), ["clearseek"]),
+]
+
+
+def judged_by_the_framework(folder: Path, *told: Any) -> list[str]:
+    """What the schema says of each file's content."""
+    paths = [folder / f"{number}.json" for number in range(len(told) + 1)]
+    for path, value in zip(paths, (SCHEMA, *told), strict=True):
+        path.write_text(json.dumps(value))
+    return offline("python", "-c", JSONSCHEMA, *map(str, paths)).stdout.splitlines()
+
+
+def test_the_frameworks_schema_accepts_our_files(made: Path, borrowed: Path, tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    told = [yaml.safe_load((run / "run-papers/mof.yml").read_text("utf-8")) for run in (made, borrowed)]
+    assert judged_by_the_framework(tmp_path, *told) == ["accepted", "accepted"]
+    assert [len(one["release"]["components"]) for one in told] == [17, 16]
+
+
+def test_the_frameworks_schema_refuses_what_its_tool_cannot_read(made: Path, tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    told = []
+    for (*places, last), value in WRONG:
+        whole = inner = yaml.safe_load((made / "run-papers/mof.yml").read_text("utf-8"))
+        for place in places:
+            inner = inner[place]
+        inner[last] = value
+        told.append(whole)
+    expected = [f"refused: $.{'.'.join(map(str, where))}".replace(".0", "[0]") for where, _ in WRONG]
+    assert judged_by_the_framework(tmp_path, *told) == expected
 
 
 def test_model_signing_verifies_our_signature_and_finds_what_was_changed(made: Path, tmp_path: Path) -> None:
