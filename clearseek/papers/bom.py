@@ -7,7 +7,7 @@ from typing import Any
 from clearseek.ledger.record import Record, table
 from clearseek.papers.code import installed_version
 from clearseek.papers.content import limitation
-from clearseek.papers.datasets import DataFile
+from clearseek.papers.datasets import Absent, DataFile
 from clearseek.papers.facts import CODE_LICENCE, RunFacts
 
 _ACTIVITIES = {
@@ -18,8 +18,10 @@ _ACTIVITIES = {
 }
 
 
-def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
-    """The whole document; the same for the same run."""
+def bill_of_materials(facts: RunFacts, files: list[DataFile], absent: list[Absent]) -> dict[str, Any]:
+    """The whole document; the same for the same run. `absent` data are in it as well, without a file."""
+    every: list[DataFile | Absent] = [*files, *absent]
+    trained_on = [f"data/{each.title}" for each in every if not each.is_evaluation]
     bases = facts.bases(facts.result)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.7.schema.json",
@@ -32,11 +34,11 @@ def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
             "tools": {
                 "components": [{"type": "application", "name": "clearseek", "version": installed_version()}]
             },
-            "component": _model(facts, files),
+            "component": _model(facts, trained_on),
         },
         "components": [
             *map(_base, bases),
-            *(_data(facts, file) for file in files),
+            *(_data(facts, each) for each in every),
             *_software(facts.record.run),
         ],
         "dependencies": [
@@ -44,7 +46,7 @@ def bill_of_materials(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
                 "ref": "model",
                 "dependsOn": [
                     *(f"base/{base['sha256']}" for base in bases),
-                    *(f"data/{file.title}" for file in files if not file.is_evaluation),
+                    *trained_on,
                     "software/clearseek",
                 ],
             }
@@ -58,7 +60,7 @@ def _licences(expression: str | None) -> list[dict[str, Any]]:
     return [{"expression": expression}]
 
 
-def _model(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
+def _model(facts: RunFacts, trained_on: list[str]) -> dict[str, Any]:
     weights = [
         path
         for path in facts.hashes
@@ -71,9 +73,9 @@ def _model(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
         "version": facts.verified.root[:12],
         "description": str(facts.recipe.get("description") or facts.name),
         "licenses": _licences(facts.publisher.weights),
-        "hashes": [{"alg": "SHA-256", "content": facts.hashes[path]} for path in weights[:1]],
+        "hashes": [{"alg": "SHA-256", "content": facts.hashes[path]} for path in weights],
         "modelCard": {
-            "modelParameters": _parameters(facts, files),
+            "modelParameters": _parameters(facts, trained_on),
             "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
             "considerations": {
                 "useCases": [f"Problems of the kinds that it was examined on: {', '.join(_tasks(facts))}."],
@@ -91,13 +93,13 @@ def _tasks(facts: RunFacts) -> list[str]:
     return sorted(table((facts.final_eval.eval or {}).get("by_task")))
 
 
-def _parameters(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
+def _parameters(facts: RunFacts, trained_on: list[str]) -> dict[str, Any]:
     return {
         "approach": {"type": _approach(facts)},
         "task": "text generation",
         "architectureFamily": "transformer decoder",
         "modelArchitecture": str((facts.config.get("architectures") or ["unknown"])[0]),
-        "datasets": [{"ref": f"data/{file.title}"} for file in files if not file.is_evaluation],
+        "datasets": [{"ref": ref} for ref in trained_on],
         "inputs": [{"format": "text"}],
         "outputs": [{"format": "text"}],
     }
@@ -153,17 +155,24 @@ def _energy(facts: RunFacts) -> list[dict[str, Any]]:
     ]
 
 
-def _data(facts: RunFacts, file: DataFile) -> dict[str, Any]:
+def _data(facts: RunFacts, each: DataFile | Absent) -> dict[str, Any]:
+    dataset: dict[str, Any] = {"type": "dataset", "name": each.title}
     found: dict[str, Any] = {
         "type": "data",
-        "bom-ref": f"data/{file.title}",
-        "name": f"{facts.name}-{file.title}",
-        "version": file.sha256[:12],
-        "description": file.about,
-        "licenses": _licences(file.licence),
-        "hashes": [{"alg": "SHA-256", "content": file.sha256}],
-        "data": [{"type": "dataset", "name": file.title, "contents": {"url": f"file:{file.path}"}}],
+        "bom-ref": f"data/{each.title}",
+        "name": f"{facts.name}-{each.title}",
+        "description": each.about,
+        "licenses": _licences(each.licence),
+        "data": [dataset],
     }
+    if isinstance(each, DataFile):
+        found |= {"version": each.sha256[:12], "hashes": [{"alg": "SHA-256", "content": each.sha256}]}
+        dataset["contents"] = {"url": f"file:{each.path}"}
+    else:
+        known = {"distributed": f"no: {each.why}", "documents_sha256": each.sha256}
+        found["properties"] = [
+            {"name": f"clearseek:{name}", "value": value} for name, value in known.items() if value
+        ]
     return found
 
 

@@ -6,7 +6,7 @@ Format: docs.mlcommons.org/croissant (1.1), with its RAI vocabulary, and PROV-O 
 import json
 from typing import Any
 
-from clearseek.papers.datasets import DataFile
+from clearseek.papers.datasets import Absent, DataFile
 from clearseek.papers.facts import RunFacts
 
 CONTEXT: dict[str, Any] = {
@@ -55,24 +55,41 @@ CONTEXT: dict[str, Any] = {
 }
 
 
-def croissant(facts: RunFacts, file: DataFile) -> dict[str, Any]:
-    """The description of one file; it lies beside the file."""
+def croissant(facts: RunFacts, file: DataFile | Absent) -> dict[str, Any]:
+    """The description of one data set; it lies beside the file. Of one that is not given away it says so, and why."""
     name = f"{facts.name}-{file.title}"
+    known = f"sha256 {file.sha256}" if file.sha256 else f"of ledger root {facts.verified.root}"
+    there = _file(file) if isinstance(file, DataFile) else {}
+    why = _absence(file) if isinstance(file, Absent) else ""
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": name,
-        "description": f"{file.about} Of the run {facts.name}, ledger root {facts.verified.root}.",
+        "description": f"{file.about} Of the run {facts.name}, ledger root {facts.verified.root}.{why}",
         "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
         "version": "1.0.0",
         "datePublished": facts.day,
         "license": _licence(file.licence),
         "creator": {"@type": "Organization", "name": facts.publisher.provider or "not stated"},
-        "url": f"urn:sha256:{file.sha256}",
-        "citeAs": f"{name}, sha256 {file.sha256}, {facts.day}",
+        "url": f"urn:sha256:{file.sha256 or facts.verified.root}",
+        "citeAs": f"{name}, {known}, {facts.day}",
         "isLiveDataset": False,
         **_responsible(file),
         **_derived(file),
+        **there,
+    }
+
+
+def _absence(absent: Absent) -> str:
+    """That there is no file, and what is known of the data all the same."""
+    origin = absent.source.origin if absent.source else None
+    digest = f"; SHA-256 over its documents: {absent.sha256}" if absent.sha256 else ""
+    return f" The file is not distributed: {absent.why}. Origin: {origin or 'not stated'}{digest}."
+
+
+def _file(file: DataFile) -> dict[str, Any]:
+    """The file and its rows."""
+    return {
         "distribution": [
             {
                 "@type": "cr:FileObject",
@@ -115,7 +132,7 @@ def _field(name: str, about: str) -> dict[str, Any]:
     }
 
 
-def _responsible(file: DataFile) -> dict[str, Any]:
+def _responsible(file: DataFile | Absent) -> dict[str, Any]:
     """What Croissant's RAI vocabulary asks, as far as it was counted."""
     source = file.source
     found: dict[str, Any] = {"rai:dataCollection": file.about}
@@ -135,7 +152,7 @@ def _responsible(file: DataFile) -> dict[str, Any]:
     return found
 
 
-def _derived(file: DataFile) -> dict[str, Any]:
+def _derived(file: DataFile | Absent) -> dict[str, Any]:
     source = file.source
     if source is None or not (source.origin or source.teacher or source.written_by):
         return {}

@@ -20,6 +20,7 @@ from clearseek.text.documents import Conversation, Document, TextDocument
 from clearseek.trace.kept import documents_sha256, generate_examples, read_shard, shard_path, text_of
 from clearseek.trace.problem_source import ProblemSource
 
+_ANSWERS = "What the model of stage {} answered, checked by program and kept."
 EVALUATION_LICENCE = "CC0-1.0"  # of problems that clearseek generates; of others as their file's owner says
 _TEXT = {"text": "the whole document"}
 _EXAMPLE = {
@@ -53,7 +54,26 @@ class DataFile:
     is_evaluation: bool = False
 
 
-def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[str]]:
+@dataclass(frozen=True)
+class Absent:
+    """A data set that is not given away, and `why`; `sha256` is over its documents, or None where none is on record."""
+
+    title: str
+    why: str
+    sha256: str | None
+    rows: int | None
+    licence: str | None
+    about: str
+    source: Source | None = None
+    is_evaluation: bool = False
+
+    @property
+    def line(self) -> str:
+        """What documents say of it."""
+        return f"{self.title}: {self.why}"
+
+
+def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[Absent]]:
     """Write every data set that may be given away into `out`/data, and say of each other one why it is not there.
 
     Only what is under an open licence is copied. What is written is held to the hash in the ledger; RunError where it
@@ -61,26 +81,44 @@ def write_datasets(facts: RunFacts, out: Path) -> tuple[list[DataFile], list[str
     """
     (out / "data").mkdir(parents=True, exist_ok=True)
     files: list[DataFile] = []
-    missing: list[str] = []
-    for title, licence, make in _wanted(facts, out):
-        if not is_open(licence):
-            missing.append(f"{title}: not copied, since its licence is {licence or 'not stated'}")
+    absent: list[Absent] = []
+    for wanted in _wanted(facts, out):
+        if not is_open(wanted.licence):
+            absent.append(wanted.absent(f"not copied, since its licence is {wanted.licence or 'not stated'}"))
             continue
         try:
-            files.append(make())
+            files.append(wanted.make())
         except (_NotHere, InputError) as error:
-            missing.append(f"{title}: {error}")
-    return files, missing
+            absent.append(wanted.absent(str(error)))
+    return files, absent
 
 
-Wanted = tuple[str, str | None, Callable[[], DataFile]]  # title, licence and what writes the file
+@dataclass(frozen=True)
+class Wanted:
+    """A data set that papers should hold, and what writes its file."""
+
+    title: str
+    licence: str | None
+    make: Callable[[], DataFile]
+    about: str
+    source: Source | None = None
+    sha256: str | None = None
+    is_evaluation: bool = False
+
+    def absent(self, why: str) -> Absent:
+        """The same where it can't be given, or may not."""
+        rows = self.source.rows if self.source else None
+        return Absent(
+            self.title, why, self.sha256, rows, self.licence, self.about, self.source, self.is_evaluation
+        )
 
 
 def _wanted(facts: RunFacts, out: Path) -> Iterator[Wanted]:
     for source in facts.sources:
         # what is asked is drawn by code and seed as the stage goes; what came of it is kept
         if source.what != "asked" and source.kept != "stage":
-            yield source.title, source.licence, partial(_write_documents, facts, out, source)
+            make, about = partial(_write_documents, facts, out, source), _about(source)
+            yield Wanted(source.title, source.licence, make, about, source, source.documents_sha256)
     yield from _kept_answers(facts, out)
     yield from _evaluations(facts, out)
 
@@ -128,9 +166,12 @@ def _write_documents(facts: RunFacts, out: Path, source: Source) -> DataFile:
     fields = {
         name: _TEXT.get(name) or _EXAMPLE[name] for name in dict.fromkeys(key for row in rows for key in row)
     }
+    return _write(out, source.title, rows, fields, source.licence, _about(source), source)
+
+
+def _about(source: Source) -> str:
     by = f", written by the model {source.written_by}" if source.written_by else ""
-    about = f"What stage {source.stage} trained on ({source.what}{by})."
-    return _write(out, source.title, rows, fields, source.licence, about, source)
+    return f"What stage {source.stage} trained on ({source.what}{by})."
 
 
 def _row(document: Document | Example) -> dict[str, str]:
@@ -153,7 +194,11 @@ def _kept_answers(facts: RunFacts, out: Path) -> Iterator[Wanted]:
         if has_rows or stage.name in read:
             source = read.get(stage.name)
             licence = source.licence if source else _licence_of_answers(facts, stage.name)
-            yield stage.name, licence, partial(_write_answers, facts, out, stage.name, licence, source)
+            make, about = (
+                partial(_write_answers, facts, out, stage.name, licence, source),
+                _ANSWERS.format(stage.name),
+            )
+            yield Wanted(stage.name, licence, make, about, source, facts.hashes.get(path))
 
 
 def _write_answers(
@@ -163,8 +208,7 @@ def _write_answers(
     if path not in facts.hashes:
         raise _NotHere(f"stage {stage} left no file")
     rows = [json.loads(line) for line in (facts.run / path).read_text(encoding="utf-8").splitlines()]
-    about = f"What the model of stage {stage} answered, checked by program and kept."
-    return _write(out, stage, rows, _EXAMPLE, licence, about, source)
+    return _write(out, stage, rows, _EXAMPLE, licence, _ANSWERS.format(stage), source)
 
 
 def _licence_of_answers(facts: RunFacts, stage: str) -> str | None:
@@ -184,7 +228,13 @@ def _evaluations(facts: RunFacts, out: Path) -> Iterator[Wanted]:
         chosen = evaluation.problems
         is_generated = chosen.path is None and chosen.gym is None
         licence = chosen.licence or (EVALUATION_LICENCE if is_generated else None)
-        yield title, licence, partial(_write_evaluation, facts, out, title, evaluation, licence)
+        make = partial(_write_evaluation, facts, out, title, evaluation, licence)
+        yield Wanted(title, licence, make, _about_evaluation(evaluation), is_evaluation=True)
+
+
+def _about_evaluation(evaluation: Evaluation) -> str:
+    by_hash = evaluation.problems.held_out_path is None
+    return f"Held-out problems, chosen {'by the hash of their content' if by_hash else 'from a file of their own'}."
 
 
 def _write_evaluation(
@@ -202,11 +252,9 @@ def _write_evaluation(
         }
         for problem in source.held_out(evaluation.count)
     ]
-    chosen = (
-        "from a file of their own" if evaluation.problems.held_out_path else "by the hash of their content"
+    return replace(
+        _write(out, title, rows, _PROBLEM, licence, _about_evaluation(evaluation), None), is_evaluation=True
     )
-    about = f"Held-out problems, chosen {chosen}."
-    return replace(_write(out, title, rows, _PROBLEM, licence, about, None), is_evaluation=True)
 
 
 def _write(

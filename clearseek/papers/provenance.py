@@ -3,14 +3,14 @@
 from typing import Any
 
 from clearseek.papers.code import installed_version
-from clearseek.papers.datasets import DataFile
+from clearseek.papers.datasets import Absent, DataFile
 from clearseek.papers.facts import RunFacts
 from clearseek.papers.signing import STATEMENT
 
 _MAKER = "urn:clearseek"
 
 
-def provenance(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
+def provenance(facts: RunFacts, files: list[DataFile], absent: list[Absent]) -> dict[str, Any]:
     """The statement: subjects are the published model's files, dependencies the recipe and the data."""
     subjects = {
         path: digest for path, digest in facts.hashes.items() if path.startswith(f"{facts.model_dir}/")
@@ -40,6 +40,11 @@ def provenance(facts: RunFacts, files: list[DataFile]) -> dict[str, Any]:
                     _dependency("recipe.toml", facts.hashes.get("recipe.toml")),
                     *(_dependency(base["name"], base["sha256"]) for base in facts.bases(facts.result)),
                     *(_dependency(file.path, file.sha256) for file in files if not file.is_evaluation),
+                    *(
+                        _dependency(f"documents of {each.title}", each.sha256)
+                        for each in absent
+                        if not each.is_evaluation
+                    ),
                 ],
             },
             "runDetails": {

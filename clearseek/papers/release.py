@@ -17,7 +17,7 @@ from clearseek.papers.bom import bill_of_materials
 from clearseek.papers.code import code_manifest
 from clearseek.papers.components import components_of
 from clearseek.papers.croissant import croissant
-from clearseek.papers.datasets import DataFile, write_datasets
+from clearseek.papers.datasets import Absent, DataFile, write_datasets
 from clearseek.papers.documents import documents, evaluation_record
 from clearseek.papers.facts import Publisher, RunFacts
 from clearseek.papers.openness import Component, evaluate, mof_file, osaid
@@ -67,10 +67,11 @@ def _check_out(run: Path, out: Path) -> None:
 def _write_all(facts: RunFacts, out: Path) -> Record:
     code = code_manifest(facts)
     key = model_key()
-    files, missing = write_datasets(facts, out)
-    data = data_record(files, missing)
-    for file in files:
-        _json(out / f"data/{file.title}.croissant.json", croissant(facts, file))
+    files, absent = write_datasets(facts, out)
+    data = data_record(files, absent)
+    every: list[DataFile | Absent] = [*files, *absent]
+    for each in every:
+        _json(out / f"data/{each.title}.croissant.json", croissant(facts, each))
     for name in _COPIED:
         if (facts.run / name).is_file():
             shutil.copyfile(facts.run / name, out / name)
@@ -78,12 +79,12 @@ def _write_all(facts: RunFacts, out: Path) -> Record:
     _json(out / "code.json", code)
     _json(out / "cost.json", facts.cost)
     _json(out / "evaluation.json", evaluation_record(facts))
-    _json(out / "bom.cdx.json", bill_of_materials(facts, files))
-    for name, text in documents(facts, files, missing).items():
+    _json(out / "bom.cdx.json", bill_of_materials(facts, files, absent))
+    for name, text in documents(facts, files, [each.line for each in absent]).items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     _json(out / "model.sig", model_signature(key, facts.run / facts.model_dir, facts.name))
     (out / "model.pub").write_bytes(public_pem(key))
-    signed = json.dumps(envelope(key, provenance(facts, files)))
+    signed = json.dumps(envelope(key, provenance(facts, files, absent)))
     (out / "provenance.intoto.jsonl").write_text(signed + "\n", encoding="utf-8")
     return _write_checklists(facts, out, data, code)
 
@@ -118,9 +119,13 @@ def openness_record(facts: RunFacts, components: list[Component]) -> Record:
     }
 
 
-def data_record(files: list[DataFile], missing: list[str]) -> Record:
-    """data.json: every data set's file, and why another isn't there."""
-    return {"files": [asdict(file) for file in files], "missing": missing}
+def data_record(files: list[DataFile], absent: list[Absent]) -> Record:
+    """data.json: every data set's file, and what is known of the others, with the reasons in `missing`."""
+    return {
+        "files": [asdict(file) for file in files],
+        "missing": [each.line for each in absent],
+        "described": [asdict(each) for each in absent],
+    }
 
 
 def _sign(facts: RunFacts, out: Path, found: Record) -> None:

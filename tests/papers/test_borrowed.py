@@ -99,6 +99,34 @@ def test_bill_and_provenance_hold_the_base_by_its_hash(borrowed: Path, base_sha2
     assert {"name": "published-base", "digest": {"sha256": base_sha256}} in inputs
 
 
+def test_data_that_may_not_be_given_are_described_without_their_rows(borrowed: Path) -> None:
+    data = borrowed / "run-papers/data"
+    assert not (data / "sft-1.jsonl").exists()
+    described = json.loads((data / "sft-1.croissant.json").read_text(encoding="utf-8"))
+    (kept,) = [
+        record
+        for record in read(borrowed / "run/ledger.jsonl")
+        if record["kind"] == "data" and record["source"].endswith("untold.jsonl")
+    ]
+    assert described["license"] == "https://spdx.org/licenses/CC-BY-NC-4.0.html"
+    assert described["url"] == f"urn:sha256:{kept['documents_sha256']}"
+    assert (
+        "not distributed: not copied, since its licence is CC-BY-NC-4.0. Origin: not stated"
+        in (described["description"])
+    )
+    assert "somebody left" not in json.dumps(described)
+    assert not {"distribution", "recordSet"} & described.keys()
+    bom = json.loads(paper(borrowed, "bom.cdx.json"))
+    (part,) = [part for part in bom["components"] if part["bom-ref"] == "data/sft-1"]
+    assert {one["name"]: one["value"] for one in part["properties"]} == {
+        "clearseek:distributed": "no: not copied, since its licence is CC-BY-NC-4.0",
+        "clearseek:documents_sha256": kept["documents_sha256"],
+    }
+    assert "data/sft-1" in bom["dependencies"][0]["dependsOn"]
+    told = json.loads(paper(borrowed, "data.json"))
+    assert [one["title"] for one in told["described"]] == ["sft-1"]
+
+
 def test_a_description_of_distilled_rows_names_their_writer(borrowed: Path) -> None:
     described = json.loads(paper(borrowed, "data/sft-0.croissant.json"))
     assert "written by the model Reasoner-7B" in described["description"]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clearseek.ledger.cost import cost_of
 from clearseek.ledger.log import read, verify
 from clearseek.ledger.record import load_run
 from clearseek.ledger.verifier import verify_run
+from clearseek.papers.bom import bill_of_materials
 from clearseek.papers.code import installed_sha256
 from clearseek.papers.documents import DOCUMENTS
 from clearseek.papers.facts import read_facts
@@ -99,6 +101,34 @@ def test_the_bill_of_materials_counts_model_data_and_software(made: Path) -> Non
     assert [one["activity"] for one in energy] == ["data-preparation", "training", "fine-tuning"]
 
 
+def test_every_shard_of_the_weights_is_in_the_bill(made: Path) -> None:
+    facts = read_facts(made / "run")
+    shards = {f"checkpoints/pretrain/model-0000{n}-of-00002.safetensors": str(n) * 64 for n in (1, 2)}
+    bom = bill_of_materials(replace(facts, hashes=facts.hashes | shards), [], [])
+    found = {one["content"] for one in bom["metadata"]["component"]["hashes"]}
+    whole = facts.hashes["checkpoints/pretrain/model.safetensors"]
+    assert found == {whole, *shards.values()}
+    assert {one["alg"] for one in bom["metadata"]["component"]["hashes"]} == {"SHA-256"}
+
+
+def test_data_too_large_to_be_kept_are_described(made: Path, tmp_path: Path) -> None:
+    facts = read_facts(made / "run", STATED)
+    sources = tuple(
+        replace(one, kept="reference") if one.title == "pretrain-0" else one for one in facts.sources
+    )
+    found = write_papers(replace(facts, sources=sources), tmp_path / "papers")["mof"]
+    why = "too large to be kept in the run; it is named by hash only"
+    assert found["missing_for_next"]["Datasets"] == [f"pretrain-0: {why}"]
+    described = loaded(tmp_path / "papers/data/pretrain-0.croissant.json")
+    (kept,) = [one for one in facts.sources if one.title == "pretrain-0"]
+    assert (
+        f"not distributed: {why}. Origin: {kept.origin}; SHA-256 over its documents: {kept.documents_sha256}."
+        in (described["description"])
+    )
+    assert "distribution" not in described
+    assert not (tmp_path / "papers/data/pretrain-0.jsonl").exists()
+
+
 def test_provenance_names_what_went_in_and_what_came_out(made: Path) -> None:
     signed = loaded(made / "run-papers/provenance.intoto.jsonl")
     statement = json.loads(base64.b64decode(signed["payload"]))
@@ -162,7 +192,8 @@ def test_texts_of_others_are_given_away_only_under_an_open_licence(
         why = f"pretrain-1: not copied, since its licence is {licence or 'not stated'}"
         assert found["missing_for_next"]["Datasets"][0] == why
         assert f"- {why}" in card
-        assert not list((tmp_path / "papers/data").glob("pretrain-1*"))
+        (described,) = (tmp_path / "papers/data").glob("pretrain-1*")
+        assert f"The file is not distributed: {why.partition(': ')[2]}." in loaded(described)["description"]
 
 
 def change(folder: Path, name: str, how: str) -> None:

@@ -89,6 +89,12 @@ def test_mlcroissant_accepts_and_reads_every_description(made: Path) -> None:
         assert dataset == {"rows": len(rows), "first": json.loads(rows[0])}
 
 
+def test_mlcroissant_accepts_a_description_of_what_is_not_given(borrowed: Path) -> None:
+    described = borrowed / "run-papers/data/sft-1.croissant.json"
+    done = offline("python", "-c", CROISSANT.partition("    rows =")[0], str(described))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_mlcroissant_refuses_rows_that_were_changed(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "run-papers/data", tmp_path / "data")
     (tmp_path / "data/rl-0.jsonl").write_text("{}\n")
@@ -96,8 +102,12 @@ def test_mlcroissant_refuses_rows_that_were_changed(made: Path, tmp_path: Path) 
     assert done.returncode != 0
 
 
-def test_the_strict_validator_of_cyclonedx_accepts_ours_and_no_other(made: Path, tmp_path: Path) -> None:
-    assert offline("python", "-c", CYCLONEDX, str(made / "run-papers/bom.cdx.json")).stdout == "accepted\n"
+def test_the_strict_validator_of_cyclonedx_accepts_ours_and_no_other(
+    made: Path, borrowed: Path, tmp_path: Path
+) -> None:
+    for run in (made, borrowed):
+        bill = str(run / "run-papers/bom.cdx.json")
+        assert offline("python", "-c", CYCLONEDX, bill).stdout == "accepted\n"
     bom = json.loads((made / "run-papers/bom.cdx.json").read_text("utf-8"))
     bom["metadata"]["component"]["modelCard"]["mood"] = "good"
     (tmp_path / "bom.json").write_text(json.dumps(bom))
