@@ -31,6 +31,7 @@ from clearseek.engine.runners import (
     inference_copy,
     runner_of,
     settled,
+    usual_step_tokens,
     why_plain,
 )
 from clearseek.engine.scheduler import Scheduler
@@ -42,8 +43,6 @@ from clearseek.model.decoder import Decoder
 from clearseek.text.tokenizer import Tokenizer
 
 OnToken = Callable[[int, int, int], None]  # request index, sample index, token id
-_STEP_TOKENS = 512, 4096  # new tokens of a step, of large models and of the smallest
-_STEP_WORK = 4_000_000_000  # tokens times weights of a small model's step: some 20 ms on two cores
 _FIRST_BYTES = 1 << 30  # that a cache takes at once, where memory that is not used costs something
 _MOST_AT_ONCE = 64  # tokens per call that nobody can interrupt
 _MOST_IN_TIME = 8  # the same while somebody has a deadline
@@ -84,7 +83,7 @@ class Engine:
         self.speculation, self.acceptance = speculation, Acceptance()
         self.drafter: Drafter | None = None
         self.stop_ids, self.dtype = frozenset(stop_ids), dtype
-        self.num_slots, self.step_tokens = num_slots, step_tokens or _step_tokens(model)
+        self.num_slots, self.step_tokens = num_slots, step_tokens or usual_step_tokens(model)
         self._wanted = form or Format("float32" if dtype == torch.float32 else "bfloat16")
         self.form = settled(self._wanted, model)
         if isinstance(self.form, Formats):
@@ -446,10 +445,3 @@ class Engine:
         is_plain = why_plain(draft, form) is not None
         model = inference_copy(draft, self.dtype) if is_plain else draft
         return runner_of(model, form, self.dtype, num_blocks, self.copies, exact=self.exact)
-
-
-def _step_tokens(model: Decoder) -> int:
-    """New tokens of a step: few take long in a large model, and a small one would spend its time between steps."""
-    least, most = _STEP_TOKENS
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return min(max(_STEP_WORK // weights, least), most)

@@ -33,7 +33,6 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()  # tokens that end it, besides the model's own
     ignore_eos: bool = False  # the model's own end tokens don't end it
     top_log_probs: int = 0  # how many likeliest tokens to report beside each drawn one
-    processed_log_probs: bool = False  # report of each token what it was drawn from: `Completion.draws`
     prompt_log_probs: int | None = None  # report the prompt's, at temperature 1, and so many likeliest beside
     thinking_budget: int | None = None  # tokens of thought after which it is closed; None: no bound
     constraint: Constraint | None = None
@@ -41,6 +40,7 @@ class Sampling:
     shown_ids: tuple[
         int, ...
     ] = ()  # special tokens that its text keeps, for who reads calls of tools from it
+    processed_log_probs: bool = False  # report of each token what it was drawn from: `Completion.draws`
 
     @cached_property
     def is_simple(self) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from clearseek.engine.gpu.runner import GpuRunner
 
 AnyRunner: TypeAlias = "FusedRunner | GpuRunner | PlainRunner"
+_STEP_TOKENS = 512, 4096  # new tokens of a step, of large models and of the smallest
+_STEP_WORK = 4_000_000_000  # tokens times weights of a small model's step: some 20 ms on two cores
 
 
 def inference_copy(model: Decoder, dtype: torch.dtype) -> Decoder:
@@ -53,6 +55,13 @@ def settled(form: Format | Formats, model: Decoder) -> Format | Formats:
         return form
     is_free = model.stored is None or not model.stored.kinds
     return form.with_group(widest_group(model.config, form) if is_free else form.group)
+
+
+def usual_step_tokens(model: Decoder) -> int:
+    """New tokens of a step: few take long in a large model, and a small one would spend its time between steps."""
+    least, most = _STEP_TOKENS
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return min(max(_STEP_WORK // weights, least), most)
 
 
 def runner_of(

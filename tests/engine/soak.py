@@ -77,6 +77,9 @@ class Tally:
     compared: int = 0
     differing: int = 0
     swapped: int = 0
+    jumped: int = (
+        0  # of those: not compared, for alone the swap's place lay among tokens that were read at once
+    )
     paused: int = 0
     hits: int = 0
     refused: int = 0
@@ -240,6 +243,7 @@ class Soak:
             plain = [ended for ended in group if not ended[2].swaps]
             for version, some in itertools.groupby(plain, lambda ended: ended[2].version):
                 alone = self._alone(group[0][0].request, Followed(version))
+                assert alone is not None
                 for answer, completion, followed in some:
                     self._tell(completion, alone[answer.sample], not followed.is_reread)
                     self._count(answer.request, completion)
@@ -247,12 +251,17 @@ class Soak:
                 if followed.swaps:
                     self.tally.swapped += 1
                     alone = self._alone(answer.request, followed, answer.sample)
+                    if alone is None:
+                        self.tally.jumped += 1
+                        continue
                     self._tell(completion, alone[answer.sample], False)
                     self._count(answer.request, completion)
         return self.tally
 
-    def _alone(self, request: Request, followed: Followed, only: int | None = None) -> dict[int, Completion]:
-        """Completions by sample, or of one alone, whose weights are swapped as they were."""
+    def _alone(
+        self, request: Request, followed: Followed, only: int | None = None
+    ) -> dict[int, Completion] | None:
+        """Completions by sample, or of one alone, whose weights are swapped as they were; None: they can't be."""
         engine = self.reference
         engine.load_weights(self.models[followed.version])
         request = replace(request, client="", deadline_seconds=None)
@@ -271,7 +280,7 @@ class Soak:
                 engine.load_weights(self.models[version])
             for answer, completion in engine.step((lambda *_: None) if swaps else None):
                 found[answer.sample] = completion
-        return found
+        return None if swaps else found
 
     def _count(self, request: Request, completion: Completion) -> None:
         settings, usual = request.sampling, Sampling()

@@ -18,6 +18,7 @@ def test_a_random_day_changes_no_bit_of_any_answer(name, speculation, monkeypatc
     tally = soak.compare()
     assert tally.differing == 0
     assert tally.compared >= 120
+    assert tally.jumped <= tally.swapped / 10
     assert min(tally.paused, tally.hits, tally.swapped, tally.refused, tally.across) > 0
     assert set(tally.finished) == {"stop", "length", "cancelled", "deadline"}
     wanted = {"stop", "thinking_budget", "best_of", "forced"} | ({"constraint"} if HAS_GRAMMARS else set())

@@ -258,6 +258,7 @@ async def events(answer: Answer, num_tokens: int) -> AsyncIterator[dict[str, Any
                 yield {
                     "thought": piece.text("thought"), "answer": piece.text("answer"),
                     "tokens": piece.num_tokens,
+                    "prompt_tokens": answer.message.usage["prompt_tokens"],
                     "completion_tokens": piece.num_tokens + answer.before.get("completion_tokens", 0),
                     "thought_tokens": piece.num_thought_tokens + answer.before.get("thought_tokens", 0),
                 }  # fmt: skip

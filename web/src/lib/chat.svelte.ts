@@ -296,8 +296,8 @@ class Chat {
       if (event.answer) message.text += event.answer;
       const seconds = event.answer.trim() ? (performance.now() - this.begun[id]!) / 1000 : undefined;
       const { thought_seconds = seconds } = message.usage;
-      const { completion_tokens, thought_tokens } = event;
-      message.usage = { ...message.usage, thought_seconds, completion_tokens, thought_tokens };
+      const { prompt_tokens, completion_tokens, thought_tokens } = event;
+      message.usage = { ...message.usage, thought_seconds, prompt_tokens, completion_tokens, thought_tokens };
     }
   }
 

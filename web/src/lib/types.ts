@@ -126,6 +126,7 @@ export interface Delta {
   thought: string;
   answer: string;
   tokens: number;
+  prompt_tokens: number;
   completion_tokens: number; // with those of what is continued
   thought_tokens: number;
 }
