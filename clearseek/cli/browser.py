@@ -20,13 +20,13 @@ def chat_in_browser(
     models: Sequence[str],
     history: Path | None,
     opens: bool,
-    device: str,
-    form: str | None,
-    speculation: str | None,
-    cache_gib: float | None,
+    how: Mapping[str, Any],
     sampling: Mapping[str, Any],
 ) -> None:
-    """Serve `models` on this machine alone until Ctrl-C; `sampling` is what the page's conversations begin with."""
+    """Serve `models` on this machine alone until Ctrl-C, opened as `How` says.
+
+    `sampling` is what the page's conversations begin with.
+    """
     from clearseek.config.places import data_directory
     from clearseek.config.server import Server
     from clearseek.serve import run
@@ -44,11 +44,10 @@ def chat_in_browser(
         history=history or data_directory(),
         max_running=8,
         drain_seconds=2,
-        cache_gib=cache_gib,
     )
     write_logs("text")
     logging.getLogger("clearseek").setLevel(logging.WARNING)
-    sources = find_sources(models, settings, How(device, form, speculation))
+    sources = find_sources(models, settings, How(**how))
 
     def opened(source: Source) -> ServedModel:
         model = source.open()

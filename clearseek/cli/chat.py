@@ -58,9 +58,7 @@ def command(
     seed: int,
     hide_thinking: bool,
     settings: dict[str, Any],
-    form: str | None,
-    speculation: str | None,
-    cache_gib: float | None,
+    how: dict[str, Any],
     device: str,
 ) -> None:
     """Talk with a model, in the browser or in the terminal.
@@ -76,18 +74,17 @@ def command(
         models = (str(shipped_model()),)
     if terminal or not sys.stdin.isatty():
         _check_terminal(models, history, no_open)
-        opened = {"device": device, "form": form, "speculation": speculation, "cache_gib": cache_gib}
-        _in_terminal(models[0], opened, settings, max_tokens, seed, hide_thinking)
+        _in_terminal(models[0], {"device": device, **how}, settings, max_tokens, seed, hide_thinking)
         return
     _check_browser(context)
     from clearseek.cli.browser import chat_in_browser
 
-    chat_in_browser(models, history, not no_open, device, form, speculation, cache_gib, settings)
+    chat_in_browser(models, history, not no_open, {"device": device, **how}, settings)
 
 
 def _in_terminal(
     model: str,
-    opened: dict[str, Any],
+    how: dict[str, Any],
     settings: dict[str, Any],
     max_tokens: int | None,
     seed: int,
@@ -96,7 +93,7 @@ def _in_terminal(
     from clearseek.cli.conversation import Conversation
     from clearseek.engine.session import open_session
 
-    session = open_session(model, **opened)
+    session = open_session(model, **how)
     Conversation(session, model, settings, max_tokens, seed, hide_thinking).run()
 
 

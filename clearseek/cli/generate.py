@@ -67,9 +67,7 @@ def command(
     processed_log_probs: bool,
     hide_thinking: bool,
     settings: dict[str, Any],
-    form: str | None,
-    speculation: str | None,
-    cache_gib: float | None,
+    how: dict[str, Any],
     device: str,
     as_json: bool,
 ) -> None:
@@ -89,7 +87,7 @@ def command(
 
     from clearseek.engine.session import open_session
 
-    session = open_session(model, device, form, speculation, cache_gib=cache_gib)
+    session = open_session(model, device=device, **how)
     asked = {"messages": messages, "max_tokens": max_tokens, "seed": seed, **settings}
     asked |= {} if timeout is None else {"deadline_seconds": timeout}
     if as_json or n > 1 or best_of is not None:

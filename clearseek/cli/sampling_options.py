@@ -100,6 +100,11 @@ _SPEED: dict[str, dict[str, Any]] = {
         "metavar": "GIB",
         "help": "The most memory for what is known of texts. [default: half of what is free]",
     },
+    "--exact": {
+        "is_flag": True,
+        "help": "The same bits whatever is answered beside it; without, long prompts are read faster where latents are "
+        "long. [default: where it costs little]",
+    },
 }
 _GROUPS = {
     "How tokens are drawn (defaults: the model's generation_config.json first)": _DRAWING,
@@ -110,7 +115,7 @@ _GROUPS = {
 
 
 def sampling_options(command: Decorated) -> Decorated:
-    """Give a command all of them, as `settings` for `Sampling`, and as `form`, `speculation` and `cache_gib`.
+    """Give a command all of them, as `settings` for `Sampling`, and how a model is opened as `how` for `open_session`.
 
     Only what was given is in `settings`.
     """
@@ -118,9 +123,9 @@ def sampling_options(command: Decorated) -> Decorated:
     @wraps(command)
     def called(**values: Any) -> Any:
         given = {name: values.pop(name) for name in names}
-        form, speculation = given.pop("format"), given.pop("speculation")
-        values |= {"form": form, "speculation": speculation, "cache_gib": given.pop("cache_gib")}
-        return command(settings=_settings(given), **values)
+        how = {name: given.pop(name) for name in ("speculation", "cache_gib")}
+        how |= {"form": given.pop("format"), "exact": given.pop("exact") or None}
+        return command(settings=_settings(given), how=how, **values)
 
     names = []
     decorated: Any = called

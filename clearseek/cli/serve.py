@@ -93,6 +93,7 @@ Exit codes: 0 ended, 1 failed, 2 a model or an option is wrong."""
     metavar="GIB",
     help="The most memory for what a model knows of texts. [default: half of what is free]",
 )
+@click.option("--exact", is_flag=True, help="The same bits under any load. [default: where it costs little]")
 @device_option
 def command(
     models: tuple[str, ...],
@@ -105,6 +106,8 @@ def command(
     device: str,
     form: str | None,
     speculation: str | None,
+    cache_gib: float | None,
+    exact: bool,
     **settings: Any,
 ) -> None:
     """Serve models over HTTP, as OpenAI's and DeepSeek's APIs do.
@@ -118,9 +121,10 @@ def command(
         _make_key(api_key_file, key_name)
         return
     named = _aliases(aliases)
-    if engine == "vllm" and (len(models) > 1 or form or speculation or settings["cache_gib"]):
+    if engine == "vllm" and (len(models) > 1 or form or speculation or cache_gib or exact):
         raise click.UsageError(
-            "--engine vllm serves one model, as that server was started: no --format, --speculation or --cache-gib."
+            "--engine vllm serves one model, as that server was started: "
+            "no --format, --speculation, --cache-gib or --exact."
         )
     if engine == "vllm" and not models:
         raise click.UsageError("Missing argument 'MODEL': whose tokenizer that server's model has.")
@@ -144,7 +148,12 @@ def command(
     registry = (
         _vllm(models[0], vllm_url, named)
         if engine == "vllm"
-        else _ours(models or (str(shipped_model()),), wanted, How(device, form, speculation), named)
+        else _ours(
+            models or (str(shipped_model()),),
+            wanted,
+            How(device, form, speculation, cache_gib, exact or None),
+            named,
+        )
     )
     run.serve(
         wanted,

@@ -22,9 +22,6 @@ class Server(Table):
     max_running: int = Field(default=64, ge=1, le=4096, description="answers of a model at once")
     max_waiting: int = Field(default=256, ge=0, description="answers that may wait for their turn; then 429")
     max_models: int | None = Field(default=None, ge=1, description="open at once; None: what memory allows")
-    cache_gib: float | None = Field(
-        default=None, gt=0, description="of memory for each model's cache; None: half of what is free"
-    )
     max_body_bytes: int = Field(default=16 << 20, ge=1024)
     max_import_bytes: int = Field(default=256 << 20, ge=1024, description="of conversations as one file")
     body_seconds: float = Field(default=30.0, gt=0, description="for a request's body to arrive")

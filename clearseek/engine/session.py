@@ -41,13 +41,14 @@ def open_session(
     speculation: str | None = None,
     num_slots: int = _SLOTS,
     cache_gib: float | None = None,
+    exact: bool | None = None,
 ) -> "Session":
     """Open a run, one of its checkpoints, a Hugging Face directory or a GGUF file for talking.
 
     `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype, and as a GGUF
     file keeps them where that is in Q8_0 or Q4_0; `speculation` is what `read_speculation` takes, `cache_gib` the most
-    memory for the cache, by default half of what is free once the weights are there. Raises InputError
-    where there is no such model or device, where its tokenizer does not belong to it, and where it can't be kept or
+    memory for the cache, by default half of what is free once the weights are there, and `exact` is `Engine`'s. Raises
+    InputError where there is no such model or device, where its tokenizer does not belong to it, and where it can't be kept or
     speculated with so.
     """
     wanted = None if form is None else read_formats(form)
@@ -62,7 +63,7 @@ def open_session(
     guessing = None if speculation is None else read_speculation(speculation, choice.device)
     computed = torch.bfloat16 if wanted is not None and wanted.is_quantised else choice.dtype
     cache_bytes = None if cache_gib is None else int(cache_gib * 2**30)
-    return Session(decoder, tokenizer, computed, defaults, wanted, guessing, num_slots, cache_bytes)
+    return Session(decoder, tokenizer, computed, defaults, wanted, guessing, num_slots, cache_bytes, exact)
 
 
 def _decoder(
@@ -94,6 +95,7 @@ class Session:
         speculation: Speculation | None = None,
         num_slots: int = _SLOTS,
         cache_bytes: int | None = None,
+        exact: bool | None = None,
     ) -> None:
         self.model, self.tokenizer, self.defaults = model, tokenizer, defaults
         self.engine = Engine(
@@ -105,6 +107,7 @@ class Session:
             tokenizer=tokenizer,
             speculation=speculation,
             cache_bytes=cache_bytes,
+            exact=exact,
         )
         self._numbers, self._jobs = count(), dict[int, _Job]()
         self.prompt_tokens = self.completion_tokens = 0

@@ -40,6 +40,7 @@ class Opening:
     num_slots: int
     log: str
     cache_gib: float | None = None
+    exact: bool | None = None
 
 
 def main() -> None:
@@ -119,6 +120,7 @@ def _opened(opening: Opening) -> "tuple[Session, Facts]":
             opening.speculation,
             opening.num_slots,
             opening.cache_gib,
+            opening.exact,
         )
     warned = tuple(str(one.message) for one in caught if issubclass(one.category, InputWarning))
     config, engine = session.model.config, session.engine

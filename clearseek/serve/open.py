@@ -35,6 +35,8 @@ class How:
     device: str = "auto"
     form: str | None = None
     speculation: str | None = None
+    cache_gib: float | None = None
+    exact: bool | None = None
 
 
 def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Source]:
@@ -63,20 +65,16 @@ def find_sources(models: Sequence[str], settings: Server, how: How) -> list[Sour
     ]
 
 
+def opening_of(path: Path, settings: Server, how: How) -> Opening:
+    """What a process is told that opens a model."""
+    of_server = settings.max_running, settings.log
+    return Opening(str(path), how.device, how.form, how.speculation, *of_server, how.cache_gib, how.exact)
+
+
 def open_model(name: str, source: Path | str, settings: Server, how: How = How()) -> ServedModel:
     """A run, one of its checkpoints, a Hugging Face directory or a GGUF file. InputError as `open_session`."""
     path = resolve_source(Path(source))
-    line = ProcessLine(
-        Opening(
-            str(path),
-            how.device,
-            how.form,
-            how.speculation,
-            settings.max_running,
-            settings.log,
-            settings.cache_gib,
-        )
-    )
+    line = ProcessLine(opening_of(path, settings, how))
     try:
         tokenizer = _tokenizer(path)
         facts = line.facts()

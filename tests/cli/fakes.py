@@ -18,8 +18,8 @@ class FakeSession:
         self.engine = SimpleNamespace(why_plain=None, speculation=None)
         self.opened_with = None
 
-    def opened(self, *asked, **named):
-        self.opened_with = *asked, *named.values()
+    def opened(self, model, **named):
+        self.opened_with = model, named
         return self
 
     def replies(self, messages, **settings):

@@ -142,7 +142,10 @@ def test_how_weights_are_kept_reaches_the_model(session, monkeypatch):
     flags = ["--format", "int4:64", "--speculation", "ngram:3", "--cache-gib", "1.5"]
     for command in (["generate", "m", "6*7?"], ["chat", "m", "--terminal"]):
         assert main([*command, *flags]) == 0
-        assert session.opened_with == ("m", "auto", "int4:64", "ngram:3", 1.5)
+        how = {"form": "int4:64", "speculation": "ngram:3", "cache_gib": 1.5}
+        assert session.opened_with == ("m", {"device": "auto", "exact": None, **how})
+        assert main([*command, "--exact"]) == 0
+        assert session.opened_with[1]["exact"] is True
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "much"])

@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from clearseek.config.server import Server
 from clearseek.engine.engine import Engine
 from clearseek.engine.formats import Format
 from clearseek.engine.fused_runner import FusedRunner
 from clearseek.engine.layout import Layout
 from clearseek.engine.mixed_formats import stored_formats
 from clearseek.engine.request import Request, Sampling
+from clearseek.engine.session import open_session
+from clearseek.model.checkpoint import save_model
 from clearseek.model.decoder import Decoder
 from clearseek.model.gguf.read import load_gguf, open_gguf
 from clearseek.model.gguf.write import write_gguf
 from clearseek.model.kernels import library
+from clearseek.serve import engine_process
+from clearseek.serve.open import How, opening_of
+from clearseek.text.tokenizer import Tokenizer
 from tests.engine.test_fused_runner import LENGTH, SHAPES, WHOLE_GROUPS, rows_of, whole
 from tests.model.gguf_models import WHOLE_BLOCKS, vocabulary_of
 from tests.model.kernel_inputs import lane_sized
@@ -116,3 +122,14 @@ def test_by_default_where_latents_are_short():
     assert not Engine(long, (), torch.bfloat16, copies=False).exact
     assert Engine(short, (), torch.bfloat16, copies=False).exact
     assert Engine(long, (), torch.bfloat16, copies=False, exact=True).exact
+
+
+def test_a_session_and_a_server_s_process_are_as_exact_as_asked(tmp_path):
+    tokenizer = Tokenizer.train(["12 + 5 = 17"] * 20, 300)
+    model = model_of("deepseek_v3", vocab_size=tokenizer.vocab_size)
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    save_model(model, tmp_path, **ids)
+    tokenizer.save(tmp_path)
+    assert [open_session(str(tmp_path), exact=exact).engine.exact for exact in (None, True)] == [False, True]
+    how = How(exact=True)
+    assert engine_process._opened(opening_of(tmp_path, Server(), how))[0].engine.exact
