@@ -145,16 +145,11 @@ def command(
     run.check_address(wanted, keys)
     write_logs(wanted.log)
     refuse_outbound([urlsplit(vllm_url).hostname or ""] if engine == "vllm" else [])
-    registry = (
-        _vllm(models[0], vllm_url, named)
-        if engine == "vllm"
-        else _ours(
-            models or (str(shipped_model()),),
-            wanted,
-            How(device, form, speculation, cache_gib, exact or None),
-            named,
-        )
-    )
+    if engine == "vllm":
+        registry = _vllm(models[0], vllm_url, named)
+    else:
+        how = How(device, form, speculation, cache_gib, exact or None)
+        registry = _ours(models or (str(shipped_model()),), wanted, how, named)
     run.serve(
         wanted,
         registry,

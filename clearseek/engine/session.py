@@ -48,8 +48,8 @@ def open_session(
     `form` is how weights are kept, as `read_formats` takes it, by default in the device's best dtype, and as a GGUF
     file keeps them where that is in Q8_0 or Q4_0; `speculation` is what `read_speculation` takes, `cache_gib` the most
     memory for the cache, by default half of what is free once the weights are there, and `exact` is `Engine`'s. Raises
-    InputError where there is no such model or device, where its tokenizer does not belong to it, and where it can't be kept or
-    speculated with so.
+    InputError where there is no such model or device, where its tokenizer does not belong to it, and where it can't be
+    kept or speculated with so.
     """
     wanted = None if form is None else read_formats(form)
     directory = resolve_source(Path(model))
