@@ -154,22 +154,9 @@ class Clock:
     """CPU seconds within the functions that only the ledger needs, by name; what one calls of another counts once."""
 
     def __init__(self) -> None:
-        from clearseek.ledger.log import Ledger
-        from clearseek.recipe import run, stages
-        from clearseek.train import corpus
-        from clearseek.train.context import StageContext
-        from clearseek.train.keeper import StateKeeper
-
         self.seconds: dict[str, float] = {}
         self._is_running = False
-        for owner, names in (
-            (Ledger, ("append", "sync")),
-            (StateKeeper, ("hashed",)),
-            (StageContext, ("keep_rollout",)),
-            (corpus, ("keep_documents", "documents_sha256", "record_source")),
-            (stages, ("record_problems", "_record_teacher")),
-            (run, ("seal", "unnamed_files", "write_cost", "conditions")),
-        ):
+        for owner, names in parts_of_the_ledger():
             for name in names:
                 setattr(owner, name, self._timed(name.lstrip("_"), getattr(owner, name)))
 
@@ -187,6 +174,27 @@ class Clock:
         return timed
 
 
+def parts_of_the_ledger() -> list[tuple[Any, tuple[str, ...]]]:
+    """The functions that only the ledger needs, by what they belong to."""
+    from clearseek.ledger.log import Ledger
+    from clearseek.recipe import run, stages
+    from clearseek.train import corpus
+    from clearseek.train.context import StageContext
+    from clearseek.train.keeper import StateKeeper
+
+    return [
+        (Ledger, ("append", "sync")),
+        (StateKeeper, ("hashed",)),
+        (StageContext, ("keep_rollout",)),
+        (corpus, ("keep_documents", "documents_sha256", "record_source")),
+        (stages, ("record_problems", "_record_teacher")),
+        (
+            run,
+            ("seal", "unnamed_files", "write_cost", "conditions_on", "code_sha256", "checkout", "check_own"),
+        ),
+    ]
+
+
 def record_nothing() -> None:
     """Take the ledger and all that only serves it out of this process."""
     from clearseek.ledger.log import Ledger
@@ -202,6 +210,8 @@ def record_nothing() -> None:
     run.Ledger = lambda path: Nothing(0) if path.name == "ledger.jsonl" else Ledger(path)  # type: ignore[misc, assignment]
     run.unnamed_files = lambda *_: []  # type: ignore[assignment]
     run.write_cost = lambda *_, **__: None  # type: ignore[assignment]
+    run.conditions_on, run.checkout = lambda _: {}, lambda: None
+    run.code_sha256 = lambda: ""
     StateKeeper.hashed = lambda *_, **__: {}  # type: ignore[method-assign]
     StateKeeper._stays = lambda *_: False  # type: ignore[method-assign]
     StageContext.keep_rollout = lambda *_: {}  # type: ignore[method-assign]
