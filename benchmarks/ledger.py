@@ -26,9 +26,9 @@ from clearseek.ledger.machine import describe_machine
 
 STAGES = ("tokenizer", "pretrain", "cold-start", "rl-reasoning")
 ENTRIES = 10_000
+SHARE = 0.02  # of a whole run; what it costs to begin and to end weighs more in a run of seconds
 TARGETS = {
     "extra_cpu": 0.02,
-    "share_of_cpu": 0.02,
     "ledger_bytes": 10_000_000,
     "verify_seconds": 1.0,
     "replays_that_differ": 0,
@@ -96,7 +96,7 @@ def whole(folder: Path) -> dict[str, Any]:
     """The share of the ledger's parts in a run of r1-mini as it is shipped."""
     found = in_child("on", folder / "on", "--whole")
     share = sum(found["parts"].values()) / found["cpu_seconds"]
-    targets = {"share_of_cpu": TARGETS["share_of_cpu"]}
+    targets = {"share_of_cpu": SHARE}
     return {"machine": describe_machine(), "targets": targets, "share_of_cpu": share, **found}
 
 

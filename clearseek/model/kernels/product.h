@@ -49,6 +49,7 @@ struct FloatTile {
     int64_t ldc;
     bool add, has_slack;  // 15 rows behind the last of A may be read
     int64_t passes = 1;  // over a panel, by vectors
+    bool goes_on = false;  // from sums that C holds
 
     template <int M, int N>
     inline __attribute__((always_inline)) void compute(int64_t i0, int64_t j0) const {
@@ -59,7 +60,7 @@ struct FloatTile {
         Out* to = c + i0 * ldc + j0;
         __m512 sums[M][N];
         UNROLLED for (int i = 0; i < M; i++)
-            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = _mm512_setzero_ps();
+            UNROLLED for (int j = 0; j < N; j++) sums[i][j] = goes_on ? load(to + i * ldc + 16 * j) : _mm512_setzero_ps();
         for (int i = 0; i < M; i++)  // here by the time the sums are
             for (int j = 0; j < N; j += 64 / (16 * sizeof(Out))) __builtin_prefetch(to + i * ldc + 16 * j, 1);
         int64_t k = 0;
@@ -157,6 +158,32 @@ static void vector_tiles(int64_t rows, int64_t size, const Tile& tile) {
         with_columns(std::min<int64_t>(64, size - j) / 16, [&](auto n) { tiles_below<n()>(rows, j, tile); });
 }
 
+static constexpr int64_t STRETCH = 128, FEWEST_WORDS = 1024, MOST_ROWS = 24;  // 32 KiB of panels of 256 KiB and more
+
+// A few rows go over a panel from memory several times: where two don't fit into the second cache, it comes in stretches that
+// stay in the first, while the next is on its way. The sums between them are in C, or in fp32 beside it; they are what they
+// would be in one go.
+template <typename Number, typename Out>
+static void stretched_panel(int64_t rows, int64_t size, const FloatTile<Number, false, Out>& tile) {
+    constexpr bool is_kept = !std::is_same<Out, float>::value;
+    alignas(64) float kept[is_kept ? MOST_ROWS * 64 : 1];
+    float* sums = is_kept ? kept : reinterpret_cast<float*>(tile.c);
+    for (int64_t k = 0; k < tile.words; k += STRETCH) {
+        const Right part{tile.b.data + k * tile.b.line, tile.b.line, tile.b.panel, tile.b.ahead};
+        vector_tiles(rows, size, FloatTile<Number, false, float>{std::min(STRETCH, tile.words - k), tile.a + k, tile.lda, part, sums,
+                                                                 is_kept ? 64 : tile.ldc, false, false, tile.passes, k > 0});
+    }
+    for (int64_t i = 0; is_kept && i < rows; i++)
+        for (int64_t j = 0; j < size; j += 16) store(tile.c + i * tile.ldc + j, load(kept + i * 64 + j));
+}
+
+// C [rows, size] (+)= A · B by vectors
+template <typename Number, typename Out>
+static void product_by_vectors(int64_t rows, int64_t size, const FloatTile<Number, false, Out>& tile) {
+    const bool is_stretched = tile.b.ahead && tile.passes > 1 && rows <= MOST_ROWS && tile.words >= FEWEST_WORDS && !tile.add;
+    is_stretched ? stretched_panel(rows, size, tile) : vector_tiles(rows, size, tile);
+}
+
 #if defined(WITH_AMX) && defined(__AMX_TILE__)
 #include "amx.h"
 static constexpr bool HAS_TILES = true;
@@ -179,14 +206,16 @@ static void product(int64_t rows, int64_t size, int64_t words, const uint32_t* a
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const bf16* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add, bool has_slack = false) {
-    product<false>(rows, size, words, reinterpret_cast<const uint32_t*>(a), lda / 2, b, c, ldc, add, has_slack);
+    const uint32_t* left = reinterpret_cast<const uint32_t*>(a);
+    if (HAS_TILES) return product<false>(rows, size, words, left, lda / 2, b, c, ldc, add, has_slack);
+    product_by_vectors(rows, size, FloatTile<bf16, false, Out>{words, left, lda / 2, b, c, ldc, add, has_slack, (rows + 5) / 6});
 }
 // … of fp32, which AMX doesn't know; `words` counts numbers
 template <typename Out>
 static void product(int64_t rows, int64_t size, int64_t words, const float* a, int64_t lda, Right b, Out* c,
                     int64_t ldc, bool add, bool has_slack = false) {
     const uint32_t* left = reinterpret_cast<const uint32_t*>(a);
-    vector_tiles(rows, size, FloatTile<float, false, Out>{words, left, lda, b, c, ldc, add, has_slack, (rows + 5) / 6});
+    product_by_vectors(rows, size, FloatTile<float, false, Out>{words, left, lda, b, c, ldc, add, has_slack, (rows + 5) / 6});
 }
 // … of int8; `words` counts fours
 template <bool Upright = false, typename Out>
