@@ -79,6 +79,7 @@ class Beside:
                 copies=False,
                 form=read_formats(kept),
                 step_tokens=step,
+                exact=True,
             )
             for slots, step in (ALONE, *TOGETHER)
         ]

@@ -46,6 +46,8 @@ async def ask(
     most_tokens = body.max_completion_tokens or body.max_tokens
     if fills_context and most_tokens is not None and most_tokens > model.context - len(prompt):
         most_tokens = None
+    if budget is not None and body.thinking_token_budget is None:  # ours: it leaves room for an answer
+        budget = min(budget, (most_tokens or max(model.context - len(prompt), 0)) // 2)
     request = model.request(
         prompt,
         most_tokens,

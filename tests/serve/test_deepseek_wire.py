@@ -122,6 +122,8 @@ def test_low_effort_bounds_the_thought(scripted_model):
             assert asked[-1].sampling.thinking_budget == budget
         post(address, thinking_token_budget=3)
         assert asked[-1].sampling.thinking_budget == 3
+        assert post(address, reasoning_effort="low", max_tokens=100).status_code == 200
+        assert asked[-1].sampling.thinking_budget == 50
 
 
 # Histories
