@@ -176,6 +176,7 @@ class Clock:
 
 def parts_of_the_ledger() -> list[tuple[Any, tuple[str, ...]]]:
     """The functions that only the ledger needs, by what they belong to."""
+    from clearseek.eval.examine import Examination
     from clearseek.ledger.log import Ledger
     from clearseek.recipe import run, stages
     from clearseek.train import corpus
@@ -184,6 +185,7 @@ def parts_of_the_ledger() -> list[tuple[Any, tuple[str, ...]]]:
 
     return [
         (Ledger, ("append", "sync")),
+        (Examination, ("answers_sha256",)),
         (StateKeeper, ("hashed",)),
         (StageContext, ("keep_rollout",)),
         (corpus, ("keep_documents", "documents_sha256", "record_source")),
@@ -197,6 +199,7 @@ def parts_of_the_ledger() -> list[tuple[Any, tuple[str, ...]]]:
 
 def record_nothing() -> None:
     """Take the ledger and all that only serves it out of this process."""
+    from clearseek.eval.examine import Examination
     from clearseek.ledger.log import Ledger
     from clearseek.recipe import run, stages
     from clearseek.recipe.silent import SilentLedger
@@ -212,6 +215,7 @@ def record_nothing() -> None:
     run.write_cost = lambda *_, **__: None  # type: ignore[assignment]
     run.conditions_on, run.checkout = lambda _: {}, lambda: None
     run.code_sha256 = lambda: ""
+    Examination.answers_sha256 = lambda _: ""  # type: ignore[method-assign]
     StateKeeper.hashed = lambda *_, **__: {}  # type: ignore[method-assign]
     StateKeeper._stays = lambda *_: False  # type: ignore[method-assign]
     StageContext.keep_rollout = lambda *_: {}  # type: ignore[method-assign]

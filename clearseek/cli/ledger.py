@@ -14,7 +14,10 @@ Examples:
 Exit codes: 0 done, 1 something is wrong and named, 2 the input is wrong.""",
     lazy={
         "verify": ("clearseek.cli.ledger_verify", "Check lines, seal and files of a run."),
-        "replay": ("clearseek.cli.ledger_replay", "Compute steps again and compare them bit by bit."),
+        "replay": (
+            "clearseek.cli.ledger_replay",
+            "Compute steps or evaluations again and compare them bit by bit.",
+        ),
         "dispute": ("clearseek.cli.ledger_dispute", "Find the first step and tensor where two runs part."),
     },
 )

@@ -86,7 +86,7 @@ def _print_witnesses(found: "Verified") -> None:
     for count, outcome in ((found.witnesses, "the same"), (found.disputed, "otherwise")):
         if count:
             click.echo(
-                f"{count:,} other key{'s' * (count > 1)} signed that steps computed again came out {outcome}; "
+                f"{count:,} other key{'s' * (count > 1)} signed that what was computed again came out {outcome}; "
                 "whose they are, only you can know"
             )
     for count, outcome in ((found.private, "nothing left the machine"), (found.leaking, "it failed")):

@@ -1,5 +1,7 @@
 """Examining a model on problems it has never seen: pass@1 with an interval, by task and by language."""
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +91,16 @@ class Examination:
             )
             for family in families
         }
+
+    def answers_sha256(self) -> str:
+        """SHA-256 (hex) over every completion in order, a line of compact JSON each: problem's id, tokens, verdict."""
+        digest = hashlib.sha256()
+        for group in self.groups:
+            name = group.problem.id
+            for item in group.judged:
+                line = json.dumps([name, item.completion.tokens, item.verdict.value], separators=(",", ":"))
+                digest.update(f"{line}\n".encode())
+        return digest.hexdigest()
 
     @property
     def num_sampled_tokens(self) -> int:

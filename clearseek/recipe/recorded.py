@@ -29,6 +29,11 @@ class RecordedStage:
     finished: Record | None = None
     others: list[Record] = field(default_factory=list)
 
+    @property
+    def evaluations(self) -> list[Record]:
+        """Its `eval` records: on the way by their step, 0 of a stage that does nothing else, −1 at the end."""
+        return [record for record in self.others if record["kind"] == "eval"]
+
     def next_state(self, step: int) -> int | None:
         """The first step from `step` on whose state is recorded by its hash."""
         return min((n for n, record in self.steps.items() if n >= step and "state" in record), default=None)
@@ -51,6 +56,17 @@ class RecordedRun:
                 f"{', '.join(self.stages)}"
             )
         return self.stages[name]
+
+    def examined(self, name: str | None = None) -> list[str]:
+        """The stages that have evaluations, or the one of that name. InputError where there is none."""
+        found = [stage.name for stage in self.stages.values() if stage.evaluations]
+        if name is not None and self.stage(name).name not in found:
+            raise InputError(
+                f"{self.run_dir}: stage {name} has no evaluation; those that have: {', '.join(found) or 'none'}"
+            )
+        if not found:
+            raise InputError(f"{self.run_dir} has no evaluation to compute again")
+        return found if name is None else [name]
 
     def find_step(self, step: int, stage: str | None) -> tuple[str, int]:
         """Stage and step, where the stage may be left out if only one has the step."""

@@ -5,7 +5,7 @@ nothing is written, and every record is compared with the one in the ledger inst
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from clearseek.recipe.replay_context import ComparingLedger, HeldLeaves, Reached
 from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import TRAINERS, Start, Trainer, find_start
 from clearseek.tasks.worker import VerifierPool
+from clearseek.text.tokenizer import Tokenizer
 from clearseek.trace.sources import run_readings
 from clearseek.train.adapters import begin_adapter
 from clearseek.train.leaves import LeavesFile
@@ -75,49 +76,11 @@ class StageReplay:
     ) -> None:
         self.run, self.recorded, self.stage = run, run.stage(name), run.recipe.stages[name]
         choice = session_choice(run, self.recorded)
-        start = find_start(run.recipe, run.run_dir, name, choice.device)
-        self._check_parents(start)
-        self.context = self._context(choice, start, resample, progress or SilentProgress())
-        self.start = start
-        self.points = kept_states(self.context.states_dir)
-
-    def _context(
-        self, choice: DeviceChoice, start: Start, resample: bool, progress: Progress
-    ) -> ReplayContext:
-        held, run, name = HeldLeaves(), self.run, self.recorded.name
-        ledger = ComparingLedger(
-            self.recorded, held, LeavesFile(run.run_dir / "states" / name / "leaves.jsonl")
-        )
-        context = ReplayContext(
-            recipe=run.recipe,
-            stage=name,
-            run_dir=run.run_dir,
-            ledger=ledger,
-            samples=SilentLedger(0),
-            timings=SilentTimings(),
-            progress=progress,
-            verifiers=VerifierPool(),
-            device=choice.device,
-            dtype=choice.dtype,
-            compile=compile_in(self.recorded.session.get("lane"), run.recipe),
-            examine=lambda *_: {},
-            readings=run_readings(run.run_dir),
-            recorded=self.recorded,
-            tokenizer=start.tokenizer,
-            resample=resample,
-            held=held,
-        )
+        self.start = checked_start(run, self.recorded, choice)
+        self.context = replay_context(run, self.recorded, choice, self.start.tokenizer, resample, progress)
         if isinstance(self.stage, TrainStage):
-            context.adapter = begin_adapter(context, self.stage, start.model.config)
-        return context
-
-    def _check_parents(self, start: Start) -> None:
-        named = {parent["sha256"] for parent in self.recorded.started.get("parents") or []}
-        if any(parent["sha256"] not in named for parent in start.parents):
-            raise RunError(
-                f"stage {self.recorded.name} began with other files than lie there now (line "
-                f"{self.recorded.started['line']} of the ledger): they were changed, or the run was half copied"
-            )
+            self.context.adapter = begin_adapter(self.context, self.stage, self.start.model.config)
+        self.points = kept_states(self.context.states_dir)
 
     def close(self) -> None:
         """End what was started."""
@@ -128,27 +91,33 @@ class StageReplay:
         if isinstance(self.stage, RejectStage):
             yield from (self._round(step) for step in sorted(wanted))
             return
-        trainer = TRAINERS[type(self.stage)](self.context, self.stage, self.start.model, self.start.tokenizer)
-        by_point: dict[int, list[int]] = {}
-        for step in sorted(set(wanted)):  # from the start first: nothing else leads back there
-            by_point.setdefault(max((p.step for p in self.points if p.step < step), default=0), []).append(
-                step
-            )
-        for first, some in by_point.items():
-            yield from self._from(trainer, first, some)
+        trainer = self.trainer()
+        for first, some in self.by_point(wanted).items():
+            ends = [self.recorded.next_state(step) for step in some]
+            until = max(end or step for end, step in zip(ends, some, strict=True))
+            wrong = self.compute(trainer, first, until)
+            yield from (self._outcome(step, end, wrong) for step, end in zip(some, ends, strict=True))
 
-    def _from(self, trainer: Trainer, first: int, wanted: list[int]) -> list[StepReplay]:
+    def trainer(self) -> Trainer:
+        """What computes its steps; not of a stage of rejection sampling."""
+        return TRAINERS[type(self.stage)](self.context, self.stage, self.start.model, self.start.tokenizer)
+
+    def by_point(self, wanted: Iterable[int]) -> dict[int, list[int]]:
+        """Steps by the step whose kept state leads to them; from the start (0) first, nothing else leads back there."""
+        found: dict[int, list[int]] = {}
+        for step in sorted(set(wanted)):
+            found.setdefault(max((p.step for p in self.points if p.step < step), default=0), []).append(step)
+        return found
+
+    def compute(self, trainer: Trainer, first: int, until: int) -> tuple[int, str] | None:
+        """Compute from the state after step `first` up to a step; the first step that differs, and how."""
         ledger = self.context.ledger
         assert isinstance(ledger, ComparingLedger)
         self.context.point = self._checked_point(first)
-        ends = [self.recorded.next_state(step) for step in wanted]
-        ledger.first_wrong, ledger.until = (
-            None,
-            max(end or step for end, step in zip(ends, wanted, strict=True)),
-        )
+        ledger.first_wrong, ledger.until = None, until
         with contextlib.suppress(Reached):
             trainer.run()
-        return [self._outcome(step, end, ledger.first_wrong) for step, end in zip(wanted, ends, strict=True)]
+        return ledger.first_wrong
 
     def _outcome(self, step: int, end: int | None, wrong: tuple[int, str] | None) -> StepReplay:
         record, difference = self.recorded.steps[step], None
@@ -174,6 +143,49 @@ class StageReplay:
         with contextlib.suppress(Reached):
             ledger.append("step", **fields)
         return self._outcome(step, None, ledger.first_wrong)
+
+
+def replay_context(
+    run: RecordedRun,
+    recorded: RecordedStage,
+    choice: DeviceChoice,
+    tokenizer: Tokenizer,
+    resample: bool = False,
+    progress: Progress | None = None,
+) -> ReplayContext:
+    """What a stage is given to be computed again; whoever asks for it closes its verifiers."""
+    held, leaves = HeldLeaves(), run.run_dir / "states" / recorded.name / "leaves.jsonl"
+    return ReplayContext(
+        recipe=run.recipe,
+        stage=recorded.name,
+        run_dir=run.run_dir,
+        ledger=ComparingLedger(recorded, held, LeavesFile(leaves)),
+        samples=SilentLedger(0),
+        timings=SilentTimings(),
+        progress=progress or SilentProgress(),
+        verifiers=VerifierPool(),
+        device=choice.device,
+        dtype=choice.dtype,
+        compile=compile_in(recorded.session.get("lane"), run.recipe),
+        examine=lambda *_: {},
+        readings=run_readings(run.run_dir),
+        recorded=recorded,
+        tokenizer=tokenizer,
+        resample=resample,
+        held=held,
+    )
+
+
+def checked_start(run: RecordedRun, recorded: RecordedStage, choice: DeviceChoice) -> Start:
+    """What a stage began with. RunError where other files lie there now."""
+    start = find_start(run.recipe, run.run_dir, recorded.name, choice.device)
+    named = {parent["sha256"] for parent in recorded.started.get("parents") or []}
+    if any(parent["sha256"] not in named for parent in start.parents):
+        raise RunError(
+            f"stage {recorded.name} began with other files than lie there now (line "
+            f"{recorded.started['line']} of the ledger): they were changed, or the run was half copied"
+        )
+    return start
 
 
 def checked_point(

@@ -18,6 +18,7 @@ from clearseek.recipe.silent import SilentLedger
 from clearseek.tasks.corpus import Example
 from clearseek.text.documents import Document
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.kept import held_out_path, read_shard, shard_path
 from clearseek.trace.sources import RunReadings, source_documents
 from clearseek.train.context import StageContext
 from clearseek.train.leaves import LeavesFile
@@ -35,7 +36,7 @@ class Reached(Exception):
 
 
 class ComparingLedger(SilentLedger):
-    """Compares what is recorded with what was, up to the step `until`.
+    """Compares what is recorded with what was, up to the step `until`; evaluations are held in `examined`, by step.
 
     Of several processes the first compares, and none stops before the others: they compute every step together.
     """
@@ -45,11 +46,14 @@ class ComparingLedger(SilentLedger):
         self.recorded, self.leaves, self.kept = recorded, leaves, kept
         self.until = 0
         self.first_wrong: tuple[int, str] | None = None
+        self.examined: dict[int, Record] = {}
 
     def append(self, kind: str, stage: str | None = None, **fields: Any) -> None:
         """Compare one record; Reached after the last step that is asked for."""
         if kind == "mix":
             self._check_rows(fields)
+        if kind == "eval":
+            self.examined[int(fields["step"])] = fields
         if kind != "step":
             return
         step = int(fields["step"])
@@ -67,21 +71,26 @@ class ComparingLedger(SilentLedger):
             )
 
     def _difference(self, written: Record, now: Record) -> str | None:
-        before, after = (
-            plain(
-                {key: value for key, value in record.items() if key not in _NOT_COMPARED and key in written},
-                "step",
-            )
-            for record in (written, now)
-        )
-        if exact(before) == exact(after):
+        if (different := differing_field(written, now)) is None:
             return None
-        field, was, found = first_difference(before, after)
+        field, was, found = different
         if field != "state":
             return f"{field} was {was} and is {found}"
         step = int(now["step"])
         tensor = first_tensor(self.kept.read().get(step, {}), self.leaves.held.get(step, {}))
         return f"the state's hash; the first tensor that is another is {tensor}"
+
+
+def differing_field(written: Record, now: Record) -> tuple[str, str, str] | None:
+    """The first field of a record that comes out otherwise, with both values; what an older one lacks isn't asked."""
+    before, after = (
+        plain(
+            {key: value for key, value in record.items() if key not in _NOT_COMPARED and key in written},
+            "record",
+        )
+        for record in (written, now)
+    )
+    return None if exact(before) == exact(after) else first_difference(before, after)
 
 
 @dataclass
@@ -133,6 +142,17 @@ class ReplayContext(StageContext):
         assert self.readings is not None
         return source_documents(self.readings, self.readings.stage(self.stage), index)
 
+    def stored_held_out(self, index: int) -> Sequence[Document] | None:
+        """What was held out of a source, as examined on; None where the run does not keep it."""
+        assert self.readings is not None
+        path = held_out_path(shard_path(self.run_dir, self.stage, index))
+        record = self.readings.stage(self.stage).data[index]
+        for named in record.get("outputs") or []:
+            if named["path"] == path.relative_to(self.run_dir).as_posix():
+                check_hash(path, named["sha256"], record["line"])
+                return list(read_shard(path))
+        return None
+
     def stored_rollout(self, step: int) -> Rollout | None:
         """What a step had sampled; None where it is to be sampled again."""
         return None if self.resample else self.read_rollout(step)
@@ -150,7 +170,7 @@ class ReplayContext(StageContext):
             )
         named = record["outputs"][0]
         path = self.readings.run_dir / named["path"]
-        _check_hash(path, named["sha256"], record["line"])
+        check_hash(path, named["sha256"], record["line"])
         return read_rollout(path, self.tokenizer)
 
     def keep_rollout(self, step: int, rollout: Rollout) -> dict[str, Any]:
@@ -195,7 +215,8 @@ def check_same_rollout(stored: Rollout, sampled: Rollout, where: str) -> None:
         raise RunError(f"{where}: other groups are learnt from")
 
 
-def _check_hash(path: Path, digest: str, line: int) -> None:
+def check_hash(path: Path, digest: str, line: int) -> None:
+    """Hold a file to the hash in a line of the ledger. RunError where it is lost, or another."""
     if not path.is_file():
         raise RunError(f"{path}, named in line {line} of the ledger, is missing: the run was half copied")
     if file_sha256(path) != digest:

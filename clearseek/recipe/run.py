@@ -33,11 +33,11 @@ from clearseek.recipe.check import check_recipe
 from clearseek.recipe.lane import compile_in, conditions_on, enter_lane
 from clearseek.recipe.memory import check_memory
 from clearseek.recipe.silent import SilentLedger, SilentTimings
-from clearseek.recipe.stages import record_examination, run_stage
+from clearseek.recipe.stages import examine_midway, run_stage
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.context import StageContext
-from clearseek.train.parallel import gathered, joined_world, on_first, own_device, roll_out_together, world
+from clearseek.train.parallel import joined_world, on_first, own_device, roll_out_together, world
 from clearseek.train.state import keep_states
 
 
@@ -349,10 +349,7 @@ class Run:
         return Examiner(self.recipe.evaluation, self.recipe.seed, self.verifiers, roll_out_together)
 
     def _examine(self, name: str, model: Decoder, tokenizer: Tokenizer, step: int) -> dict[str, Any]:
-        context = self._context(name)
-        examination = self.examiner().examine(context.open_sampler(gathered(model), tokenizer), tokenizer)
-        record_examination(context, examination, step, self.recipe.evaluation.probes, {})
-        return examination.record()
+        return examine_midway(self._context(name), self.examiner(), model, tokenizer, step)
 
 
 def _changes(records: list[dict[str, Any]], numbers: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Runs one stage: finds what it starts from, calls its trainer, writes what it leaves, examines it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from clearseek.config.errors import InputError
 from clearseek.config.model import ModelConfig
 from clearseek.config.recipe import (
+    DataSource,
     DistillStage,
     EvalStage,
     PretrainStage,
@@ -31,7 +32,7 @@ from clearseek.model.decoder import Decoder
 from clearseek.model.kept_code import leave_code
 from clearseek.model.peft_format import ADAPTER_FILE
 from clearseek.recipe.prompts import check_prompts
-from clearseek.text.documents import TextDocument
+from clearseek.text.documents import Document, TextDocument
 from clearseek.text.kept_files import leave_generation_config
 from clearseek.text.tokenizer import Tokenizer
 from clearseek.train.adapters import ADAPTER_DIRECTORY, begin_adapter, leave_adapter
@@ -191,10 +192,7 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
         _finished(context, [kept_samples_path(context.run_dir, context.stage)], totals)
         return
     if isinstance(stage, EvalStage):
-        chosen = stage.evaluation or context.recipe.evaluation
-        closer = Examiner(chosen, context.recipe.seed, context.verifiers, roll_out_together)
-        sampler = context.open_sampler(start.model, start.tokenizer)
-        record_examination(context, closer.examine(sampler, start.tokenizer), 0, chosen.probes, {})
+        examine_only(context, stage, start)
         _finished(context, [], totals)
         return
     totals = _train(context, stage, start)
@@ -205,7 +203,7 @@ def run_stage(context: StageContext, examiner: Callable[[], Examiner]) -> None:
     else:
         context.adapter.merge_into(start.model)
     _write(context, lambda directory: _leave(context, stage, start, directory))
-    _examine_trained(context, stage, start, examiner)
+    examine_trained(context, stage, start, examiner)
     left = on_first("what the stage left", lambda: _files_left(checkpoint))
     _finished(context, left, totals)
 
@@ -253,15 +251,34 @@ def _save(start: Start, directory: Path) -> None:
         leave_code(start.directory, directory)
 
 
-def _examine_trained(
+def examine_only(context: StageContext, stage: EvalStage, start: Start) -> None:
+    """What a stage does that examines a model more closely."""
+    chosen = stage.evaluation or context.recipe.evaluation
+    closer = Examiner(chosen, context.recipe.seed, context.verifiers, roll_out_together)
+    sampler = context.open_sampler(start.model, start.tokenizer)
+    record_examination(context, closer.examine(sampler, start.tokenizer), 0, chosen.probes, {})
+
+
+def examine_midway(
+    context: StageContext, examiner: Examiner, model: Decoder, tokenizer: Tokenizer, step: int
+) -> dict[str, Any]:
+    """The evaluation after a step of a stage that goes on; its numbers."""
+    examination = examiner.examine(context.open_sampler(gathered(model), tokenizer), tokenizer)
+    record_examination(context, examination, step, context.recipe.evaluation.probes, {})
+    return examination.record()
+
+
+def examine_trained(
     context: StageContext, stage: TrainStage, start: Start, examiner: Callable[[], Examiner]
 ) -> None:
     """The evaluation after a stage: held-out problems, and bits per byte where documents were held out."""
     extra = {}
-    held_out = [source for source in getattr(stage, "data", []) if source.hold_out_every]
+    sources = enumerate(getattr(stage, "data", []))
+    held_out = [(index, source) for index, source in sources if source.hold_out_every]
     if held_out:
         extra["bits_per_byte"] = {
-            source.path or source.dataset: _bits(context, stage, start, source) for source in held_out
+            source.path or source.dataset: _bits(context, stage, start, index, source)
+            for index, source in held_out
         }
     if stage.evaluate:
         sampler = context.open_sampler(start.model, start.tokenizer)
@@ -271,8 +288,10 @@ def _examine_trained(
         context.record("eval", step=-1, **extra)
 
 
-def _bits(context: StageContext, stage: TrainStage, start: Start, source: Any) -> float:
-    _, held_out = open_documents(context, source).split(source.hold_out_every)
+def _bits(context: StageContext, stage: TrainStage, start: Start, index: int, source: DataSource) -> float:
+    held_out: Iterable[Document] | None = context.stored_held_out(index)
+    if held_out is None:
+        _, held_out = open_documents(context, source).split(source.hold_out_every)
     texts = [document.text for document in held_out if isinstance(document, TextDocument)]
     return bits_per_byte(start.model, start.tokenizer, texts, stage.sequence_length, context.dtype)
 
@@ -281,7 +300,7 @@ def record_examination(
     context: StageContext, examination: Examination, step: int, probes: int, extra: dict[str, Any]
 ) -> None:
     """Write an evaluation and the probe problems' answers; step −1 stands for the end of the stage."""
-    record = examination.record() | extra
+    record = examination.record() | {"answers_sha256": examination.answers_sha256()} | extra
     context.record("eval", step=step, **record)
     context.timings.append("eval", context.stage, step, tokens=examination.num_sampled_tokens)
     low, high = record["ci95"]

@@ -88,6 +88,10 @@ class StageContext:
         """The documents of a source as the run keeps them, to train on again; None: they are read where they are."""
         return None
 
+    def stored_held_out(self, index: int) -> Sequence[Document] | None:
+        """What was held out of a source as the run keeps it, to examine again; None: it is read where it is."""
+        return None
+
     def learnt_rows(self, rows: Rows, whole: EncodedDocuments, policy: Policy, pad_id: int) -> Rows:
         """Of the rows that the documents `whole` were packed into, what is learnt: all of it."""
         return rows

@@ -42,7 +42,7 @@ def test_privacy_tests_are_counted_whoever_signed_them(run, monkeypatch, capsys)
     assert (found.witnesses, found.disputed, found.private, found.leaking) == (1, 0, 2, 1)
     assert main(["ledger", "verify", str(run)]) == 0
     told = capsys.readouterr().out
-    assert "1 other key signed that steps computed again came out the same" in told
+    assert "1 other key signed that what was computed again came out the same" in told
     assert "2 signed privacy tests: nothing left the machine" in told
     assert "1 signed privacy test: it failed" in told
 

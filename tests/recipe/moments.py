@@ -42,7 +42,7 @@ MOMENTS = {
     "while old resume points are dropped": kill_at(state.shutil, "rmtree", 2),
     "in a pretraining step": kill_at(Optimizer, "_muon_step", 6),
     "in an evaluation on the way": kill_at(Slots, "leave", 2),
-    "before a stage is said to be finished": kill_at(recipe_run, "record_examination", 2, before=False),
+    "before a stage is said to be finished": kill_at(recipe_run, "examine_midway", 2, before=False),
     "between stages": kill_at(recipe_run.Run, "_drop_resume_points", 2),
     "in the middle of a rollout": kill_at(Slots, "leave", 8),
     "between a rollout and its verdicts": kill_at(Engine, "generate", 5, before=False),
