@@ -16,19 +16,21 @@ Examples:
   clearseek trace runs/r1-mini "The train arrives at noon, so it takes 3 hours."
   clearseek generate runs/r1-mini "…" | clearseek trace runs/r1-mini -
   clearseek trace runs/r1-mini answer.txt --min-tokens 5 --json
+  clearseek trace runs/r1-mini --index
 
 \b
 What is found are matches: that a document holds the words of an answer doesn't
 say that the answer comes from it. A token here is a word, a sign, or one
 character of Chinese, Japanese, Korean or Thai. The first trace of a run builds
-its index (docs/trace.md says where it is kept).
+its index, unless --index did or the recipe's [ledger] says index = true
+(docs/trace.md says where it is kept).
 
 Exit codes: 0 done, found or not, 1 the run is damaged, 2 no such run or text."""
 
 
 @click.command("trace", epilog=EPILOG)
 @click.argument("run", type=RunPath())
-@click.argument("text")
+@click.argument("text", required=False)
 @click.option(
     "--min-tokens", type=click.IntRange(min=1), default=8, show_default=True, help="Shortest span shown."
 )
@@ -44,15 +46,21 @@ Exit codes: 0 done, found or not, 1 the run is damaged, 2 no such run or text.""
 @click.option(
     "--all", "sampled", is_flag=True, help="Also search answers that were sampled but never trained on."
 )
+@click.option(
+    "--index", is_flag=True, help="Build the index, with --all of those answers too; search nothing."
+)
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     run: Path,
-    text: str,
+    text: str | None,
     min_tokens: int,
     min_bytes: int,
     spans: int,
     documents: int,
     sampled: bool,
+    index: bool,
     as_json: bool,
 ) -> None:
     """Find an answer's longest spans in what a run trained on.
@@ -60,6 +68,14 @@ def command(
     RUN is a run directory. TEXT is the answer, a file that holds it, or - to
     read it from a pipe.
     """
+    if index:
+        for name, option in _SEARCHING.items():
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise click.UsageError(f"{option} does not go with --index, which searches nothing")
+        _index(run, sampled, as_json)
+        return
+    if text is None:
+        raise click.UsageError("give the TEXT to trace, or --index")
     from clearseek.trace.tracer import Tracer
 
     answer = _answer(text)
@@ -81,6 +97,25 @@ def command(
         _print_span(span)
     if found.num_spans > len(found.spans):
         click.echo(f"\n… and {found.num_spans - len(found.spans):,} more; --spans shows them")
+
+
+_SEARCHING = {
+    "text": "a TEXT",
+    "min_tokens": "--min-tokens",
+    "min_bytes": "--min-bytes",
+    "spans": "--spans",
+    "documents": "--documents",
+}
+
+
+def _index(run: Path, sampled: bool, as_json: bool) -> None:
+    from clearseek.trace.shelves import build_indexes
+
+    built = build_indexes(run, lambda line: click.echo(line, err=True), sampled)
+    if as_json:
+        print_json(vars(built))
+    else:
+        click.echo(str(built))
 
 
 def _answer(text: str) -> str:

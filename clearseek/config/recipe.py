@@ -290,7 +290,7 @@ STAGE_KINDS: dict[str, type[Table]] = {
 
 
 class Recording(Table):
-    """How much of a training's state the run records, so that its steps can be replayed and disputed."""
+    """How much of a training's state the run records, so that it can be replayed and disputed, and what it indexes."""
 
     hash_every: int = Field(
         default=0,
@@ -303,6 +303,10 @@ class Recording(Table):
         ge=0,
         description="megabytes of resume points that a stage leaves for replay, evenly apart; 0: none, and a step is "
         "replayed from the start of its stage",
+    )
+    index: bool = Field(
+        default=False,
+        description="build the indexes of `clearseek trace` when the run has ended; else its first trace does",
     )
 
 

@@ -36,6 +36,7 @@ from clearseek.recipe.silent import SilentLedger, SilentTimings
 from clearseek.recipe.stages import examine_midway, run_stage
 from clearseek.tasks.worker import VerifierPool
 from clearseek.text.tokenizer import Tokenizer
+from clearseek.trace.shelves import build_indexes
 from clearseek.train.context import StageContext
 from clearseek.train.parallel import joined_world, on_first, own_device, roll_out_together, world
 from clearseek.train.state import keep_states
@@ -70,19 +71,37 @@ def run_recipe(
     choice = enter_lane(lane, device, recipe)
     choice = replace(choice, device=own_device(choice.device))
     check_memory(recipe, choice.device, choice.dtype)
-    with joined_world(choice.device):
+    told = progress or SilentProgress()
+    with joined_world(choice.device) as processes:
         run_dir = on_first("the run directory", lambda: open_run_directory(recipe, wanted, fork))
-        told = progress or SilentProgress()
-        if on_first("the run's seal", lambda: is_complete(run_dir)):
-            told.note(f"{run_dir} is finished and sealed: nothing is written into it any more")
-            return RunResult(run_dir, on_first("the report", lambda: _report_of_complete(run_dir)))
-        on_first("the run's key", lambda: check_own(run_dir))
-        run = Run(recipe, run_dir, choice, told, lane)
-        try:
-            run.all_stages()
-        finally:
-            run.close()
-        return RunResult(run_dir, on_first("the report", lambda: write_report(run_dir)))
+        result = _run_to_its_end(recipe, run_dir, choice, told, lane)
+    if recipe.ledger.index and processes.is_first:  # nobody waits for it
+        _index(run_dir, told)
+    return result
+
+
+def _run_to_its_end(
+    recipe: Recipe, run_dir: Path, choice: DeviceChoice, told: Progress, lane: str | None
+) -> RunResult:
+    """All that is not done yet of a run whose directory is there, and its report."""
+    if on_first("the run's seal", lambda: is_complete(run_dir)):
+        told.note(f"{run_dir} is finished and sealed: nothing is written into it any more")
+        return RunResult(run_dir, on_first("the report", lambda: _report_of_complete(run_dir)))
+    on_first("the run's key", lambda: check_own(run_dir))
+    run = Run(recipe, run_dir, choice, told, lane)
+    try:
+        run.all_stages()
+    finally:
+        run.close()
+    return RunResult(run_dir, on_first("the report", lambda: write_report(run_dir)))
+
+
+def _index(run_dir: Path, told: Progress) -> None:
+    """Build the indexes of a finished run among the user's files; where they can't be kept the run is no worse."""
+    try:
+        told.note(str(build_indexes(run_dir, told.note)))
+    except (InputError, RunError) as error:
+        told.note(f"{run_dir} is finished, but not indexed for tracing: {error}")
 
 
 def _report_of_complete(run_dir: Path) -> dict[str, Any]:

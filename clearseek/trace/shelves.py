@@ -4,6 +4,7 @@ A shelf's index is kept by what it holds (see `index.py`); where it isn't there 
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from clearseek.trace.index import Index, build_index, index_directory, open_inde
 from clearseek.trace.kept import text_of
 from clearseek.trace.places import Places
 from clearseek.trace.rollouts import StoredRollouts, open_rollouts
-from clearseek.trace.sources import Record, RunReadings, StageReading, source_documents
+from clearseek.trace.sources import Record, RunReadings, StageReading, run_readings, source_documents
 from clearseek.trace.steps import DocumentSteps, Pieces, find_pieces
 from clearseek.trace.unread import UnreadShelf, unread_sources
 
@@ -128,6 +129,32 @@ def open_shelves(readings: RunReadings, note: Note, sampled: bool = False) -> li
         *(shelf for shelf in written if shelf is not None),
         *(shelf for shelf in unread if len(shelf.index)),
     ]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What the indexes of a run hold, and how long it took until all were there."""
+
+    documents: int
+    bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """In one line."""
+        if not self.documents:
+            return "no stage of this run read or wrote documents: there is nothing to index"
+        return f"indexed for tracing: {self.documents:,} documents, {self.bytes:,} bytes, in {self.seconds:.1f} s"
+
+
+def build_indexes(run_dir: Path, note: Note, sampled: bool = False) -> Indexed:
+    """Build what `open_shelves` opens, where it is not kept yet, so that the run's first trace finds it there.
+
+    InputError where there is no run, RunError where its documents are damaged or the disk refuses.
+    """
+    started = time.perf_counter()
+    arrays = [shelf.index for shelf in open_shelves(run_readings(run_dir), note, sampled)]
+    seconds = time.perf_counter() - started
+    return Indexed(sum(map(len, arrays)), sum(len(index.array.text) for index in arrays), seconds)
 
 
 def _shelve_sources(

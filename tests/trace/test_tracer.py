@@ -223,6 +223,43 @@ def test_the_command_prints_and_writes_json(run):
     assert "not UTF-8 (byte 3)" in str(broken.exception)
 
 
+def test_the_index_is_built_without_a_text(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    runner = CliRunner()
+    built = runner.invoke(command, [str(run[0]), "--index"])
+    assert built.exit_code == 0, built.output
+    assert "indexed for tracing: " in built.stdout
+    assert "indexing " in built.stderr
+    notes = []
+    tracer = Tracer(run[0], notes.append)
+    assert notes == []
+    again = runner.invoke(command, [str(run[0]), "--index", "--json"])
+    assert again.stderr == ""
+    found = json.loads(again.stdout)
+    searched = tracer.trace("nothing")
+    assert (found["documents"], found["bytes"]) == (searched.documents_searched, searched.bytes_searched)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "give the TEXT to trace, or --index"),
+        (["a text", "--index"], "a TEXT does not go with --index"),
+        (["--index", "--spans", "10"], "--spans does not go with --index"),
+    ],
+)
+def test_a_trace_without_a_text_and_an_index_with_one_are_refused(run, arguments, told):
+    refused = CliRunner().invoke(command, [str(run[0]), *arguments])
+    assert refused.exit_code == 2
+    assert told in refused.output
+
+
+def test_a_run_without_documents_says_that_there_is_nothing_to_index(tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("")
+    told = CliRunner().invoke(command, [str(tmp_path), "--index"])
+    assert "there is nothing to index" in told.output
+
+
 def test_what_only_the_tokenizer_read_is_told_as_such(tracer):
     page = PAGES["zh"].format(n=4, m=31)  # every fifth page is held out of pretraining
     (span,) = tracer.trace(page, min_words=12).spans
