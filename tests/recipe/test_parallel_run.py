@@ -11,6 +11,7 @@ from clearseek.ledger.log import read, verify
 from clearseek.ledger.timings import read_timings
 from clearseek.recipe.recorded import read_run
 from clearseek.recipe.replay import replay_steps
+from clearseek.recipe.replay_evaluation import replay_evaluations
 from clearseek.recipe.run import run_recipe
 from clearseek.train.optimizer import Optimizer
 from clearseek.train.parallel import world
@@ -88,6 +89,20 @@ def test_two_ranks_replay_what_two_computed(finished, tmp_path):
         RunError, match=r"by 2 processes and here are 1, .*torchrun --nproc-per-node 2 -m clearseek"
     ):
         replayed(finished, wanted)
+
+
+def examined(run_dir):
+    """(stage, step, difference) of evaluations computed again on this rank."""
+    run = read_run(run_dir)
+    return [(one.stage, one.step, one.difference) for one in replay_evaluations(run, run.examined())]
+
+
+def test_two_ranks_examine_what_two_examined(finished, tmp_path):
+    """On the way and at the end of a stage, each its share of the problems."""
+    first, _ = on_ranks(2, examined, tmp_path, finished, timeout_seconds=SECONDS)
+    assert first == [("pretrain", 3, None), ("pretrain", 6, None), ("pretrain", -1, None)]
+    with pytest.raises(RunError, match="by 2 processes and here are 1"):
+        examined(finished)
 
 
 def test_a_step_that_differs_is_named_by_the_first_of_two_ranks(finished, tmp_path):
