@@ -118,7 +118,7 @@ def test_low_effort_bounds_the_thought(scripted_model):
     model, asked = scripted_model
     with live(Registry([model])) as address:
         for effort, budget in (("minimal", 1024), ("low", 1024), ("medium", None), ("ultra", None)):
-            post(address, reasoning_effort=effort)
+            post(address, reasoning_effort=effort, max_tokens=4000)
             assert asked[-1].sampling.thinking_budget == budget
         post(address, thinking_token_budget=3)
         assert asked[-1].sampling.thinking_budget == 3
