@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
 from tests.serve.scripted import scripted_model as scripted_model_of
 
-pytest.importorskip("llguidance")
+pytestmark = pytest.mark.skipif(find_spec("llguidance") is None, reason="llguidance is absent")
 
 SCHEMA = {
     "type": "object",
