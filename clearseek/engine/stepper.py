@@ -86,14 +86,18 @@ class Stepper:
         Tokens that must come next are guesses that come true: so they are read at once, like a prompt.
         """
         slots = self.slots
-        longest = max((len(self._forced(slot)) for slot in np.flatnonzero(slots.active).tolist()), default=0)
+        others = np.flatnonzero(slots.active.astype(bool) & ~slots.is_plain).tolist()
+        longest = max((len(self._forced(slot)) for slot in others), default=0)
         ahead = self.scheduler.make_room(1 + max(self.num_guesses, min(longest, _MOST_FORCED)))
         left = np.minimum(slots.budget - slots.num_sampled - 1, ahead - 1)
-        active = np.flatnonzero(slots.active).tolist()
-        forced = {slot: list(self._forced(slot)[: left[slot]]) for slot in active}
-        free = {slot: min(int(left[slot]), self.num_guesses) for slot in active if not forced[slot]}
-        found = {} if self.drafter is None or ahead == 1 else self.drafter.propose(slots, free)
-        return found | {slot: tokens for slot, tokens in forced.items() if tokens}
+        told = {slot: list(self._forced(slot)[: left[slot]]) for slot in others if slots.active[slot]}
+        forced = {slot: tokens for slot, tokens in told.items() if tokens}
+        if self.drafter is None or ahead == 1:
+            return forced
+        free = [slot for slot in np.flatnonzero(slots.active).tolist() if slot not in forced]
+        return forced | self.drafter.propose(
+            slots, {slot: min(int(left[slot]), self.num_guesses) for slot in free}
+        )
 
     def _forced(self, slot: int) -> tuple[int, ...]:
         return () if self.slots.is_plain[slot] else self.slots.at(slot).row.forced

@@ -31,7 +31,8 @@ def check_prompts(recipe: Recipe, name: str, tokenizer: Tokenizer, context: int)
         _refuse_long(place, stage.problems, problems, tokenizer, stage.max_completion_tokens, limit)
     if (found := _evaluation(recipe, name, stage)) is not None:
         place, chosen = found
-        problems = ProblemSource(chosen.problems, recipe.seed, "evaluation").held_out(chosen.count)
+        source = ProblemSource(chosen.problems, recipe.seed, "evaluation")
+        problems = source.held_out(chosen.count if source.is_finite else min(chosen.count, _GENERATED))
         budget, limit = chosen.max_completion_tokens, (context, words)
         _refuse_long(f"{place}.problems", chosen.problems, problems, tokenizer, budget, limit)
 
