@@ -17,39 +17,12 @@ from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import load_model, save_model
 from clearseek.model.peft_format import write_adapter
 from clearseek.text.tokenizer import Tokenizer
+from tests.engine.published_base import PHRASES, QUESTION, save
 from tests.model.adapted import adapter_over
-from tests.model.every_family import every_family, small
-from tests.model.tiny import some_tokens, tiny_model
+from tests.model.every_family import every_family
+from tests.model.tiny import some_tokens
 
-PHRASES = ("Let me check: 12 + 5 = 17.", "먼저 12 + 5 = 17 입니다.", "首先计算 12 + 5 = 17，正确。") * 20
-QUESTION = "12 + 5?"
 FAMILIES = list(every_family())
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.train(PHRASES, 400)
-
-
-def save(directory, tokenizer, family="qwen3", context=128, std=0.2):
-    """A base as someone might publish it, with files that we would not write ourselves."""
-    config = small(family, vocab_size=tokenizer.vocab_size, max_position_embeddings=context)
-    model = tiny_model(config, std=std)
-    save_model(model, directory, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
-    tokenizer.save(directory)
-    return model
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tokenizer):
-    directory = tmp_path_factory.mktemp("base")
-    save(directory, tokenizer)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def model(base):
-    return clearseek.load(base)
 
 
 # Opening

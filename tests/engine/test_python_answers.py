@@ -9,27 +9,8 @@ from clearseek.engine.session import open_session
 from clearseek.model.checkpoint import save_model
 from clearseek.model.export import export_model
 from clearseek.model.kernels.library import why_not
-from clearseek.text.tokenizer import Tokenizer
-from tests.engine.test_python import PHRASES, QUESTION, save
+from tests.engine.published_base import QUESTION
 from tests.model.kernel_inputs import lane_sized
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.train(PHRASES, 400)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tokenizer):
-    directory = tmp_path_factory.mktemp("base")
-    save(directory, tokenizer)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def model(base):
-    return clearseek.load(base)
-
 
 KERNELS = pytest.mark.skipif(bool(why_not()), reason=f"no kernels here: {why_not()}")
 
