@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearseek import __version__
-from clearseek.serve.errors import ApiError
+from clearseek.serve.errors import ApiError, of_completion
 from clearseek.serve.log_prob_records import Records
 from clearseek.serve.openai_chat_types import ChatRequest
 from clearseek.serve.pieces import Piece, Pieces
@@ -152,7 +152,7 @@ def finish_reason(piece: Piece) -> str:
     """OpenAI's word for why a sample ended. `ApiError` where it failed."""
     assert piece.completion is not None, "only the last piece says it"
     if piece.completion.error is not None:
-        raise ApiError(500, piece.completion.error, "server_error")
+        raise of_completion(piece.completion.error)
     reason = piece.completion.finish_reason
     return "tool_calls" if piece.num_calls and reason == "stop" else _REASONS.get(reason, reason)
 

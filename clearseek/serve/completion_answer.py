@@ -11,7 +11,7 @@ from clearseek.engine.request import Alternatives, Completion, Draw
 from clearseek.serve.answering import Answering, Delta
 from clearseek.serve.chat_answer import FINGERPRINT
 from clearseek.serve.completion_types import CompletionRequest
-from clearseek.serve.errors import ApiError
+from clearseek.serve.errors import of_completion
 from clearseek.serve.log_prob_records import Records
 from clearseek.serve.merging import merged
 from clearseek.serve.streaming import DONE, event
@@ -113,7 +113,7 @@ class CompletionAnswer:
         reason = None
         if delta.completion is not None:
             if delta.completion.error is not None:
-                raise ApiError(500, delta.completion.error, "server_error")
+                raise of_completion(delta.completion.error)
             reason = _REASONS.get(delta.completion.finish_reason, delta.completion.finish_reason)
         told = self._log_probs(index, delta.tokens, list(delta.log_probs), delta.alternatives, delta.draws)
         ids = {"token_ids": delta.tokens} if self.body.return_token_ids else {}

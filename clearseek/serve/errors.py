@@ -125,3 +125,10 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, InputError):
         return ApiError(400, str(error), code=code, values=getattr(error, "values", None))
     return ApiError(500, str(error), "server_error", code=code)
+
+
+def of_completion(error: str) -> ApiError:
+    """What ended one sample: its own constraint, which is the client's to change, or the model's scores."""
+    if error.startswith("constraint:"):
+        return ApiError(400, error)
+    return ApiError(500, error, "server_error")

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import httpx
 import pytest
 
+from clearseek.engine.grammar import Grammar
 from clearseek.serve.registry import Registry
 from tests.serve.live import live, tiny_served
 from tests.serve.scripted import scripted_model as scripted_model_of
@@ -53,6 +54,24 @@ def test_every_form_is_obeyed(server, path, wanted, obeys):
             assert obeys(text_of(answer)), text_of(answer)
         else:
             assert "grammar" in wanted  # whose brackets need not end
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_one_that_becomes_too_complex_is_the_clients_to_make_simpler(server, path, monkeypatch):
+    """It was taken, and is found out while the answer is written."""
+    note = Grammar.note
+
+    def too_much(self, token):
+        note(self, token)
+        monkeypatch.setattr("clearseek.engine.grammar._SECONDS", 0.0)
+
+    monkeypatch.setattr(Grammar, "note", too_much)
+    answer = post(server, path, {"regex": "[a-z]{300}"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert "constraint: the regex took more than 0 s to follow; make it simpler" in answer.text
+    monkeypatch.undo()
+    assert text_of(post(server, path, {"choice": ["17"]})) == "17"
 
 
 def test_json_object_is_any(server):
