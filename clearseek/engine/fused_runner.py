@@ -75,7 +75,10 @@ class FusedRunner:
         return self._step(batch, None, states), states
 
     def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
-        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden]."""
+        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden].
+
+        Only those of wanted rows are known to be there.
+        """
         assert self._further is not None
         further = torch.empty_like(states)
         return self._further._step(batch, states.contiguous(), further), further

@@ -1,5 +1,7 @@
 """The kernels' step against the plain forward pass: every format, every kernel's shape, every way to cut a batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -158,6 +160,50 @@ def test_however_a_prompt_is_cut_every_bit_is_the_same(name, form, num_threads):
     torch.set_num_threads(1)
     assert torch.equal(torch.cat(parts[0]), wanted[0])
     assert torch.equal(torch.cat(parts[1]), wanted[1])
+
+
+@pytest.mark.parametrize("form", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("name", ["qwen3", "llama with a window", "deepseek_v3"])
+@pytest.mark.parametrize(
+    ("num_threads", "small"), [(1, 0), (2, 1 << 30), (2, 0)], ids=["one", "teams", "a team"]
+)
+def test_what_nobody_asks_for_is_left_out_and_no_bit_changes(name, form, num_threads, small, monkeypatch):
+    """The last layer goes by wanted rows where they are few; later tokens see the keys of the others all the same."""
+    model = model_of(name)
+    tokens = some_tokens(model.config, 2, LENGTH)
+    layout = Layout(model, Format(form))
+    all_rows = (
+        FusedRunner(layout, 8).step(rows_of(tokens, (0, 0, LENGTH), (1, 0, LENGTH))).view(2, LENGTH, -1)
+    )
+    monkeypatch.setattr("clearseek.engine.fused_runner._SMALL_BYTES", small)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    for some in ([], [69], [102], [0, 69, 70, 101], list(range(3, 50)), list(range(2, 100))):
+        runner = FusedRunner(layout, 8)
+        scores = runner.step(
+            replace(rows_of(tokens, (0, 0, 70), (1, 0, 33)), wanted=np.array(some, np.int64))
+        )
+        assert torch.equal(scores, torch.cat([all_rows[0, :70], all_rows[1, :33]])[some])
+        rest = rows_of(tokens, (0, 70, LENGTH), (1, 33, LENGTH))
+        scores = runner.step(replace(rest, wanted=np.array([79, 196], np.int64)))
+        assert torch.equal(scores, torch.stack([all_rows[0, -1], all_rows[1, -1]]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("name", ["deepseek_v3 without query latent", "deepseek_v3"])
+def test_a_module_guesses_the_same_where_few_guesses_are_wanted(name, num_threads, monkeypatch):
+    model = lane_sized(name, num_mtp_layers=1, **SHAPES[name])
+    model.requires_grad_(False).eval()
+    tokens = some_tokens(model.config, 2, LENGTH)
+    batch = rows_of(tokens, (0, 0, 70), (1, 0, 33))
+    states = torch.randn(len(batch.tokens), model.config.hidden_size)
+    monkeypatch.setattr("clearseek.engine.fused_runner._SMALL_BYTES", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    runner = FusedRunner(Layout(model, Format("bfloat16")), 8, predicts=True)
+    scores, further = runner.predict(batch, states)
+    some = np.array([69, 102], np.int64)
+    few_scores, few = runner.predict(replace(batch, wanted=some), states)
+    assert torch.equal(few_scores, scores[some])
+    assert torch.equal(few[some], further[some])
 
 
 @pytest.mark.parametrize("name", ["gpt-oss", "biases"])

@@ -84,6 +84,33 @@ struct RowPlan {
     int64_t latents() const { return stretches.empty() ? 0 : stretches.back().place + stretches.back().blocks() * BLOCK_TOKENS; }
 };
 
+// Where rows from `first` on of the same sequence end
+static int64_t end_of_sequence(const StepBatch& b, int64_t first, int64_t last) {
+    int64_t end = first + 1;
+    while (end < last && b.sequences[end] == b.sequences[first]) end++;
+    return end;
+}
+
+// The rows of a team
+static RowPlan plan_of(const StepModel& m, const StepLayer& layer, const StepBatch& b, int64_t first, int64_t last) {
+    RowPlan plan;
+    const int64_t sharing = m.is_latent ? m.heads : m.heads / std::max<int64_t>(1, layer.key_heads);
+    const int64_t most = std::max<int64_t>(1, TILE_ROWS / sharing);  // of one sequence in a tile
+    const LatentSizes sizes = sizes_of(m);
+    for (int64_t n = first, end; n < last; n = end) {
+        end = end_of_sequence(b, n, last);
+        const int64_t keys = b.positions[end - 1] + 1;
+        if (layer.latent_keys.data && pays_expanded(sizes, end - n, keys)) {
+            plan.stretches.push_back({n - first, end - n, keys, plan.latents()});
+            continue;
+        }
+        for (int64_t at = n; at < end; at += most) plan.tiles.push_back({at - first, std::min(most, end - at)});
+        if (!plan.others.empty() && plan.others.back().end() == n - first) plan.others.back().count += end - n;
+        else plan.others.push_back({n - first, end - n});
+    }
+    return plan;
+}
+
 template <typename Act>
 struct Activations {
     std::vector<float> stream, added, expert_outputs, gates, own_gates;
@@ -111,6 +138,8 @@ class Step {
     const int64_t first, rows;  // this team's
     const RowPlan& plan;
     const bool are_alone;  // no two rows of one sequence
+    const bool has_keys;   // they are in the cache already
+    std::vector<int64_t> mine;  // which of the wanted rows are this team's
     std::optional<ExpandedHead<Act>> expanded;  // of this thread alone, as are the next three
     std::vector<int8_t> head_bytes;
     std::vector<float> head_scales;
@@ -118,9 +147,12 @@ class Step {
 
 public:
     Step(const StepModel& m, const StepLayer* layers, const StepConstants& k, const Routing& routing, const StepBatch& b,
-         Team& team, Activations<Act>& a, int64_t first, int64_t rows, const RowPlan& plan)
+         Team& team, Activations<Act>& a, int64_t first, int64_t rows, const RowPlan& plan, bool has_keys = false)
         : m(m), layers(layers), k(k), routing(routing), b(b), team(team), a(a), first(first), rows(rows), plan(plan),
-          are_alone(std::adjacent_find(b.sequences + first, b.sequences + first + rows) == b.sequences + first + rows) {}
+          are_alone(std::adjacent_find(b.sequences + first, b.sequences + first + rows) == b.sequences + first + rows), has_keys(has_keys) {
+        for (int64_t i = 0; i < b.num_wanted; i++)
+            if (b.wanted[i] >= first && b.wanted[i] < first + rows) mine.push_back(i);
+    }
 
     // How much room a team needs; before its threads start
     void make_room() {
@@ -153,17 +185,64 @@ public:
 
     void run() {
         m.join.data ? join() : team.share(rows, [&](int64_t n) { embed(n, stream(n)); });
-        for (int64_t l = 0; l < m.layers; l++) {
-            const StepLayer& layer = layers[l];
-            norm_rows(layer.attention_norm, layer.query_low.is_quantised() || layer.query.is_quantised() || layer.key_value.is_quantised());
-            m.is_latent ? latent_attention(layer) : grouped_attention(layer);
-            norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
-            feed_forward(layer);
+        for (int64_t l = 0; l + 1 < m.layers; l++) go_through(layers[l]);
+        if (few_are_wanted()) return end_with_few(layers[m.layers - 1]);
+        go_through(layers[m.layers - 1]);
+        team.wait();
+        if (b.states) {
+            team.share(rows, [&](int64_t n) { give_state(n, b.states + (first + n) * m.hidden); });
+            team.wait();
         }
-        finish();
+        give_scores();
     }
 
 private:
+    void go_through(const StepLayer& layer) {
+        norm_for_attention(layer);
+        m.is_latent ? latent_attention(layer) : grouped_attention(layer);
+        norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
+        feed_forward(layer);
+    }
+
+    void norm_for_attention(const StepLayer& layer) {
+        norm_rows(layer.attention_norm, layer.query_low.is_quantised() || layer.query.is_quantised() || layer.key_value.is_quantised());
+    }
+
+    // Whether nobody asks what the last layer makes of most rows. A multi-token module is asked for states of wanted ones only.
+    bool few_are_wanted() const {
+        return (!b.states || m.join.data) && !layers[m.layers - 1].routes && 2 * static_cast<int64_t>(mine.size()) <= rows;
+    }
+
+    // The last layer for wanted rows alone; the others leave their keys and values
+    void end_with_few(const StepLayer& layer) {
+        norm_for_attention(layer);
+        linear(layer.key_value, left(a.normed.data(), m.hidden), a.key.data(), layer.key_value_bias);
+        team.wait();
+        const int64_t heads = m.is_latent ? 1 : layer.key_heads, count = static_cast<int64_t>(mine.size());
+        team.share(rows * heads, [&](int64_t i) {
+            m.is_latent ? take_in_latent(layer, latents_of(layer), i) : take_in_key(layer, keys_of(layer), i / heads, i % heads);
+        });
+        std::vector<int64_t> positions, sequences, wanted;
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t row = b.wanted[mine[i]];
+            positions.push_back(b.positions[row]), sequences.push_back(b.sequences[row]), wanted.push_back(i);
+            if (team.rank == 0 && row - first != i) std::memcpy(stream(i), stream(row - first), m.hidden * sizeof(float));
+        }
+        if (!count) return;
+        const StepBatch few{nullptr, positions.data(), sequences.data(), b.tables, b.table_width, count, wanted.data(), count,
+                            b.scores + mine[0] * b.width, nullptr, b.width, nullptr};
+        const RowPlan plan_of_few = plan_of(m, layer, few, 0, count);
+        Step rest(m, layers, k, routing, few, team, a, 0, count, plan_of_few, true);
+        if (team.rank == 0) rest.make_room();
+        rest.go_through(layer);
+        team.wait();
+        if (b.states) {
+            team.share(count, [&](int64_t i) { rest.give_state(i, b.states + b.wanted[mine[i]] * m.hidden); });
+            team.wait();
+        }
+        rest.give_scores();
+    }
+
     Quantised quantised(int64_t inputs) const { return {a.bytes.data(), a.scales.data(), a.sums.data(), inputs, m.group}; }
     Left<Act> left(const Act* rows_of, int64_t inputs) const { return {rows_of, inputs, quantised(inputs)}; }
     float* stream(int64_t n) { return a.stream.data() + n * m.hidden; }
@@ -341,24 +420,23 @@ private:
 
     void grouped_attention(const StepLayer& layer) {
         const int64_t size = m.head_size, heads = m.heads, key_heads = layer.key_heads, group = heads / key_heads;
-        const int64_t width = layer.key_value.outputs, keys = key_heads * size;
-        const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), key_heads, size, m.value_size};
-        Act *query = a.query.data(), *key = a.key.data(), *mixed = a.mixed.data();
-        linear(layer.query, query, layer.query_bias, layer.key_value, key, layer.key_value_bias, left(a.normed.data(), m.hidden));
+        const PagedCache<Act> cache = keys_of(layer);
+        Act *query = a.query.data(), *mixed = a.mixed.data();
+        linear_with_keys(layer, layer.query, query, layer.query_bias);
         team.wait();
-        const auto take_in = [&](int64_t n, int64_t head) { take_in_key(layer, cache, n, head, key + n * width); };
         const auto turn_query = [&](int64_t n, int64_t head) {
             turn_head(layer, query + (n * heads + head) * size, layer.query_norm, size, 0, b.positions[first + n]);
         };
         if (goes_alone(group)) {
             attend_newest(layer, cache, key_heads, group, query, mixed, [&](int64_t n, int64_t part) {
                 for (int64_t h = part * group; h < (part + 1) * group; h++) turn_query(n, h);
-                take_in(n, part);
+                if (!has_keys) take_in_key(layer, cache, n, part);
             });
         } else {
-            team.share(rows * (heads + key_heads), [&](int64_t i) {
-                const int64_t n = i / (heads + key_heads), h = i % (heads + key_heads);
-                h < heads ? turn_query(n, h) : take_in(n, h - heads);
+            const int64_t parts = heads + (has_keys ? 0 : key_heads);
+            team.share(rows * parts, [&](int64_t i) {
+                const int64_t n = i / parts, h = i % parts;
+                h < heads ? turn_query(n, h) : take_in_key(layer, cache, n, h - heads);
             });
             team.wait();
             attend(layer, cache, key_heads, group, query, size, mixed);
@@ -367,9 +445,23 @@ private:
         put_out(layer, mixed, heads * m.value_size);
     }
 
+    PagedCache<Act> keys_of(const StepLayer& layer) const {
+        return {static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), layer.key_heads, m.head_size, m.value_size};
+    }
+    PagedCache<Act> latents_of(const StepLayer& layer) const {
+        return {static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, m.rank + m.rotary, m.rank};
+    }
+
+    // A product of the normed rows, and that for keys and values where they aren't there yet
+    void linear_with_keys(const StepLayer& layer, const Weight& w, Act* to, const float* bias) {
+        const Left<Act> x = left(a.normed.data(), m.hidden);
+        has_keys ? linear(w, x, to, bias) : linear(w, to, bias, layer.key_value, a.key.data(), layer.key_value_bias, x);
+    }
+
     // A token's row of keys and values: one head of it into the cache
-    void take_in_key(const StepLayer& layer, const PagedCache<Act>& cache, int64_t n, int64_t head, Act* row) {
+    void take_in_key(const StepLayer& layer, const PagedCache<Act>& cache, int64_t n, int64_t head) {
         const int64_t position = b.positions[first + n];
+        Act* row = a.key.data() + n * layer.key_value.outputs;
         Act *key = row + head * cache.size, *value = row + layer.key_heads * cache.size + head * cache.value_size;
         turn_head(layer, key, layer.key_norm, cache.size, 0, position);
         if (k.value_scale != 1.0f)
@@ -497,12 +589,10 @@ private:
     // the expanded one.
     void latent_attention(const StepLayer& layer) {
         const int64_t size = m.head_size, nope = size - m.rotary, kept = m.rank + m.rotary, heads = m.heads;
-        const int64_t width = layer.key_value.outputs, low = layer.query_low.outputs;
-        const PagedCache<Act> cache{static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), 1, kept, m.rank};
-        Act *query = a.query.data(), *key = a.key.data(), *absorbed = a.absorbed.data();
-        const Weight& narrow = low ? layer.query_low : layer.query;
-        linear(layer.key_value, key, layer.key_value_bias, narrow, low ? a.low.data() : query, low ? layer.query_bias : nullptr,
-               left(a.normed.data(), m.hidden));
+        const int64_t low = layer.query_low.outputs;
+        const PagedCache<Act> cache = latents_of(layer);
+        Act *query = a.query.data(), *absorbed = a.absorbed.data();
+        linear_with_keys(layer, low ? layer.query_low : layer.query, low ? a.low.data() : query, low ? layer.query_bias : nullptr);
         if (low) {
             team.wait();
             team.share(rows, [&](int64_t n) {
@@ -517,18 +607,13 @@ private:
             linear(layer.query, left(a.low.data(), low), query);
         }
         team.wait();
-        team.share(rows * (heads + 1), [&](int64_t i) {
-            const int64_t n = i / (heads + 1), h = i % (heads + 1), position = b.positions[first + n];
-            if (h < heads) {
-                Act* head = query + (n * heads + h) * size;
-                turn_head(layer, head, nullptr, size, nope, position);
-                std::memcpy(absorbed + (n * heads + h) * kept + m.rank, head + nope, m.rotary * sizeof(Act));
-                return;
-            }
-            Act* row = key + n * width;
-            norm_row(row, layer.latent_norm, row, m.rank, k.latent_eps);
-            turn_head(layer, row + m.rank, nullptr, m.rotary, 0, position);
-            cache.write(table(n)[position / BLOCK_TOKENS], 0, position % BLOCK_TOKENS, row, row, is_newest(n));
+        const int64_t parts = heads + !has_keys;
+        team.share(rows * parts, [&](int64_t i) {
+            const int64_t n = i / parts, h = i % parts;
+            if (h == heads) return take_in_latent(layer, cache, n);
+            Act* head = query + (n * heads + h) * size;
+            turn_head(layer, head, nullptr, size, nope, b.positions[first + n]);
+            std::memcpy(absorbed + (n * heads + h) * kept + m.rank, head + nope, m.rotary * sizeof(Act));
         });
         team.wait();
         if (!plan.stretches.empty()) {
@@ -539,6 +624,15 @@ private:
         if (!plan.others.empty()) attend_absorbed(layer, cache);
         team.wait();
         put_out(layer, a.values.data(), heads * m.value_size);
+    }
+
+    // A token's latent and rotary key into the cache
+    void take_in_latent(const StepLayer& layer, const PagedCache<Act>& cache, int64_t n) {
+        const int64_t position = b.positions[first + n];
+        Act* row = a.key.data() + n * layer.key_value.outputs;
+        norm_row(row, layer.latent_norm, row, m.rank, k.latent_eps);
+        turn_head(layer, row + m.rank, nullptr, m.rotary, 0, position);
+        cache.write(table(n)[position / BLOCK_TOKENS], 0, position % BLOCK_TOKENS, row, row, is_newest(n));
     }
 
     void attend_absorbed(const StepLayer& layer, const PagedCache<Act>& cache) {
@@ -768,28 +862,19 @@ private:
         add_normed(layer.fed_norm);
     }
 
-    // Final states of all rows where they are asked for, in the activations' precision; before the last norm in fp32
-    void give_states() {
-        Act* states = a.normed.data();
-        team.share(rows, [&](int64_t n) {
-            if (m.gives_stream) {
-                std::memcpy(b.states + (first + n) * m.hidden, stream(n), m.hidden * sizeof(float));
-                return;
-            }
-            norm_row(stream(n), m.norm, states + n * m.hidden, m.hidden, k.eps);
-            for (int64_t c = 0; c < m.hidden; c += 16)
-                store(b.states + (first + n) * m.hidden + c, load(states + n * m.hidden + c));
-        });
-        team.wait();
+    // A row's final state, in the activations' precision; before the last norm in fp32
+    void give_state(int64_t n, float* to) {
+        if (m.gives_stream) {
+            std::memcpy(to, stream(n), m.hidden * sizeof(float));
+            return;
+        }
+        Act* state = a.normed.data() + n * m.hidden;
+        norm_row(stream(n), m.norm, state, m.hidden, k.eps);
+        for (int64_t c = 0; c < m.hidden; c += 16) store(to + c, load(state + c));
     }
 
     // Scores of the wanted rows among this team's
-    void finish() {
-        team.wait();
-        if (b.states) give_states();
-        std::vector<int64_t> mine;
-        for (int64_t i = 0; i < b.num_wanted; i++)
-            if (b.wanted[i] >= first && b.wanted[i] < first + rows) mine.push_back(i);
+    void give_scores() {
         if (mine.empty()) return;
         const int64_t count = static_cast<int64_t>(mine.size());
         Act* states = a.normed.data();
@@ -807,31 +892,6 @@ private:
                   [&](int64_t p) { panel_product(m.head, p, x, count, b.scores + mine[0] * b.width, b.width, m.group); });
     }
 };
-
-// Where rows from `first` on of the same sequence end
-static int64_t end_of_sequence(const StepBatch& b, int64_t first, int64_t last) {
-    int64_t end = first + 1;
-    while (end < last && b.sequences[end] == b.sequences[first]) end++;
-    return end;
-}
-
-// The rows of a team; tiles have `most` of one sequence
-static RowPlan plan_of(const StepModel& m, const StepLayer& layer, const StepBatch& b, int64_t first, int64_t last, int64_t most) {
-    RowPlan plan;
-    const LatentSizes sizes = sizes_of(m);
-    for (int64_t n = first, end; n < last; n = end) {
-        end = end_of_sequence(b, n, last);
-        const int64_t keys = b.positions[end - 1] + 1;
-        if (layer.latent_keys.data && pays_expanded(sizes, end - n, keys)) {
-            plan.stretches.push_back({n - first, end - n, keys, plan.latents()});
-            continue;
-        }
-        for (int64_t at = n; at < end; at += most) plan.tiles.push_back({at - first, std::min(most, end - at)});
-        if (!plan.others.empty() && plan.others.back().end() == n - first) plan.others.back().count += end - n;
-        else plan.others.push_back({n - first, end - n});
-    }
-    return plan;
-}
 
 // Where each of `parts` teams' rows end: about equal, and never inside a sequence
 static std::vector<int64_t> cuts_of(const StepBatch& b, int64_t parts) {
@@ -866,14 +926,13 @@ static void step(const Model& model, const StepBatch& b, std::vector<Activations
     const StepModel& m = *model.model;
     const StepLayer* layers = model.layers;
     const int64_t teams = std::min(model.teams, std::min(threads, std::max<int64_t>(1, b.rows)));
-    const int64_t size = threads / teams, sharing = m.is_latent ? m.heads : m.heads / std::max<int64_t>(1, layers[0].key_heads);
+    const int64_t size = threads / teams;
     const std::vector<int64_t> cuts = cuts_of(b, teams);
-    const int64_t at_once = std::max<int64_t>(1, TILE_ROWS / sharing);
     std::vector<Team::Meeting> meetings(teams);
     activations.resize(std::max<int64_t>(teams, activations.size()));
     std::vector<RowPlan> plans(teams);
     for (int64_t t = 0; t < teams; t++) {
-        plans[t] = plan_of(m, layers[0], b, cuts[t], cuts[t + 1], at_once);
+        plans[t] = plan_of(m, layers[0], b, cuts[t], cuts[t + 1]);
         meetings[t].expect(size);
     }
     const auto go = [&](int64_t t, int64_t rank, int64_t members) {
