@@ -43,7 +43,8 @@ class Runner(Protocol):
         """Scores [wanted, V] and the final states of all rows [N, hidden], both in fp32."""
 
     def predict(self, batch: Batch, states: Tensor) -> tuple[Tensor, Tensor]:
-        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden].
+        """One token further than a step, by the multi-token module: scores [wanted, V], its states [N, hidden], of
+        wanted rows at least.
 
         `states` [N, hidden] are those of the batch's positions, its tokens the ones that follow there.
         """
