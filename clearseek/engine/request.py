@@ -114,6 +114,7 @@ class Completion:
     error: str | None = (
         None  # what ended it: a constraint that can't be obeyed, or scores that are no numbers
     )
+    blames_request: bool = False  # whether it is the constraint
     # of each token of the prompt, where `prompt_log_probs` asks; None: the first, and what was not read
     prompt_log_probs: list[float | None] | None = None
     prompt_alternatives: list[Alternatives | None] = field(default_factory=list)

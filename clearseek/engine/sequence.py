@@ -85,6 +85,7 @@ class Sequence:
         entropy = math.fsum(self.entropies) / len(self.entropies) if self.entropies else 0.0
         completion = Completion(list(self.sampled), list(self.log_probs), reason, entropy, weights_version)
         completion.error, completion.routed_experts = self.error, self.routes
+        completion.blames_request = self.row.error is not None and not self.is_lost
         completion.drawn_by = self._drawn_by(weights_version)
         if self.ending is not None:
             completion.forced = frozenset(self.row.forced_at)

@@ -152,7 +152,7 @@ def finish_reason(piece: Piece) -> str:
     """OpenAI's word for why a sample ended. `ApiError` where it failed."""
     assert piece.completion is not None, "only the last piece says it"
     if piece.completion.error is not None:
-        raise of_completion(piece.completion.error)
+        raise of_completion(piece.completion)
     reason = piece.completion.finish_reason
     return "tool_calls" if piece.num_calls and reason == "stop" else _REASONS.get(reason, reason)
 

@@ -113,7 +113,7 @@ class CompletionAnswer:
         reason = None
         if delta.completion is not None:
             if delta.completion.error is not None:
-                raise of_completion(delta.completion.error)
+                raise of_completion(delta.completion)
             reason = _REASONS.get(delta.completion.finish_reason, delta.completion.finish_reason)
         told = self._log_probs(index, delta.tokens, list(delta.log_probs), delta.alternatives, delta.draws)
         ids = {"token_ids": delta.tokens} if self.body.return_token_ids else {}

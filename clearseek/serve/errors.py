@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearseek.config.errors import InputError, RunError
+from clearseek.engine.request import Completion
 from clearseek.serve.paths import is_anthropic, is_page
 
 _ANTHROPIC = {
@@ -127,8 +128,7 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, str(error), "server_error", code=code)
 
 
-def of_completion(error: str) -> ApiError:
+def of_completion(completion: Completion) -> ApiError:
     """What ended one sample: its own constraint, which is the client's to change, or the model's scores."""
-    if error.startswith("constraint:"):
-        return ApiError(400, error)
-    return ApiError(500, error, "server_error")
+    said = completion.error or ""
+    return ApiError(400, said) if completion.blames_request else ApiError(500, said, "server_error")

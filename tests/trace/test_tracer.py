@@ -161,8 +161,10 @@ def test_verdicts_are_numbered_as_training_numbers_them():
 
 
 def test_a_sealed_run_is_not_written_to(run, tracer):
+    before = {path: path.read_bytes() for path in run[0].rglob("*") if path.is_file()}
     tracer.trace("anything at all")
     verify_run(run[0])
+    assert {path: path.read_bytes() for path in run[0].rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -188,12 +188,7 @@ public:
         for (int64_t l = 0; l + 1 < m.layers; l++) go_through(layers[l]);
         if (few_are_wanted()) return end_with_few(layers[m.layers - 1]);
         go_through(layers[m.layers - 1]);
-        team.wait();
-        if (b.states) {
-            team.share(rows, [&](int64_t n) { give_state(n, b.states + (first + n) * m.hidden); });
-            team.wait();
-        }
-        give_scores();
+        finish([&](int64_t n) { return first + n; });
     }
 
 private:
@@ -230,17 +225,12 @@ private:
         }
         if (!count) return;
         const StepBatch few{nullptr, positions.data(), sequences.data(), b.tables, b.table_width, count, wanted.data(), count,
-                            b.scores + mine[0] * b.width, nullptr, b.width, nullptr};
+                            b.scores + mine[0] * b.width, b.states, b.width, nullptr};
         const RowPlan plan_of_few = plan_of(m, layer, few, 0, count);
         Step rest(m, layers, k, routing, few, team, a, 0, count, plan_of_few, true);
         if (team.rank == 0) rest.make_room();
         rest.go_through(layer);
-        team.wait();
-        if (b.states) {
-            team.share(count, [&](int64_t i) { rest.give_state(i, b.states + b.wanted[mine[i]] * m.hidden); });
-            team.wait();
-        }
-        rest.give_scores();
+        rest.finish([&](int64_t i) { return b.wanted[mine[i]]; });
     }
 
     Quantised quantised(int64_t inputs) const { return {a.bytes.data(), a.scales.data(), a.sums.data(), inputs, m.group}; }
@@ -860,6 +850,17 @@ private:
             store(place, layer.fed_norm ? total : _mm512_add_ps(load(place), total));
         });
         add_normed(layer.fed_norm);
+    }
+
+    // States where they are asked for, each at its place among the batch's rows, and scores
+    template <typename Place>
+    void finish(const Place& place) {
+        team.wait();
+        if (b.states) {
+            team.share(rows, [&](int64_t n) { give_state(n, b.states + place(n) * m.hidden); });
+            team.wait();
+        }
+        give_scores();
     }
 
     // A row's final state, in the activations' precision; before the last norm in fp32
