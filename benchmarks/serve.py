@@ -1,9 +1,10 @@
 """The server under load on loopback: many streaming clients beside the bare engine at the same batch.
 
-First the engine alone answers the load, then `clearseek serve` does, then the engine again, since a machine's speed
-drifts, each in processes of its own; the clients compare every answer with what the engine alone said. Prints one JSON
-object: tokens a second of both, the median time between tokens of both, whose difference is the server's own, answers
-lost or crossed, what each tenth of the time was like, and how memory grew.
+First the engine alone answers the load, then `clearseek serve` does, then the engine again, each in processes of its
+own; the clients compare every answer with what the engine alone said. Then both take turns of a second, since a
+machine's speed drifts: this tells what share of the engine's throughput the server keeps. Prints one JSON object:
+tokens a second of both, the median time between tokens of both, whose difference is the server's own, answers lost or
+crossed, what each tenth of the time was like, and how memory grew.
 
     make bench-serve                                        # 60 s with 64 clients on runs/r1-mini
     make bench-serve ARGS="--seconds 600 --model DIRECTORY"
@@ -13,17 +14,24 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
+from benchmarks import in_turns
 from clearseek.ledger.machine import describe_machine
 
 TOKENS = 256  # of an answer on average; they end at different times
@@ -38,10 +46,12 @@ def main() -> None:
         print(json.dumps(bare(chosen)))
         return
     alone = run_bare(chosen)
+    texts = alone.pop("texts")
     print(f"bare engine: {alone['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
-    served = asyncio.run(serve_and_ask(chosen, alone.pop("texts")))
+    served = asyncio.run(serve_and_ask(chosen, texts))
     again = run_bare(chosen)
     del again["texts"]
+    turns = asyncio.run(take_turns(chosen, texts))
     mean = {name: (alone[name] + again[name]) / 2 for name in alone}
     longer = served["median_seconds_between_tokens"] - mean["median_seconds_between_tokens"]
     report = {
@@ -51,7 +61,9 @@ def main() -> None:
         "tokens_an_answer": TOKENS,
         "bare": {"before": alone, "after": again},
         "served": served,
-        "throughput_of_bare": served["tokens_per_second"] / mean["tokens_per_second"],
+        "in_turns": turns,
+        "throughput_of_bare": turns["share"],
+        "throughput_of_bare_apart": served["tokens_per_second"] / mean["tokens_per_second"],
         "overhead_seconds_per_token": longer,
         "overhead_processor_seconds_per_token": served["processor_seconds_per_token"]
         - mean["processor_seconds_per_token"],
@@ -65,7 +77,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--model", default="runs/r1-mini")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--turns", type=int, default=60, help="of a second, of the engine alone and of the server"
+    )
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--count", help=argparse.SUPPRESS)  # a file that the engine alone notes its tokens in
     chosen = parser.parse_args()
     if not Path(chosen.model).exists():
         parser.error(f"{chosen.model}: no such model; `make train` makes runs/r1-mini, or give --model")
@@ -89,12 +105,17 @@ def tokens_of(number: int) -> int:
 
 def run_bare(chosen: argparse.Namespace) -> dict[str, Any]:
     """The engine alone, in a process that ends before the server begins."""
-    command = [sys.executable, "-m", "benchmarks.serve", "--bare", "--model", chosen.model]
-    command += ["--clients", str(chosen.clients), "--seconds", str(min(chosen.seconds, 20.0))]
+    command = bare_command(chosen, min(chosen.seconds, 20.0))
     result: dict[str, Any] = json.loads(
         subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=300).stdout
     )
     return result
+
+
+def bare_command(chosen: argparse.Namespace, seconds: float) -> list[str]:
+    """What runs it."""
+    command = [sys.executable, "-m", "benchmarks.serve", "--bare", "--model", chosen.model]
+    return [*command, "--clients", str(chosen.clients), "--seconds", str(seconds)]
 
 
 def bare(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -119,6 +140,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
         session.tokenizer.decode(group[0].said, skip_special=True) for group in engine.generate(prepared)
     ]
     begun, between, written, number = {}, [], 0, 0
+    noted = np.memmap(chosen.count, np.int64, "r+") if chosen.count else np.zeros(1, np.int64)
     started, used = time.perf_counter(), time.process_time()
     while time.perf_counter() - started < chosen.seconds:
         while len(begun) < chosen.clients:
@@ -129,6 +151,7 @@ def bare(chosen: argparse.Namespace) -> dict[str, Any]:
             seconds = time.perf_counter() - begun.pop(answer)
             written += len(completion.tokens)
             between.append(seconds / len(completion.tokens))
+        noted[0] = written
     seconds = time.perf_counter() - started
     return {
         "tokens_per_second": written / seconds,
@@ -156,37 +179,31 @@ class Load:
     between: list[float] = field(default_factory=list)
 
 
-async def serve_and_ask(chosen: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
-    """Start the server, let clients ask for so many seconds, end it."""
-    command = [
-        sys.executable,
-        "-m",
-        "clearseek",
-        "serve",
-        chosen.model,
-        "--port",
-        "0",
-        "--max-running",
-        str(chosen.clients),
-    ]
+@contextmanager
+def serving(chosen: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """A server that is ended afterwards: its address and process."""
+    command = [sys.executable, "-m", "clearseek", "serve", chosen.model]
+    command += ["--port", "0", "--max-running", str(chosen.clients)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
-            address = process.stdout.readline().split()[-1]
-            return await ask(chosen, texts, address, process.pid)
+            yield process.stdout.readline().split()[-1], process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(90)
+
+
+async def serve_and_ask(chosen: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    """Start the server, let clients ask for so many seconds, end it."""
+    with serving(chosen) as (address, pid):
+        return await ask(chosen, texts, address, pid)
 
 
 async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: int) -> dict[str, Any]:
     """The load itself."""
     started = time.perf_counter()
     load = Load(texts, started + chosen.seconds)
-    begun = look(pid, load)
-    clients = [
-        asyncio.create_task(client(address, number, chosen.clients, load)) for number in range(chosen.clients)
-    ]
+    begun, clients = look(pid, load), start_clients(chosen, address, load)
     looks = [begun]
     while time.perf_counter() < load.ends:
         await asyncio.sleep(chosen.seconds / TENTHS)
@@ -207,6 +224,36 @@ async def ask(chosen: argparse.Namespace, texts: list[str], address: str, pid: i
         "resident_bytes": memory,  # after each tenth of the time
         "memory_growth": memory[-1] / memory[0] - 1,  # in the first each page of the cache is touched once
     }
+
+
+def start_clients(chosen: argparse.Namespace, address: str, load: Load) -> "list[asyncio.Task[None]]":
+    """They ask until the load ends."""
+    numbers = range(chosen.clients)
+    return [asyncio.create_task(client(address, number, chosen.clients, load)) for number in numbers]
+
+
+async def take_turns(chosen: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
+    """The server under load and the engine alone in turns; an answer lost or crossed is a mistake."""
+    load = Load(texts, math.inf)
+    with serving(chosen) as (address, pid), TemporaryDirectory() as folder:
+        count = Path(folder) / "tokens"
+        np.zeros(1, np.int64).tofile(count)
+        noted = np.memmap(count, np.int64, "r")
+        command = [*bare_command(chosen, 3600.0), "--count", str(count)]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as bare_engine:
+            clients = start_clients(chosen, address, load)
+            try:
+                while not (noted[0] and load.tokens) and bare_engine.poll() is None:
+                    await asyncio.sleep(0.1)
+                engine = in_turns.Load(bare_engine.pid, lambda: int(noted[0]))
+                found = await in_turns.in_turns(engine, in_turns.Load(pid, lambda: load.tokens), chosen.turns)
+                load.ends = 0.0
+                await asyncio.gather(*clients)
+            finally:
+                bare_engine.kill()
+    if load.lost or load.wrong:
+        raise RuntimeError(f"in turns {load.lost} answers were lost and {load.wrong} crossed or wrong")
+    return found
 
 
 @dataclass(frozen=True)
@@ -282,21 +329,15 @@ def note(raw: bytes, number: int, load: Load, asked: float, first: float, ended:
     load.between.append((ended - asked) / written)
 
 
-def family(pid: int) -> list[int]:
-    """A process and those that it has started."""
-    lists = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [pid, *(one for children in lists for child in children for one in family(int(child)))]
-
-
 def resident_bytes(pid: int) -> int:
     """Memory that a family of processes holds."""
-    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in family(pid)]
+    pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in in_turns.family(pid)]
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def processor_seconds(pid: int) -> float:
     """What it has used of the processors."""
-    stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)]
+    stats = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in in_turns.family(pid)]
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,6 +1,5 @@
 """The runner on kernels: one call takes a batch through all layers, or many steps of it without a way back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ _SMALL_BYTES = 16 << 20  # weights up to here go by sequences: each thread takes
 class Course:
     """How far decoding goes: until `enough` slots have ended, one has `most` new tokens, or for `turns`.
 
-    Where the `bell` rings it ends after a turn.
+    Where the `bell` rings it ends after a turn, if it listens by then.
     """
 
     stop_ids: np.ndarray  # [...] int64
@@ -97,27 +96,27 @@ class FusedRunner:
 
     def decode(self, slots: Slots, course: Course, guessing: Guessing | None = None) -> None:
         """Draw tokens for active slots and note them there, with a multi-token module that guesses or without."""
-        arrays, width = _places(slots.for_kernel()), slots.tables.shape[1]
+        arrays, width = torch.from_numpy(slots.addresses), slots.tables.shape[1]
         given = self._course(slots, course, self.layout.width)
         if guessing is None:
             call("engine_decode", *self._model(width), arrays, given)
             return
         assert self._further is not None
-        guesses = _words([guessing.most, *_places(guessing.for_kernel()).tolist()])
+        guesses = _words([guessing.most, *map(_place, guessing.for_kernel())])
         call("engine_guess", *self._model(width), *self._further._model(width), arrays, given, guesses)
 
     def take(self, slots: Slots, stop_ids: np.ndarray, asked: np.ndarray, scores: Tensor) -> None:
         """Draw a token for each slot `asked` by its row of scores [asked, V], and note it there, as `decode` does."""
         given = self._course(slots, Course(stop_ids, 1, 1, 1), scores.stride(0))
         words = torch.from_numpy(np.ascontiguousarray(asked, np.int64))
-        call("engine_take", _places(slots.for_kernel()), given, words, len(asked), scores)
+        call("engine_take", torch.from_numpy(slots.addresses), given, words, len(asked), scores)
 
     def _course(self, slots: Slots, course: Course, width: int) -> Tensor:
         """As kernels read it; `width` is how far rows of scores are apart."""
         (count, room), ends = slots.tokens.shape, course.stop_ids
         how_far = course.most, course.enough, course.turns
         size = self.layout.config.vocab_size
-        bell = 0 if course.bell is None else _place(course.bell.word)
+        bell = 0 if course.bell is None else _place(course.bell.words)
         return _words(
             [count, room, slots.tables.shape[1], _place(ends), len(ends), *how_far, size, width, bell]
         )
@@ -166,10 +165,6 @@ def _start(tensor: Tensor | None) -> int:
 def _place(array: np.ndarray) -> int:
     assert array.flags.c_contiguous
     return array.ctypes.data if array.size else 0
-
-
-def _places(arrays: Sequence[np.ndarray]) -> Tensor:
-    return _words([_place(array) for array in arrays])
 
 
 def _words(values: list[int]) -> Tensor:

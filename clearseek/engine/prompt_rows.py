@@ -18,8 +18,9 @@ class PromptRows:
         self._slots, self._drawn = slots, batch.wanted
         found = [self._of(batch, slot) for slot in slots.taken if slots.at(slot).is_reporting]
         self._rows = [rows for rows in found if len(rows)]
-        wanted = np.unique(np.concatenate([batch.wanted, *self._rows]))
-        self.batch = replace(batch, wanted=wanted) if self._rows else batch
+        self.batch = batch
+        if self._rows:
+            self.batch = replace(batch, wanted=np.unique(np.concatenate([batch.wanted, *self._rows])))
 
     def _of(self, batch: Batch, slot: int) -> np.ndarray:
         """The prompt's last token says nothing of the prompt."""

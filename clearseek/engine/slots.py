@@ -40,6 +40,7 @@ class Slots:
         self.tokens = np.zeros((size, room), np.int64)
         self.log_probs = np.zeros((size, room), np.float32)
         self.entropies = np.zeros((size, room), np.float32)
+        self._addresses: np.ndarray | None = None
 
     @property
     def room(self) -> int:
@@ -52,6 +53,7 @@ class Slots:
             array = getattr(self, name)
             if width > array.shape[1]:
                 setattr(self, name, np.pad(array, ((0, 0), (0, width - array.shape[1]))))
+        self._addresses = None
 
     @property
     def free(self) -> list[int]:
@@ -82,9 +84,14 @@ class Slots:
         sampled = self.tokens[slot, max(first - len(prompt), 0) : count]
         return np.concatenate((prompt[first:], sampled)) if first < len(prompt) else sampled
 
-    def for_kernel(self) -> list[np.ndarray]:
-        """Its arrays as `FusedRunner.decode` wants them."""
-        return [getattr(self, name) for name in self.FOR_KERNEL]
+    @property
+    def addresses(self) -> np.ndarray:
+        """Where its arrays are, as `FusedRunner.decode` tells kernels; int64."""
+        if self._addresses is None:
+            self._addresses = np.array(
+                [getattr(self, name).ctypes.data for name in self.FOR_KERNEL], np.int64
+            )
+        return self._addresses
 
     def seat(self, pairs: list[tuple[int, Sequence]]) -> None:
         """Put sequences into empty slots; each goes on where it was paused."""

@@ -42,6 +42,10 @@ _TELL_SECONDS = (
 )
 _MOST_TELL_SECONDS = 0.1
 _MOST_AT_ONCE = 64
+_GATHER_SECONDS = (
+    0.00015  # of each stream, in which orders wait for others: each of them is a step of its own
+)
+_MOST_GATHER_SECONDS = 0.01
 _MOST_CALL_SECONDS = 0.02  # of several tokens: an answer that ends in the middle keeps its seat until the end
 
 
@@ -136,10 +140,9 @@ class EngineLoop:
     def _tell_news(self, started: float, of_all: bool) -> None:
         """What is new `of_all` streams, or of those alone that were never told of."""
         slots = self.engine.slots
-        for slot in slots.taken:
-            answer = slots.at(slot)
-            stream, count = self._streams[answer], int(slots.num_sampled[slot])
-            if stream.told and not of_all:
+        for slot, (answer, count) in enumerate(zip(slots.sequences, slots.num_sampled.tolist(), strict=True)):
+            stream = None if answer is None else self._streams[answer]
+            if stream is None or (stream.told and not of_all):
                 continue
             stream.seated_at = stream.seated_at or started
             if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):
@@ -149,10 +152,12 @@ class EngineLoop:
                 )
 
     def _pace(self, seconds: float, turns: int, wanted: float) -> None:
-        """As many tokens at once as take so long as is `wanted`, by how long the latest `turns` took."""
+        """As many tokens at once as take so long as is `wanted`, by how long the latest `turns` took; orders gather."""
         if turns < self._at_once:
             return  # prompts were read, or answers ended
         self._at_once = min(max(int(wanted * turns / seconds), 1), 2 * self._at_once, _MOST_AT_ONCE)
+        gathering = min(_GATHER_SECONDS * len(self._streams), _MOST_GATHER_SECONDS)
+        self.engine.bell.listen_from(int(gathering * turns / seconds))
 
     def _begin(self, order: Begin) -> None:
         try:

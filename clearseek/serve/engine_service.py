@@ -210,5 +210,5 @@ class _Answer:
             self._decoders[news.sample] = IncrementalDecoder(self._tokenizer, shown)
         decoder, completion = self._decoders[news.sample], news.completion
         ends = completion is not None and completion.finish_reason == "stop"
-        text = "".join(map(decoder.feed, news.tokens[:-1] if ends else news.tokens))
+        text = decoder.feed_all(news.tokens[:-1] if ends else news.tokens)
         return text if completion is None else text + decoder.close()

@@ -1,6 +1,7 @@
 """A model as the server has it: its name, its tokenizer, who answers for it, how a conversation becomes a request."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from clearseek.text.tokenizer import Tokenizer
 from clearseek.text.tool_calls import harmony
 from clearseek.text.tool_calls.calls import Schemas
 from clearseek.text.tool_calls.recognise import ReplyForm
+
+_SHORT = 2048  # characters of a conversation whose tokens are there sooner than a thread would begin with it
 
 
 @dataclass
@@ -76,9 +79,10 @@ class ServedModel:
         def encode() -> list[int]:
             return self.tokenizer.encode_chat(messages, thinking=thinking, **variables)
 
-        return await asyncio.to_thread(
-            encode
-        )  # a long conversation takes a while, and others stream meanwhile
+        said = itertools.chain(variables.values(), *(message.values() for message in messages))
+        if sum(len(str(value)) for value in said) <= _SHORT:
+            return encode()
+        return await asyncio.to_thread(encode)  # it takes a while, and others stream meanwhile
 
     def request(
         self,

@@ -1,6 +1,6 @@
-"""Tokens to text one at a time: a character is given out when its last byte is there, never half of it."""
+"""Tokens to text as they come: a character is given out when its last byte is there, never half of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from clearseek.text.tokenizer import Tokenizer
 
@@ -42,6 +42,21 @@ class IncrementalDecoder:
         certain = self._text_of(self._held).rstrip(_HALF)
         given += certain[self._ahead :]
         self._ahead = max(self._ahead, len(certain))
+        return given
+
+    def feed_all(self, tokens: Iterable[int]) -> str:
+        """As `feed` of one after another, at once where they are whole characters."""
+        ids = [token for token in tokens if token not in self._left_out]
+        if self._held or not ids:
+            return "".join(map(self.feed, ids))
+        text = self._tokenizer.decode(self._context + ids)
+        if _HALF in text:
+            return "".join(map(self.feed, ids))
+        given, last = text[self._before :], len(ids) - 1
+        while last and self._tokenizer.decode(self._context + ids[:last]).endswith(_HALF):
+            last -= 1  # so the context is the one that `feed` would have left
+        self._context = ids[last:]
+        self._before = len(self._tokenizer.decode(self._context))
         return given
 
     def close(self) -> str:

@@ -1,4 +1,4 @@
-"""A bell ends a call of many tokens after the one that it is at, and changes none of them."""
+"""A bell ends a call of many tokens after the one that it is at, if it listens by then, and changes none of them."""
 
 import itertools
 
@@ -39,3 +39,16 @@ def test_a_rung_bell_ends_each_call_after_a_turn(speculation):
     engine.bell.silence()
     ((_, completion),) = engine.step()
     assert completion.tokens == wanted
+
+
+def test_a_bell_is_heard_when_it_listens():
+    """Before, calls go on: what it was rung for waits for others."""
+    engine, _ = begun()
+    engine.bell.listen_from(5)
+    engine.bell.ring()
+    before = int(engine.slots.num_sampled[0])
+    assert engine.step() == []
+    assert int(engine.slots.num_sampled[0]) == before + 5
+    engine.bell.listen_from(0)
+    assert engine.step() == []
+    assert int(engine.slots.num_sampled[0]) == before + 6

@@ -14,6 +14,7 @@ from clearseek.engine.layout import Layout, why_plain
 from clearseek.engine.plain_runner import PlainRunner
 from clearseek.engine.request import Request, Sampling
 from clearseek.engine.runner import Batch
+from clearseek.engine.slots import Slots
 from clearseek.model.decoder import Decoder
 from clearseek.model.kernels import library
 from tests.model.gguf_models import family_config
@@ -336,3 +337,10 @@ def test_asking_what_tokens_were_drawn_from_changes_no_bit_of_them(own, form):
             assert draw.kept_mass == pytest.approx(np.exp(log_prob), abs=1e-5)
         if own.get("temperature", 1.0) in (0, 1):
             assert draw.raw_log_prob == log_prob
+
+
+def test_slots_tell_where_their_arrays_are_also_when_these_have_grown():
+    slots = Slots(2, 4, 3)
+    assert slots.addresses.tolist() == [getattr(slots, name).ctypes.data for name in Slots.FOR_KERNEL]
+    slots.grow(4096, 512)
+    assert slots.addresses.tolist() == [getattr(slots, name).ctypes.data for name in Slots.FOR_KERNEL]

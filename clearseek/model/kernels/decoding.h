@@ -20,15 +20,15 @@ struct Slots {
 };
 
 // How far decoding goes: until `enough` slots have ended or one has `most` new tokens or `turns` are over, or after a turn
-// where another thread has made `bell` not 0. A slot ends at one of the `ends` if it minds them, with its budget, or
+// where another thread has made `bell` not 0, if it listens by then. A slot ends at one of the `ends` if it minds them, with its budget, or
 // where scores are no numbers, and is active no more.
 struct Course {
     int64_t slots, room, table_width;
     const int64_t* ends;
     int64_t num_ends, most, enough, turns, vocabulary, width;
-    const int64_t* bell;
+    const int64_t* bell;  // and the turn from which on it listens
 
-    bool is_rung() const { return bell && __atomic_load_n(bell, __ATOMIC_RELAXED); }
+    bool is_rung(int64_t turn) const { return bell && turn >= bell[1] && __atomic_load_n(bell, __ATOMIC_RELAXED); }
 };
 
 class Sequences {
@@ -49,7 +49,7 @@ public:
         active.clear();
         for (int64_t n = 0; n < c.slots; n++)
             if (s.active[n]) active.push_back(n);
-        if (turn == c.turns || (turn && c.is_rung()) || active.empty() || begun - static_cast<int64_t>(active.size()) >= c.enough) return false;
+        if (turn == c.turns || (turn && c.is_rung(turn)) || active.empty() || begun - static_cast<int64_t>(active.size()) >= c.enough) return false;
         return std::all_of(active.begin(), active.end(), [&](int64_t n) { return left(n) > 0; });
     }
 
