@@ -14,10 +14,12 @@
 enum Format : int64_t { FLOAT32, BFLOAT16, INT8, Q4_0, FP8, INT4 };  // as in `engine/formats.py`; FP8 on GPUs alone
 static constexpr int64_t PANEL = 64;
 // How far before they are read weights are fetched from memory: a processor doesn't by itself where pages of 4 KiB end
-static constexpr int64_t AHEAD_BYTES = 4096, QUANTISED_AHEAD_BYTES = 2048;
+static constexpr int64_t AHEAD_BYTES = 4096;
+static constexpr int64_t ahead_bytes(int64_t format) { return format == INT8 ? 4096 : 6144; }
 // (always inline: g++ 12 takes calls of a function that only fetches for useless)
+template <int64_t F>
 static inline __attribute__((always_inline)) void fetch_ahead(const void* line) {
-    _mm_prefetch(static_cast<const char*>(line) + QUANTISED_AHEAD_BYTES, _MM_HINT_T0);
+    _mm_prefetch(static_cast<const char*>(line) + ahead_bytes(F), _MM_HINT_T0);
 }
 static inline __attribute__((always_inline)) void fetch(const void* line) {
     _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T1);
@@ -149,7 +151,7 @@ struct GroupedTile {
             for (int64_t k = 0; k < lines; k++) {
                 __m512i column[N], upper[N];
                 if (is_first)
-                    UNROLLED for (int j = 0; j < N; j++) fetch_ahead(right + k * PANEL + 16 * j);
+                    UNROLLED for (int j = 0; j < N; j++) fetch_ahead<F>(right + k * PANEL + 16 * j);
                 UNROLLED for (int j = 0; j < N; j++) {
                     column[j] = _mm512_loadu_si512(right + k * PANEL + 16 * j);
                     if (Bits == 4) {
@@ -171,7 +173,7 @@ struct GroupedTile {
             }
             if (is_first)
                 UNROLLED for (int j = 0; j < N; j += F == INT4 ? 4 : 2)
-                    fetch_ahead(scale_at + scales_bytes(F) / PANEL * (j0 + 16 * j));
+                    fetch_ahead<F>(scale_at + scales_bytes(F) / PANEL * (j0 + 16 * j));
             UNROLLED for (int j = 0; j < N; j++) {
                 const __m512 scale = load_scales<F>(scale_at, j0 + 16 * j);
                 UNROLLED for (int i = 0; i < M; i++) {

@@ -115,9 +115,9 @@ template <typename Act>
 struct Activations {
     std::vector<float> stream, added, expert_outputs, gates, own_gates;
     std::vector<Act> normed, low, query, key, absorbed, mixed, values, latents, gathered, hidden, own_hidden;
-    std::vector<int8_t> bytes, latent_bytes, gathered_bytes;
-    std::vector<float> scales, latent_scales, gathered_scales;
-    std::vector<int32_t> sums, latent_sums, gathered_sums, chosen;
+    std::vector<int8_t> bytes, latent_bytes, gathered_bytes, hidden_bytes;
+    std::vector<float> scales, latent_scales, gathered_scales, hidden_scales;
+    std::vector<int32_t> sums, latent_sums, gathered_sums, hidden_sums, chosen;
 };
 
 template <typename T>
@@ -125,6 +125,8 @@ static T* room(std::vector<T>& kept, int64_t size) {
     if (static_cast<int64_t>(kept.size()) < size) kept.resize(size);
     return kept.data();
 }
+
+static constexpr int64_t FEW_ROWS = 4, FETCHED_FIRST_BYTES = 32768;
 
 template <typename Act>
 class Step {
@@ -169,7 +171,9 @@ public:
         for (int64_t l = 0; l < m.layers; l++) {
             const StepLayer& layer = layers[l];
             room(a.key, rows * layer.key_value.outputs), room(a.low, tall * layer.query_low.outputs);
-            room(a.own_hidden, tall * layer.own_down.inputs);
+            const int64_t own_hidden = tall * layer.own_down.inputs;
+            room(a.own_hidden, own_hidden), room(a.hidden_bytes, own_hidden);
+            room(a.hidden_scales, own_hidden / m.group + 1), room(a.hidden_sums, own_hidden / m.group + 1);
             widest = std::max({widest, layer.own_down.inputs, layer.query_low.outputs});
             if (layer.mixed_norm || layer.fed_norm || layer.router.data) room(a.added, rows * m.hidden);
             if (!layer.router.data) continue;
@@ -193,8 +197,10 @@ public:
 
 private:
     void go_through(const StepLayer& layer) {
+        if (!m.is_latent && !has_keys) fetch_first({&layer.query, &layer.key_value});
         norm_for_attention(layer);
         m.is_latent ? latent_attention(layer) : grouped_attention(layer);
+        if (!layer.router.data) fetch_first({&layer.own_gate});
         norm_rows(layer.feed_norm, layer.own_gate.is_quantised() || layer.gate.is_quantised());
         feed_forward(layer);
     }
@@ -270,6 +276,29 @@ private:
         const __m512 factor = _mm512_set1_ps(1.0f / std::sqrt(sum(squares) / size + eps));
         for (int64_t c = 0; c < size; c += 16)
             store(y + c, _mm512_mul_ps(_mm512_mul_ps(load(x + c), factor), load(weight + c)));
+    }
+
+    // What this thread is to read first of weights whose panels are shared out together comes nearer, before it waits for
+    // others: memory would have nothing to do meanwhile. Of many rows it is too little to matter.
+    void fetch_first(std::initializer_list<const Weight*> weights) const {
+        if (rows > FEW_ROWS) return;
+        int64_t panels = 0;
+        for (const Weight* w : weights) panels += num_panels(w->outputs);
+        int64_t p = panels * team.rank / team.size;
+        for (const Weight* w : weights) {
+            const int64_t left_of_it = num_panels(w->outputs) - p, bytes = panel_bytes(w->format, w->inputs, m.group);
+            p = std::max<int64_t>(-left_of_it, 0);
+            if (left_of_it <= 0) continue;
+            const uint8_t* from = w->data + (num_panels(w->outputs) - left_of_it) * bytes;
+            for (int64_t at = 0; at < std::min(FETCHED_FIRST_BYTES, left_of_it * bytes); at += 64) fetch(from + at);
+            return;
+        }
+    }
+
+    // Some groups of a row, from column `begin` on
+    void quantise_columns(const Act* row, const Quantised& to, int64_t begin, int64_t count) const {
+        for (int64_t c = begin; c < begin + count; c += m.group)
+            quantise_group(row + c, m.group, to.bytes + c, to.scales + c / m.group, to.sums + c / m.group);
     }
 
     // Groups of rows [count, inputs] from `x`, each thread its part
@@ -386,8 +415,8 @@ private:
     bool is_newest(int64_t n) const { return n + 1 == rows || b.sequences[first + n + 1] != b.sequences[first + n]; }
 
     // What attention left, through the last product into the stream
-    void put_out(const StepLayer& layer, const Act* x, int64_t size) {
-        if (layer.out.is_quantised()) {
+    void put_out(const StepLayer& layer, const Act* x, int64_t size, bool is_quantised = false) {
+        if (layer.out.is_quantised() && !is_quantised) {
             quantise(x, rows, quantised(size));
             team.wait();
         }
@@ -417,23 +446,33 @@ private:
         const auto turn_query = [&](int64_t n, int64_t head) {
             turn_head(layer, query + (n * heads + head) * size, layer.query_norm, size, 0, b.positions[first + n]);
         };
-        if (goes_alone(group)) {
-            attend_newest(layer, cache, key_heads, group, query, mixed, [&](int64_t n, int64_t part) {
-                for (int64_t h = part * group; h < (part + 1) * group; h++) turn_query(n, h);
-                if (!has_keys) take_in_key(layer, cache, n, part);
-            });
-        } else {
+        const auto prepare = [&](int64_t n, int64_t part) {
+            for (int64_t h = part * group; h < (part + 1) * group; h++) turn_query(n, h);
+            if (!has_keys) take_in_key(layer, cache, n, part);
+        };
+        // who has computed a part quantises it, where groups don't reach further
+        const int64_t width = heads * m.value_size, part_width = group * m.value_size;
+        const bool is_quantised = layer.out.is_quantised() && part_width % m.group == 0;
+        const auto settle = [&](int64_t n, int64_t part) {
+            if (is_quantised) quantise_columns(mixed + n * width, quantised(width).from(n), part * part_width, part_width);
+        };
+        if (goes_alone(group)) attend_newest(layer, cache, key_heads, group, query, mixed, prepare, settle);
+        else if (are_alone) attend(layer, cache, key_heads, group, query, size, mixed, prepare, settle);
+        else {
             const int64_t parts = heads + (has_keys ? 0 : key_heads);
             team.share(rows * parts, [&](int64_t i) {
                 const int64_t n = i / parts, h = i % parts;
                 h < heads ? turn_query(n, h) : take_in_key(layer, cache, n, h - heads);
             });
             team.wait();
-            attend(layer, cache, key_heads, group, query, size, mixed);
+            attend(layer, cache, key_heads, group, query, size, mixed, nothing, settle);
         }
+        fetch_first({&layer.out});
         team.wait();
-        put_out(layer, mixed, heads * m.value_size);
+        put_out(layer, mixed, width, is_quantised);
     }
+
+    static void nothing(int64_t, int64_t) {}
 
     PagedCache<Act> keys_of(const StepLayer& layer) const {
         return {static_cast<Act*>(layer.keys), static_cast<Act*>(layer.values), layer.key_heads, m.head_size, m.value_size};
@@ -463,10 +502,10 @@ private:
     // Whether every row is a sequence's only one, and `count` query heads that share a key head can be attended for at once
     bool goes_alone(int64_t count) const { return are_alone && NewestAttention<Act>::suits(count); }
 
-    // As `attend` where each row goes alone; `prepare` has a row's part ready, the cache included
-    template <typename Prepare>
+    // As `attend` where each row goes alone
+    template <typename Prepare, typename Settle>
     void attend_newest(const StepLayer& layer, const PagedCache<Act>& cache, int64_t parts, int64_t count, const Act* query,
-                       Act* mixed, const Prepare& prepare) {
+                       Act* mixed, const Prepare& prepare, const Settle& settle) {
         using Attention = NewestAttention<Act>;
         const int64_t heads = parts * count, items = rows * parts;
         const int64_t at_once = std::clamp<int64_t>(items / team.size, 1, Attention::MOST);
@@ -485,12 +524,15 @@ private:
             const int64_t some = newest(i * at_once, these), more = newest((i + 1) * at_once, next);
             for (int64_t j = i * at_once; j < i * at_once + some; j++) prepare(j / parts, j % parts);
             attention.attend(these, some, next, more);
+            for (int64_t j = i * at_once; j < i * at_once + some; j++) settle(j / parts, j % parts);
         });
     }
 
-    // Every tile and part of the heads: `parts` parts of `count` query heads [N, heads, D] that share a key head
+    // Every tile and part of the heads: `parts` parts of `count` query heads [N, heads, D] that share a key head. `prepare`
+    // has a row's part ready, the cache included; no other part may need it. `settle` is called when it is there.
+    template <typename Prepare, typename Settle>
     void attend(const StepLayer& layer, const PagedCache<Act>& cache, int64_t parts, int64_t count, const Act* query,
-                int64_t size, Act* mixed) {
+                int64_t size, Act* mixed, const Prepare& prepare, const Settle& settle) {
         const int64_t heads = parts * count, width = cache.value_size;
         const int64_t most = std::max(TILE_ROWS, count);
         TileScratch scratch(most, width);
@@ -500,6 +542,7 @@ private:
         team.take(static_cast<int64_t>(plan.tiles.size()) * parts, [&](int64_t i) {
             const Tile& tile = plan.tiles[i / parts];
             const int64_t part = i % parts, tokens_at_once = std::max<int64_t>(1, most / count);
+            for (int64_t n = tile.first; n < tile.first + tile.count; n++) prepare(n, part);
             for (int64_t n = tile.first; n < tile.first + tile.count; n += tokens_at_once) {
                 const int64_t tokens = std::min(tokens_at_once, tile.first + tile.count - n), filled = tokens * count;
                 for (int64_t r = 0; r < filled; r++) {
@@ -514,6 +557,7 @@ private:
                     const int64_t token = n + r / count, head = part * count + r % count;
                     std::memcpy(mixed + (token * heads + head) * width, out.data() + r * width, width * sizeof(Act));
                 }
+                for (int64_t token = n; token < n + tokens; token++) settle(token, part);
             }
         });
     }
@@ -635,8 +679,8 @@ private:
         int64_t pieces = 1;  // of the heads, so that there is something for every thread
         while (static_cast<int64_t>(plan.tiles.size()) * pieces < team.size && heads % (2 * pieces) == 0) pieces *= 2;
         const int64_t count = heads / pieces;
-        if (goes_alone(count)) attend_newest(layer, cache, pieces, count, absorbed, mixed, [](int64_t, int64_t) {});
-        else attend(layer, cache, pieces, count, absorbed, kept, mixed);
+        if (goes_alone(count)) attend_newest(layer, cache, pieces, count, absorbed, mixed, nothing, nothing);
+        else attend(layer, cache, pieces, count, absorbed, kept, mixed, nothing, nothing);
         team.wait();
         team.share(heads, [&](int64_t h) {
             head_product(layer.value_up, h, mixed + h * m.rank, heads * m.rank, a.values.data() + h * m.value_size,
@@ -761,14 +805,21 @@ private:
         const Left<Act> x = left(a.normed.data(), m.hidden);
         Act* hidden = a.own_hidden.data();
         const int64_t width = layer.own_down.inputs;
-        team.take(num_panels(width),
-                  [&](int64_t p) { hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width); });
+        // who has computed a panel quantises it, where groups don't reach further
+        const bool is_quantised = layer.own_down.is_quantised(), at_once = is_quantised && PANEL % m.group == 0;
+        const Quantised units{a.hidden_bytes.data(), a.hidden_scales.data(), a.hidden_sums.data(), width, m.group};
+        team.take(num_panels(width), [&](int64_t p) {
+            hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width);
+            const int64_t begin = p * PANEL, count = std::min(PANEL, width - begin);
+            for (int64_t n = 0; at_once && n < rows; n++) quantise_columns(hidden + n * width, units.from(n), begin, count);
+        });
+        fetch_first({&layer.own_down});
         team.wait();
-        if (layer.own_down.is_quantised()) {
-            quantise(hidden, rows, quantised(width));
+        if (is_quantised && !at_once) {
+            quantise(hidden, rows, units);
             team.wait();
         }
-        ending(layer.own_down, left(hidden, width), layer.fed_norm, layer.own_down_bias);
+        ending(layer.own_down, {hidden, width, units}, layer.fed_norm, layer.own_down_bias);
     }
 
     void routed(const StepLayer& layer) {
