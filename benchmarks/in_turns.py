@@ -17,7 +17,7 @@ _WARM_SECONDS = 0.05  # of each turn, before it counts
 
 
 @dataclass(frozen=True)
-class Load:
+class Side:
     """One of them: the process that computes it, with those that it started, and how many tokens it has made by now."""
 
     pid: int
@@ -46,17 +46,19 @@ class Load:
         return rate
 
 
-async def in_turns(first: Load, second: Load, turns: int, seconds: float = 1.0) -> dict[str, Any]:
+async def in_turns(first: Side, second: Side, turns: int, seconds: float = 1.0) -> dict[str, Any]:
     """The second's speed as a share of the first's: the median of turns, with its standard error; both go on then."""
     first.stop()
     second.stop()
     pairs = []
-    for number in range(turns):
-        one, other = (first, second) if number % 2 else (second, first)
-        rates = {one.pid: await one.turn(seconds), other.pid: await other.turn(seconds)}
-        pairs.append((rates[first.pid], rates[second.pid]))
-    first.go_on()
-    second.go_on()
+    try:
+        for number in range(turns):
+            one, other = (first, second) if number % 2 else (second, first)
+            rates = {one.pid: await one.turn(seconds), other.pid: await other.turn(seconds)}
+            pairs.append((rates[first.pid], rates[second.pid]))
+    finally:
+        second.go_on()
+        first.go_on()
     shares = [b / a for a, b in pairs]
     return {
         "turns": turns,

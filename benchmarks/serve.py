@@ -83,6 +83,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--count", help=argparse.SUPPRESS)  # a file that the engine alone notes its tokens in
     chosen = parser.parse_args()
+    if chosen.turns < 2:
+        parser.error(f"--turns {chosen.turns}: at least 2, since their spread is told")
     if not Path(chosen.model).exists():
         parser.error(f"{chosen.model}: no such model; `make train` makes runs/r1-mini, or give --model")
     return chosen
@@ -245,8 +247,10 @@ async def take_turns(chosen: argparse.Namespace, texts: list[str]) -> dict[str, 
             try:
                 while not (noted[0] and load.tokens) and bare_engine.poll() is None:
                     await asyncio.sleep(0.1)
-                engine = in_turns.Load(bare_engine.pid, lambda: int(noted[0]))
-                found = await in_turns.in_turns(engine, in_turns.Load(pid, lambda: load.tokens), chosen.turns)
+                if bare_engine.poll() is not None:
+                    raise RuntimeError("the engine alone has ended; what it printed says why")
+                engine = in_turns.Side(bare_engine.pid, lambda: int(noted[0]))
+                found = await in_turns.in_turns(engine, in_turns.Side(pid, lambda: load.tokens), chosen.turns)
                 load.ends = 0.0
                 await asyncio.gather(*clients)
             finally:

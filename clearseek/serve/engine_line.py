@@ -55,8 +55,7 @@ class ProcessLine:
     num_slots, hidden_size, cache_bytes = 0, 0, 0  # until `facts`
 
     def __init__(self, opening: Opening) -> None:
-        self._source, self._unpacker = opening.source, Unpacker()
-        self._closing, self._has_hung_up = False, False
+        self._source, self._closing, self._unpacker = opening.source, False, Unpacker()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self.process = _start(theirs.fileno())
@@ -86,21 +85,18 @@ class ProcessLine:
     @property
     def is_lost(self) -> bool:
         """As `Line`."""
-        if self._transport is None:
-            return not self._closing and self._has_ended()
-        return not self._closing and self._has_hung_up  # to ask the system for each request would take longer
+        if self._closing:
+            return False
+        # to ask the system for each request would take longer
+        return self._has_ended() if self._transport is None else self._transport.is_closing()
 
     async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
         """As `Line`."""
 
-        async def tell() -> None:
+        async def end() -> None:
             if not self._closing:
                 _LOG.error("the engine's process %s", await asyncio.to_thread(self._ending))
                 lost()
-
-        def end() -> Coroutine[None, None, None]:
-            self._has_hung_up = True
-            return tell()
 
         ours = self._socket.dup()  # the loop closes its own
         ours.setblocking(False)

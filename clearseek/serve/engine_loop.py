@@ -140,9 +140,10 @@ class EngineLoop:
     def _tell_news(self, started: float, of_all: bool) -> None:
         """What is new `of_all` streams, or of those alone that were never told of."""
         slots = self.engine.slots
-        for slot, (answer, count) in enumerate(zip(slots.sequences, slots.num_sampled.tolist(), strict=True)):
-            stream = None if answer is None else self._streams[answer]
-            if stream is None or (stream.told and not of_all):
+        for slot in slots.taken:
+            answer = slots.at(slot)
+            stream, count = self._streams[answer], int(slots.num_sampled[slot])
+            if stream.told and not of_all:
                 continue
             stream.seated_at = stream.seated_at or started
             if count > stream.told and not math.isnan(slots.log_probs[slot, count - 1]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.in_turns import Load, family, in_turns
+from benchmarks.in_turns import Side, family, in_turns
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="there is no /proc here")
 COUNT = """
@@ -32,7 +32,7 @@ def begin(tmp_path):
         command = [sys.executable, "-c", f"import subprocess; subprocess.run({child!r}, timeout=60)"]
         started.append(subprocess.Popen(command))
         count = np.memmap(path, np.int64, "r")
-        return Load(started[-1].pid, lambda: int(count[0]))
+        return Side(started[-1].pid, lambda: int(count[0]))
 
     yield start
     for process in started:

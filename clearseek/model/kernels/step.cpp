@@ -286,20 +286,21 @@ private:
         for (const Weight* w : weights) panels += num_panels(w->outputs);
         int64_t p = panels * team.rank / team.size;
         for (const Weight* w : weights) {
-            const int64_t left_of_it = num_panels(w->outputs) - p, bytes = panel_bytes(w->format, w->inputs, m.group);
-            p = std::max<int64_t>(-left_of_it, 0);
-            if (left_of_it <= 0) continue;
-            const uint8_t* from = w->data + (num_panels(w->outputs) - left_of_it) * bytes;
-            for (int64_t at = 0; at < std::min(FETCHED_FIRST_BYTES, left_of_it * bytes); at += 64) fetch(from + at);
-            return;
+            const int64_t own = num_panels(w->outputs), bytes = panel_bytes(w->format, w->inputs, m.group);
+            if (p < own) {
+                for (int64_t at = 0; at < std::min(FETCHED_FIRST_BYTES, (own - p) * bytes); at += 64) fetch(w->data + p * bytes + at);
+                return;
+            }
+            p -= own;
         }
     }
 
     // Some groups of a row, from column `begin` on
-    void quantise_columns(const Act* row, const Quantised& to, int64_t begin, int64_t count) const {
+    void quantise_part(const Act* row, const Quantised& to, int64_t begin, int64_t count) const {
         for (int64_t c = begin; c < begin + count; c += m.group)
             quantise_group(row + c, m.group, to.bytes + c, to.scales + c / m.group, to.sums + c / m.group);
     }
+    void quantise_row(const Act* row, const Quantised& to) const { quantise_part(row, to, 0, to.inputs); }
 
     // Groups of rows [count, inputs] from `x`, each thread its part
     void quantise(const Act* x, int64_t count, const Quantised& to) {
@@ -314,10 +315,7 @@ private:
         const Quantised q = quantised(m.hidden);
         team.share(rows, [&](int64_t n) {
             norm_row(stream(n), weight, normed + n * m.hidden, m.hidden, k.eps);
-            if (!is_quantised) return;
-            const Quantised to = q.from(n);
-            for (int64_t g = 0; g < m.hidden / m.group; g++)
-                quantise_group(normed + n * m.hidden + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
+            if (is_quantised) quantise_row(normed + n * m.hidden, q.from(n));
         });
         team.wait();
     }
@@ -454,7 +452,7 @@ private:
         const int64_t width = heads * m.value_size, part_width = group * m.value_size;
         const bool is_quantised = layer.out.is_quantised() && part_width % m.group == 0;
         const auto settle = [&](int64_t n, int64_t part) {
-            if (is_quantised) quantise_columns(mixed + n * width, quantised(width).from(n), part * part_width, part_width);
+            if (is_quantised) quantise_part(mixed + n * width, quantised(width).from(n), part * part_width, part_width);
         };
         if (goes_alone(group)) attend_newest(layer, cache, key_heads, group, query, mixed, prepare, settle);
         else if (are_alone) attend(layer, cache, key_heads, group, query, size, mixed, prepare, settle);
@@ -579,11 +577,6 @@ private:
             }
             for (int64_t p = 0; p < num_panels(w.outputs); p++) panel_product(one, p, given, some.count, y + some.first * ldy, ldy, m.group);
         }
-    }
-
-    void quantise_row(const Act* x, const Quantised& to) const {
-        for (int64_t g = 0; g < to.inputs / m.group; g++)
-            quantise_group(x + g * m.group, m.group, to.bytes + g * m.group, to.scales + g, to.sums + g);
     }
 
     // What stretches see of the cache, as rows that products read
@@ -811,7 +804,7 @@ private:
         team.take(num_panels(width), [&](int64_t p) {
             hidden_units(own_sides(layer), p, x, rows, nullptr, hidden, width);
             const int64_t begin = p * PANEL, count = std::min(PANEL, width - begin);
-            for (int64_t n = 0; at_once && n < rows; n++) quantise_columns(hidden + n * width, units.from(n), begin, count);
+            for (int64_t n = 0; at_once && n < rows; n++) quantise_part(hidden + n * width, units.from(n), begin, count);
         });
         fetch_first({&layer.own_down});
         team.wait();
