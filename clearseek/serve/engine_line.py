@@ -112,7 +112,7 @@ class ProcessLine:
         """As `Line`."""
         self._closing = True
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_RDWR)  # else it could wait for what it says to be read
         except OSError:
             _LOG.debug("the engine's process has ended already")
         self._reap(seconds)

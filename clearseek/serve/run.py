@@ -98,7 +98,8 @@ class _Draining(uvicorn.Server):
         """Whether to end now; asked ten times a second."""
         if self._told_at is not None and not self.should_exit:
             late = monotonic() - self._told_at > self._seconds
-            self.should_exit = late or not self._state.num_answering
+            if late or not self._state.num_answering:  # never back to False: a signal may come in between
+                self.should_exit = True
         return await super().on_tick(counter)
 
     async def address(self, task: "asyncio.Task[None]") -> str:

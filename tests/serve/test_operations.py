@@ -1,5 +1,6 @@
 """Running a server: what is counted and logged, who has to wait, who has left, and how it ends."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -17,6 +18,8 @@ from clearseek.config.server import Server
 from clearseek.engine.speculation import Speculation
 from clearseek.serve.logs import _Form
 from clearseek.serve.registry import Registry
+from clearseek.serve.run import _Draining
+from clearseek.serve.state import State
 from clearseek.serve.tally import Tally
 from tests.model.every_family import small
 from tests.model.tiny import tiny_model
@@ -245,12 +248,27 @@ def test_told_twice_it_ends_at_once(process, tokenizer):
         lines = answer.iter_lines()  # kept: the answer is left when it goes
         next(lines)
         child.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_for(lambda: httpx.get(f"{address}/ready").status_code == 503, "it is still ready")
         child.send_signal(signal.SIGTERM)
         started = time.monotonic()
         assert child.wait(20) == 0
         assert time.monotonic() - started < 8
     assert "Traceback" not in child.stderr.read()
+
+
+def test_told_again_while_it_looks_whether_to_end_it_ends(tokenizer, monkeypatch):
+    """A signal comes between any two steps of the program."""
+    registry = Registry([tiny_served(tokenizer)])
+    server = _Draining(Server(port=0), registry, None)
+
+    def told_meanwhile(state):
+        server.handle_exit(signal.SIGTERM, None)
+        return 1
+
+    monkeypatch.setattr(State, "num_answering", property(told_meanwhile))
+    server.handle_exit(signal.SIGTERM, None)
+    assert asyncio.run(server.on_tick(1))
+    registry.close(0)
 
 
 REACH_OUT = """
