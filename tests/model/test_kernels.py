@@ -222,6 +222,18 @@ def test_drawing_follows_the_probabilities():
     assert edges.tolist() == [0, 25]
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 63, 64, 65, 127, 128, 150])
+def test_the_likeliest_is_found_wherever_it_is(size, random):
+    """Of equal ones the first."""
+    scores = random(size, size) - 10
+    scores.fill_diagonal_(1.0)
+    scores[:-1, -1] = 1.0  # another as likely at the end
+    tokens, given, *_ = kernels.draw(scores, torch.zeros(size), 0.0)
+    assert tokens.tolist() == list(range(size))
+    torch.testing.assert_close(given, scores.log_softmax(-1).diagonal(), rtol=1e-5, atol=1e-5)
+    assert kernels.draw(torch.full((1, size), float("nan")), torch.zeros(1), 0.0)[1].isnan()
+
+
 def test_exponentials_are_exact_to_fp32():
     """Of two tokens whose scores lie d apart the first has −log(1 + e⁻ᵈ); beyond fp32's range nothing is left."""
     distances = torch.cat([torch.linspace(0, 86, 100_001), torch.tensor([88.0, 1e4, float("inf")])])

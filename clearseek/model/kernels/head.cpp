@@ -14,9 +14,24 @@ static inline __m512 load_some(const float* p, __mmask16 some, float rest) {
 }
 
 static float largest_of(const float* row, int64_t size) {
-    __m512 top = _mm512_set1_ps(-INFINITY);
-    for (int64_t c = 0; c < size; c += 16) top = _mm512_max_ps(top, load_some(row + c, lanes(size - c), -INFINITY));
-    return _mm512_reduce_max_ps(top);
+    __m512 top[4];  // side by side: one after another they would wait for each other
+    UNROLLED for (auto& one : top) one = _mm512_set1_ps(-INFINITY);
+    int64_t c = 0;
+    for (; c + 64 <= size; c += 64)
+        UNROLLED for (int i = 0; i < 4; i++) top[i] = _mm512_max_ps(top[i], load(row + c + 16 * i));
+    for (; c < size; c += 16) top[0] = _mm512_max_ps(top[0], load_some(row + c, lanes(size - c), -INFINITY));
+    return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3])));
+}
+
+// The first place of a number; the last of all where it is nowhere
+static int64_t place_of(const float* row, int64_t size, float number) {
+    const __m512 wanted = _mm512_set1_ps(number);
+    for (int64_t c = 0; c < size; c += 16) {
+        const __mmask16 some = lanes(size - c);
+        const __mmask16 here = _mm512_mask_cmpeq_ps_mask(some, load_some(row + c, some, 0.0f), wanted);
+        if (here) return c + __builtin_ctz(here);
+    }
+    return size - 1;
 }
 
 static constexpr int64_t TALL = HAS_TILES ? 96 : 48;  // rows that share a look at the weights
@@ -128,7 +143,7 @@ void draw(const float* scores, int64_t width, const float* uniforms, float inver
         const float whole = sum(total), log_sum = std::log(whole);
         int64_t chosen = -1;
         float share = 1;
-        if (takes_likeliest) chosen = std::min(std::find(row, row + size, top) - row, size - 1);
+        if (takes_likeliest) chosen = place_of(row, size, top);
         else if (is_cut && std::isfinite(whole)) chosen = Nucleus(row, weight, size, top, whole, inverse).drawn(top_k, top_p, uniforms[n], share);
         else chosen = drawn_of_all(weight, size, static_cast<double>(uniforms[n]) * whole);
         tokens[n] = chosen;
