@@ -37,7 +37,7 @@ class Line(Protocol):
         ...
 
     async def connect(self, hear: Hear, lost: Callable[[], None]) -> None:
-        """From now on `hear` what it says, in this event loop; `lost` is called where it ends by itself."""
+        """From now on `hear` what it says, in this event loop; once it says no more, `lost` is called."""
         ...
 
     def order(self, order: Order) -> None:
@@ -96,7 +96,7 @@ class ProcessLine:
         async def end() -> None:
             if not self._closing:
                 _LOG.error("the engine's process %s", await asyncio.to_thread(self._ending))
-                lost()
+            lost()
 
         ours = self._socket.dup()  # the loop closes its own
         ours.setblocking(False)

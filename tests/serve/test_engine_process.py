@@ -218,6 +218,21 @@ def test_it_ends_when_it_is_closed_in_the_middle_of_an_answer(model):
     assert process_of(model).returncode == 0
 
 
+def test_who_waits_when_it_is_closed_is_told(directory):
+    model = open_model("tiny", directory, SETTINGS, HOW)
+
+    async def ask_and_close():
+        answer = await model.service.submit(Request((3, 4, 5), 1, 1, LONG))
+        await anext(answer)
+        await asyncio.to_thread(model.service.close, 20)
+        with pytest.raises(KnownFailure, match="engine"):
+            async for _ in answer:
+                pass
+
+    asyncio.run(asyncio.wait_for(ask_and_close(), 30))
+    assert process_of(model).returncode == 0
+
+
 def test_it_ends_when_the_server_is_killed(directory):
     command = [sys.executable, "-m", "clearseek", "serve", str(directory), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
