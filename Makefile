@@ -2,9 +2,9 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Processes that share the tests: one for each processor, but none besides the first where ARGS picks some tests.
+# Processes that share the tests, file by file: one a processor, but none besides the first where ARGS picks some tests.
 WORKERS ?= $(if $(ARGS),0,logical)
-SHARED := -m pytest -q -n $(WORKERS) --maxprocesses 8
+SHARED := -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 VENV := .venv
 PEERS := .venv-peers
