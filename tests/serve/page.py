@@ -160,6 +160,7 @@ class Visit:
         """The last button of that name."""
         return self.page.get_by_role("button", name=name, exact=True).last
 
-    def copied(self):
-        """What is in the clipboard."""
-        return self.page.evaluate("navigator.clipboard.readText()")
+    def copied(self, text):
+        """The clipboard comes to hold it: writing there takes a moment."""
+        held = "text => navigator.clipboard.readText().then(held => held === text)"
+        self.page.wait_for_function(held, arg=text)

@@ -21,7 +21,7 @@ def test_a_real_model_answers(browser, tokenizer):
     with served(tiny_served(tokenizer)) as address, Visit(browser, address) as visit:
         visit.ask("12 + 5?", waits=False)
         visit.page.locator("article.answer:not([data-state=writing])").wait_for(timeout=60_000)
-        assert visit.page.locator("article.answer .prose, article.answer .thought").count()
+        visit.page.locator("article.answer .prose, article.answer .thought").first.wait_for()
 
 
 def test_a_thought_is_open_while_it_grows_and_folds_after(visit):
@@ -52,9 +52,9 @@ def test_answer_now_ends_the_thought(visit, model):
 def test_copying_an_answer_leaves_its_thought_out(visit):
     visit.ask("12 + 5")
     visit.button("Copy").click()
-    assert visit.copied() == "답은 **17**입니다."
+    visit.copied("답은 **17**입니다.")
     visit.button("Copy thought").click()
-    assert visit.copied() == "12 + 5 = 17"
+    visit.copied("12 + 5 = 17")
 
 
 def test_reloading_in_mid_answer_loses_nothing(visit):
@@ -63,9 +63,9 @@ def test_reloading_in_mid_answer_loses_nothing(visit):
     visit.page.reload()
     answer = visit.answered()
     visit.button("Copy").click()
-    assert visit.copied() == LONG.split("</think>")[1].strip()
+    visit.copied(LONG.split("</think>")[1].strip())
     answer.locator(".fold").click()
-    assert answer.locator(".thought .body").inner_text().strip() == LONG.split("</think>")[0].strip()
+    expect(answer.locator(".thought .body")).to_have_text(LONG.split("</think>")[0].strip())
 
 
 def test_a_lost_connection_is_taken_up_again(visit):
@@ -76,7 +76,7 @@ def test_a_lost_connection_is_taken_up_again(visit):
     visit.context.set_offline(False)
     visit.answered()
     visit.button("Copy").click()
-    assert visit.copied() == LONG.split("</think>")[1].strip()
+    visit.copied(LONG.split("</think>")[1].strip())
     visit.complaints.clear()
 
 
@@ -91,7 +91,7 @@ def test_stop_keeps_what_there_is_and_continue_goes_on(visit, model):
     answer = visit.answered()
     expect(answer.locator("> .prose")).to_contain_text("그리고 끝.")
     expect(answer.locator("> .prose")).to_contain_text("답은 17입니다.")
-    assert visit.page.locator("article.answer").count() == 1
+    expect(visit.page.locator("article.answer")).to_have_count(1)
 
 
 def test_a_limit_reached_in_a_thought_is_said(visit):
@@ -118,8 +118,8 @@ def test_regenerating_and_editing_make_branches_that_can_be_seen(visit, model):
     expect(visit.page.locator("article.said .text")).to_have_text("다른 질문")
     visit.button("Branches").click()
     tree = visit.page.get_by_role("dialog")
-    assert tree.locator(".turn").count() == 5
-    assert tree.locator(".turn[aria-current]").count() == 2
+    expect(tree.locator(".turn")).to_have_count(5)
+    expect(tree.locator(".turn[aria-current]")).to_have_count(2)
     tree.get_by_text("두 번째.").click()
     expect(visit.page.locator("article.answer > .prose").last).to_have_text("두 번째.")
     visit.page.reload()
@@ -192,7 +192,7 @@ def test_typing_in_a_word_that_is_edited_is_not_sent_either(visit, model):
 def test_the_browser_says_which_language(browser, model, language, greeting, tag, named):
     with served(model) as address, Visit(browser, address, language) as visit:
         expect(visit.page.locator("h2")).to_have_text(greeting)
-        assert visit.page.locator("html").get_attribute("lang") == tag
+        expect(visit.page.locator("html")).to_have_attribute("lang", tag)
         visit.page.get_by_role("button", name=named, exact=True).wait_for()
 
 
@@ -204,11 +204,10 @@ def test_every_message_says_its_language(visit, model):
     }
     for text in ("안녕", "你好", "hello"):
         visit.ask(text)
-    said = visit.page.locator("article.said .text").evaluate_all("all => all.map(one => one.lang)")
-    answers = visit.page.locator("article.answer > .prose").evaluate_all("all => all.map(one => one.lang)")
-    assert said == answers == ["ko", "zh-Hans", "en"]
-    heads = visit.page.locator("aside .title").evaluate_all("all => all.map(one => one.lang)")
-    assert heads == ["ko"]
+    for place, tag in enumerate(("ko", "zh-Hans", "en")):
+        for words in ("article.said .text", "article.answer > .prose"):
+            expect(visit.page.locator(words).nth(place)).to_have_attribute("lang", tag)
+    expect(visit.page.locator("aside .title")).to_have_attribute("lang", "ko")
 
 
 def test_another_language_and_appearance_are_remembered(visit):
@@ -217,7 +216,7 @@ def test_another_language_and_appearance_are_remembered(visit):
     visit.page.get_by_label("화면 모드").select_option("dark")
     visit.page.reload()
     expect(visit.page.locator("h2")).to_have_text("무엇을 함께 생각해 볼까요?")
-    assert visit.page.locator("html").get_attribute("data-theme") == "dark"
+    expect(visit.page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
 def test_the_keyboard_does_everything(visit):
@@ -226,7 +225,7 @@ def test_the_keyboard_does_everything(visit):
     expect(visit.page.locator("#message")).to_be_focused()
     visit.ask("12 + 5")
     keyboard.press("Control+Shift+C")
-    assert visit.copied() == "답은 **17**입니다."
+    visit.copied("답은 **17**입니다.")
     keyboard.press("Control+k")
     expect(visit.page.get_by_role("searchbox")).to_be_focused()
     keyboard.press("Control+Shift+O")

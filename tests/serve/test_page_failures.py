@@ -43,9 +43,12 @@ def test_every_file_that_can_not_be_read_has_its_line(browser, model):
         "e.txt": "좋다".encode(),
     }
     with served(model) as address, Visit(browser, address, "ko-KR", **SMALL) as visit:
-        visit.page.locator("input[type=file]").set_input_files(
-            [{"name": name, "mimeType": "", "buffer": content} for name, content in files.items()]
-        )
+        last, held = "**/api/files?name=e.txt", []
+        visit.page.route(last, lambda route: held.append(route))
+        with visit.page.expect_request(last):
+            visit.page.locator("input[type=file]").set_input_files(
+                [{"name": name, "mimeType": "", "buffer": content} for name, content in files.items()]
+            )
         lines = (
             "a.pdf: PDF가 손상되어",
             "b.txt: 빈 파일입니다",
@@ -55,6 +58,7 @@ def test_every_file_that_can_not_be_read_has_its_line(browser, model):
         for line in lines:
             expect(visit.page.get_by_role("alert")).to_contain_text(line)
         assert visit.page.get_by_role("alert").inner_text().strip().count("\n") == len(lines) - 1
+        held.pop().continue_()  # every line was there while the last file was being read
         visit.page.locator(".chip .open").click()  # looking at a file sends nothing
         expect(visit.page.get_by_role("dialog")).to_contain_text("좋다")
         visit.page.get_by_role("dialog").get_by_role("button", name="닫기").click()

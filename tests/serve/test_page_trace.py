@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from clearseek.trace.excerpt import pack_run
 from tests.serve.page import Visit, browsing, needs_browser, served, talking
@@ -95,8 +96,8 @@ def test_the_button_under_an_answer(address, language, button, none, matches):
         visit.button(button).click()
         dialog = visit.page.get_by_role("dialog")
         dialog.get_by_text(matches).wait_for()
-        assert "ko/03.md" in dialog.inner_text()
-        assert "pretrain" in dialog.inner_text()
+        expect(dialog).to_contain_text("ko/03.md")
+        expect(dialog).to_contain_text("pretrain")
         visit.page.keyboard.press("Escape")
         visit.ask("속으로 생각해")
         visit.button(button).last.click()

@@ -378,17 +378,36 @@ class Chat {
     return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== null && value !== ''));
   }
 
-  /** Run `act`; what goes wrong (with the file `name`) is shown, and false comes back. */
-  async try(act: () => Promise<unknown>, name = ''): Promise<boolean> {
+  /** Run `act`; what goes wrong is shown, and false comes back. */
+  async try(act: () => Promise<unknown>): Promise<boolean> {
     try {
       await act();
       this.failure = '';
       return true;
     } catch (error) {
-      if (error instanceof ApiError && error.status === 401) this.needsKey = true;
-      else this.failure = wordsOf(error, name);
+      if (!this.asksForKey(error)) this.failure = wordsOf(error);
       return false;
     }
+  }
+
+  /** Run `act` with each file: every one that goes wrong has its line, which stays while the others are read. */
+  async tryEach(files: Iterable<File>, act: (file: File) => Promise<unknown>): Promise<void> {
+    const lines = new Set<string>();
+    for (const file of files) {
+      try {
+        await act(file);
+      } catch (error) {
+        if (!this.asksForKey(error)) lines.add(wordsOf(error, file.name));
+      }
+      this.failure = [...lines].join('\n');
+    }
+  }
+
+  /** Without a key nothing is done: the page asks for one. */
+  private asksForKey(error: unknown): boolean {
+    const lacksKey = error instanceof ApiError && error.status === 401;
+    this.needsKey ||= lacksKey;
+    return lacksKey;
   }
 }
 
