@@ -5,16 +5,23 @@ share the tests (pytest-xdist), each begins with one thread.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
 # no test touches the key that seals the user's own runs
-os.environ["CLEARSEEK_LEDGER_KEY"] = str(Path(tempfile.mkdtemp(prefix="clearseek-tests-")) / "ledger.key")
+OWN = Path(tempfile.mkdtemp(prefix="clearseek-tests-"))
+os.environ["CLEARSEEK_LEDGER_KEY"] = str(OWN / "ledger.key")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_unconfigure():
+    """Leave nothing of the tests' own in the machine's folder for temporary files."""
+    shutil.rmtree(OWN, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

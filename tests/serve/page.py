@@ -21,19 +21,24 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None or not site.is_built(),
     reason="chromium is not here" if CHROMIUM is None else "the page is not built; make page",
 )
-END = "</think>"
+PAUSE = None  # among tokens: what comes after it waits for `go_on`
 
 
 class Talker:
-    """Says to a question what `says` has for it (the first whose key is in it), else `otherwise`.
+    """Says to a question what `says` has for it (the one whose key comes last in it), else `otherwise`.
 
-    `seconds` go by between two deltas of `tokens_at_once`; `hold` set false lets everything come at once.
+    `seconds` go by between two deltas of `tokens_at_once`. Of a text in several parts each but the first is said
+    once `go_on` was called for it, so that a test sees what holds between two of them, however slow it is.
     """
 
     def __init__(self, tokenizer, says=None, otherwise="생각</think>네.", seconds=0.0, tokens_at_once=1):
         self.tokenizer, self.says, self.otherwise = tokenizer, says or {}, otherwise
         self.seconds, self.tokens_at_once = seconds, tokens_at_once
         self.asked, self.tasks, self.num_waiting = [], set(), 0
+        self.parts_allowed = 0
+
+    def go_on(self):
+        self.parts_allowed += 1
 
     @property
     def num_running(self):
@@ -53,15 +58,26 @@ class Talker:
         return answering
 
     async def _say(self, answering, text, stop, now):
-        left = [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+        first, *parts = [text] if isinstance(text, str) else text
+        left = self.tokenizer.encode(first)
+        for part in parts:
+            left += [PAUSE, *self.tokenizer.encode(part)]
+        left.append(self.tokenizer.eos_id)
         said, decoder, most = [], IncrementalDecoder(self.tokenizer), answering.request.sampling.max_tokens
         end = self.tokenizer.think_end_id
         while True:
             await asyncio.sleep(self.seconds)
             if now.is_set() and end in left:
                 left = left[left.index(end) :]
-            new, left = left[: self.tokens_at_once], left[self.tokens_at_once :]
-            new = new[: most - len(said)]
+            if left[0] is PAUSE and not stop.is_set():
+                if not self.parts_allowed:
+                    continue
+                self.parts_allowed -= 1
+                left = left[1:]
+            room = min(self.tokens_at_once, most - len(said))
+            if PAUSE in left:
+                room = min(room, left.index(PAUSE))
+            new, left = left[:room], left[room:]
             said += new
             reason = (
                 "cancelled"

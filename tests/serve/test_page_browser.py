@@ -7,14 +7,25 @@ from tests.serve.live import tiny_served
 from tests.serve.page import Visit, needs_browser, served, talking
 
 pytestmark = needs_browser
-LONG = "먼저 12 + 5 를 더한다. " * 12 + "</think>답은 **17**입니다. " + "정확합니다. " * 12
+# half a thought, its end and the beginning of an answer, the rest
+PARTS = (
+    "먼저 12 + 5 를 더한다. " * 6,
+    "먼저 12 + 5 를 더한다. " * 6 + "</think>답은 **17**입니다. ",
+    "정확합니다. " * 12,
+)
+THOUGHT, ANSWER = (text.strip() for text in "".join(PARTS).split("</think>"))
 
 
 @pytest.fixture
 def model(tokenizer):
     return talking(
-        tokenizer, says={"느리게": LONG, "12 + 5": "12 + 5 = 17</think>답은 **17**입니다."}, seconds=0.004
+        tokenizer, says={"느리게": PARTS, "12 + 5": "12 + 5 = 17</think>답은 **17**입니다."}, seconds=0.004
     )
+
+
+def say_the_rest(model):
+    for _ in PARTS[1:]:
+        model.service.go_on()
 
 
 def test_a_real_model_answers(browser, tokenizer):
@@ -24,12 +35,13 @@ def test_a_real_model_answers(browser, tokenizer):
         visit.page.locator("article.answer .prose, article.answer .thought").first.wait_for()
 
 
-def test_a_thought_is_open_while_it_grows_and_folds_after(visit):
+def test_a_thought_is_open_while_it_grows_and_folds_after(visit, model):
     visit.ask("느리게", waits=False)
     fold = visit.page.locator(".fold")
     expect(fold).to_have_attribute("aria-expanded", "true")
     expect(fold).to_contain_text("Thinking…")
     expect(visit.page.locator(".thought .body")).to_contain_text("먼저")
+    say_the_rest(model)
     visit.answered()
     expect(fold).to_have_attribute("aria-expanded", "false")
     expect(fold).to_contain_text("Thought for")
@@ -42,6 +54,8 @@ def test_a_thought_is_open_while_it_grows_and_folds_after(visit):
 def test_answer_now_ends_the_thought(visit, model):
     visit.ask("느리게", waits=False)
     visit.button("Answer now").click()
+    visit.page.locator("article.answer > .prose").get_by_text("17").wait_for()
+    model.service.go_on()
     answer = visit.answered()
     thought = answer.locator(".fold")
     thought.click()
@@ -57,31 +71,34 @@ def test_copying_an_answer_leaves_its_thought_out(visit):
     visit.copied("12 + 5 = 17")
 
 
-def test_reloading_in_mid_answer_loses_nothing(visit):
+def test_reloading_in_mid_answer_loses_nothing(visit, model):
     visit.ask("느리게", waits=False)
     visit.page.locator(".thought .body").get_by_text("먼저").wait_for()
     visit.page.reload()
+    say_the_rest(model)
     answer = visit.answered()
     visit.button("Copy").click()
-    visit.copied(LONG.split("</think>")[1].strip())
+    visit.copied(ANSWER)
     answer.locator(".fold").click()
-    expect(answer.locator(".thought .body")).to_have_text(LONG.split("</think>")[0].strip())
+    expect(answer.locator(".thought .body")).to_have_text(THOUGHT)
 
 
-def test_a_lost_connection_is_taken_up_again(visit):
+def test_a_lost_connection_is_taken_up_again(visit, model):
     visit.ask("느리게", waits=False)
     visit.page.locator(".thought .body").get_by_text("먼저").wait_for()
     visit.context.set_offline(True)
+    say_the_rest(model)
     visit.page.wait_for_timeout(300)
     visit.context.set_offline(False)
     visit.answered()
     visit.button("Copy").click()
-    visit.copied(LONG.split("</think>")[1].strip())
+    visit.copied(ANSWER)
     visit.complaints.clear()
 
 
 def test_stop_keeps_what_there_is_and_continue_goes_on(visit, model):
     visit.ask("느리게", waits=False)
+    model.service.go_on()
     visit.page.locator("article.answer > .prose").get_by_text("17").wait_for()
     visit.button("Stop").click()
     answer = visit.answered("stopped")

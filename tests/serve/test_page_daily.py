@@ -1,6 +1,7 @@
 """The page as somebody uses it every day: what fails is said and can be tried again, nothing is lost from sight."""
 
 import asyncio
+import threading
 
 import pytest
 from playwright.sync_api import expect
@@ -37,14 +38,16 @@ def model(tokenizer):
 
 
 class Door:
-    """Stands before a model: refuses what is asked while `refuses`, and lets it wait for `seconds`."""
+    """Stands before a model: refuses what is asked while `refuses`, and lets it wait until `opened`."""
 
-    def __init__(self, service, refuses=False, seconds=0.0):
-        self.submit, self.refuses, self.seconds = service.submit, refuses, seconds
+    def __init__(self, service, refuses=False, is_open=True):
+        self.submit, self.refuses, self.opened = service.submit, refuses, threading.Event()
+        if is_open:
+            self.opened.set()
         service.submit = self
 
     async def __call__(self, request):
-        await asyncio.sleep(self.seconds)
+        await asyncio.to_thread(self.opened.wait, 60)
         if self.refuses:
             raise Busy("100 requests are waiting already")
         return await self.submit(request)
@@ -101,11 +104,12 @@ def test_a_server_that_is_gone_is_named_in_the_readers_language(browser, model):
 
 
 def test_a_model_that_takes_its_time_is_waited_for_in_sight(visit, model):
-    Door(model.service, seconds=1.0)
+    door = Door(model.service, is_open=False)
     send(visit, "하나")
     expect(visit.page.get_by_text("Waiting for the model")).to_be_visible()
     visit.page.locator("#message").fill("둘")
     expect(visit.button("Send")).to_be_disabled()
+    door.opened.set()
     visit.answered()
     assert len(model.service.asked) == 1
 

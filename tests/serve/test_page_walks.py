@@ -12,15 +12,14 @@ from clearseek.serve.keys import Key, Keys
 from clearseek.serve.registry import Registry
 from tests.serve.live import live
 from tests.serve.page import needs_browser, talking
-from tests.serve.test_page_browser import act
+from tests.serve.test_page_browser import PARTS, act, say_the_rest
 
 pytestmark = needs_browser
-LONG = "먼저 12 + 5 를 더한다. " * 12 + "</think>답은 17. " + "정확합니다. " * 20
 
 
 @pytest.fixture
 def model(tokenizer):
-    says = {"느리게": LONG, "어디": "x</think>첫째는 [page 1], 셋째는 **[page 3]**, 없는 것은 [page 9]."}
+    says = {"느리게": PARTS, "어디": "x</think>첫째는 [page 1], 셋째는 **[page 3]**, 없는 것은 [page 9]."}
     return talking(tokenizer, says=says, seconds=0.004)
 
 
@@ -121,7 +120,8 @@ def test_the_meter_counts_drafts_files_and_what_is_being_written(visit, model):
     visit.ask("느리게", waits=False)
     prompt = len(model.service.asked[0].prompt)
     visit.page.locator(".thought .body").get_by_text("먼저").wait_for()
-    assert metered(visit) > prompt
+    visit.page.wait_for_function("prompt => document.querySelector('meter').value > prompt", arg=prompt)
+    model.service.go_on()
     visit.page.locator("article.answer > .prose").get_by_text("17").wait_for()
     visit.button("Stop").click()
     visit.answered("stopped")
@@ -222,12 +222,14 @@ def test_everything_goes_out_comes_in_and_is_deleted(visit, tmp_path):
     visit.complaints.clear()  # the browser logs the refused file
 
 
-def test_what_is_found_in_thoughts_and_files_says_so(visit):
+def test_what_is_found_in_thoughts_and_files_says_so(visit, model):
     visit.page.locator("input[type=file]").set_input_files(
         {"name": "보고서.txt", "mimeType": "text/plain", "buffer": "가설과 실험".encode()}
     )
     visit.page.locator(".chip").wait_for()
-    visit.ask("느리게")
+    visit.ask("느리게", waits=False)
+    say_the_rest(model)
+    visit.answered()
     search = visit.page.get_by_role("searchbox")
     search.fill("실험")
     expect(visit.page.locator("aside .where")).to_have_text("보고서.txt")
