@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Queue
 
@@ -37,6 +38,15 @@ def tiny_served(tokenizer, name="tiny", context=256, num_slots=8, most_waiting=8
     )
     service = EngineService(ThreadLine(engine), tokenizer, most_waiting)
     return ServedModel(name, tokenizer, service, context, {"temperature": 0.6, "top_p": 0.95})
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Until it holds; after ten seconds an error says `what` is wrong."""
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(what)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from clearseek.config.errors import InputError
 from clearseek.config.server import Server
 from clearseek.serve.registry import Registry, Source
-from tests.serve.live import live, tiny_served
+from tests.serve.live import live, tiny_served, wait_for
 from tests.serve.page import Visit, needs_browser, talking
 from tests.serve.scripted import scripted_model
 
@@ -35,10 +35,7 @@ class Opening:
 
     def wait(self):
         """Until it is open, and whoever wanted it has had the time to ask."""
-        deadline = time.monotonic() + 10
-        while not self.registry.loaded():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(self.registry.loaded, "it is not open")
         time.sleep(0.1)
 
     def _open(self):
@@ -139,12 +136,13 @@ def test_what_is_wrong_is_said_by_a_status_while_a_model_opens(opening):
         opening.go.set()
 
 
-def test_who_leaves_while_a_model_opens_asks_nothing_of_it(opening):
+def test_who_leaves_while_a_model_opens_asks_nothing_of_it(opening, caplog):
+    caplog.set_level("INFO", "clearseek.serve.requests")
     with live(opening.registry, SETTINGS) as address:
         body = BODIES["/v1/chat/completions"] | {"stream": True}
         with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=30) as answer:
             assert next(answer.iter_raw()) == b": keep-alive\n\n"
-        time.sleep(0.1)
+        wait_for(lambda: "request" in caplog.messages, "who left is not noticed")
         opening.go.set()
         opening.wait()
     assert opening.model.service.asked == []

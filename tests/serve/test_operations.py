@@ -23,7 +23,7 @@ from clearseek.serve.state import State
 from clearseek.serve.tally import Tally
 from tests.model.every_family import small
 from tests.model.tiny import tiny_model
-from tests.serve.live import live, tiny_served
+from tests.serve.live import live, tiny_served, wait_for
 
 QUESTION = [{"role": "user", "content": "12 + 5?"}]
 
@@ -38,14 +38,6 @@ def counted(address, name):
     return sum(
         float(value) for value in re.findall(rf"^clearseek:{name}{{[^}}]*}} (\S+)$", text, re.MULTILINE)
     )
-
-
-def wait_for(condition, what):
-    for _ in range(500):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError(what)
 
 
 def test_metrics_count_what_was_answered(tokenizer):
