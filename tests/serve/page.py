@@ -28,7 +28,7 @@ class Talker:
     """Says to a question what `says` has for it (the one whose key comes last in it), else `otherwise`.
 
     `seconds` go by between two deltas of `tokens_at_once`. Of a text in several parts each but the first is said
-    once `go_on` was called for it, so that a test sees what holds between two of them, however slow it is.
+    once `go_on` allowed it, so that a test sees what holds between two of them, however slow it is.
     """
 
     def __init__(self, tokenizer, says=None, otherwise="생각</think>네.", seconds=0.0, tokens_at_once=1):
@@ -37,8 +37,8 @@ class Talker:
         self.asked, self.tasks, self.num_waiting = [], set(), 0
         self.parts_allowed = 0
 
-    def go_on(self):
-        self.parts_allowed += 1
+    def go_on(self, parts=1):
+        self.parts_allowed += parts
 
     @property
     def num_running(self):
@@ -176,7 +176,7 @@ class Visit:
         """The last button of that name."""
         return self.page.get_by_role("button", name=name, exact=True).last
 
-    def copied(self, text):
-        """The clipboard comes to hold it: writing there takes a moment."""
+    def expect_copied(self, text):
+        """Fails unless the clipboard comes to hold it: writing there takes a moment."""
         held = "text => navigator.clipboard.readText().then(held => held === text)"
         self.page.wait_for_function(held, arg=text)

@@ -25,8 +25,8 @@ from clearseek.serve.open import How, find_sources, open_model
 from clearseek.serve.registry import Registry
 from tests.model.every_family import small
 from tests.model.tiny import tiny_model
-from tests.serve.live import live
-from tests.serve.test_operations import body, counted, wait_for
+from tests.serve.live import live, wait_for
+from tests.serve.test_operations import body, counted
 
 HOW, SETTINGS = How(device="cpu", form="float32"), Server(port=0, max_running=4, max_waiting=2)
 LONG = Sampling(max_tokens=60_000, ignore_eos=True)

@@ -23,16 +23,11 @@ def model(tokenizer):
     )
 
 
-def say_the_rest(model):
-    for _ in PARTS[1:]:
-        model.service.go_on()
-
-
 def test_a_real_model_answers(browser, tokenizer):
     with served(tiny_served(tokenizer)) as address, Visit(browser, address) as visit:
         visit.ask("12 + 5?", waits=False)
         visit.page.locator("article.answer:not([data-state=writing])").wait_for(timeout=60_000)
-        visit.page.locator("article.answer .prose, article.answer .thought").first.wait_for()
+        expect(visit.page.locator("article.answer .prose, article.answer .thought").first).to_be_visible()
 
 
 def test_a_thought_is_open_while_it_grows_and_folds_after(visit, model):
@@ -41,7 +36,7 @@ def test_a_thought_is_open_while_it_grows_and_folds_after(visit, model):
     expect(fold).to_have_attribute("aria-expanded", "true")
     expect(fold).to_contain_text("Thinking…")
     expect(visit.page.locator(".thought .body")).to_contain_text("먼저")
-    say_the_rest(model)
+    model.service.go_on(parts=2)
     visit.answered()
     expect(fold).to_have_attribute("aria-expanded", "false")
     expect(fold).to_contain_text("Thought for")
@@ -66,19 +61,19 @@ def test_answer_now_ends_the_thought(visit, model):
 def test_copying_an_answer_leaves_its_thought_out(visit):
     visit.ask("12 + 5")
     visit.button("Copy").click()
-    visit.copied("답은 **17**입니다.")
+    visit.expect_copied("답은 **17**입니다.")
     visit.button("Copy thought").click()
-    visit.copied("12 + 5 = 17")
+    visit.expect_copied("12 + 5 = 17")
 
 
 def test_reloading_in_mid_answer_loses_nothing(visit, model):
     visit.ask("느리게", waits=False)
     visit.page.locator(".thought .body").get_by_text("먼저").wait_for()
     visit.page.reload()
-    say_the_rest(model)
+    model.service.go_on(parts=2)
     answer = visit.answered()
     visit.button("Copy").click()
-    visit.copied(ANSWER)
+    visit.expect_copied(ANSWER)
     answer.locator(".fold").click()
     expect(answer.locator(".thought .body")).to_have_text(THOUGHT)
 
@@ -87,12 +82,12 @@ def test_a_lost_connection_is_taken_up_again(visit, model):
     visit.ask("느리게", waits=False)
     visit.page.locator(".thought .body").get_by_text("먼저").wait_for()
     visit.context.set_offline(True)
-    say_the_rest(model)
+    model.service.go_on(parts=2)
     visit.page.wait_for_timeout(300)
     visit.context.set_offline(False)
     visit.answered()
     visit.button("Copy").click()
-    visit.copied(ANSWER)
+    visit.expect_copied(ANSWER)
     visit.complaints.clear()
 
 
@@ -242,7 +237,7 @@ def test_the_keyboard_does_everything(visit):
     expect(visit.page.locator("#message")).to_be_focused()
     visit.ask("12 + 5")
     keyboard.press("Control+Shift+C")
-    visit.copied("답은 **17**입니다.")
+    visit.expect_copied("답은 **17**입니다.")
     keyboard.press("Control+k")
     expect(visit.page.get_by_role("searchbox")).to_be_focused()
     keyboard.press("Control+Shift+O")

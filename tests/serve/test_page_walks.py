@@ -12,7 +12,7 @@ from clearseek.serve.keys import Key, Keys
 from clearseek.serve.registry import Registry
 from tests.serve.live import live
 from tests.serve.page import needs_browser, talking
-from tests.serve.test_page_browser import PARTS, act, say_the_rest
+from tests.serve.test_page_browser import PARTS, act
 
 pytestmark = needs_browser
 
@@ -228,7 +228,7 @@ def test_what_is_found_in_thoughts_and_files_says_so(visit, model):
     )
     visit.page.locator(".chip").wait_for()
     visit.ask("느리게", waits=False)
-    say_the_rest(model)
+    model.service.go_on(parts=2)
     visit.answered()
     search = visit.page.get_by_role("searchbox")
     search.fill("실험")

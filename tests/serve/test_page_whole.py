@@ -62,7 +62,7 @@ def test_markdown_is_drawn_and_nothing_is_fetched(browser, model):
         assert prose.locator("img").count() == 1, "no picture but the diagram"
         expect(prose.locator("td").first).to_have_text("a")
         prose.get_by_role("button", name="Copy").first.click()
-        visit.copied("def add(a, b):  # 더하기\n    return a + b\n")
+        visit.expect_copied("def add(a, b):  # 더하기\n    return a + b\n")
 
 
 def complaints_of_axe(page):

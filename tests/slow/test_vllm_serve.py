@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import httpx
@@ -21,7 +20,7 @@ from clearseek.serve.engine_service import EngineService
 from clearseek.serve.engine_thread import ThreadLine
 from clearseek.serve.registry import Registry
 from clearseek.serve.served_model import ServedModel
-from tests.serve.live import live
+from tests.serve.live import live, wait_for
 from tests.slow.test_vllm_rl import MODELS, PYTHON, TOKENIZER, Served
 
 pytestmark = [
@@ -150,21 +149,13 @@ def metric(behind, name):
     return sum(map(float, re.findall(rf"^vllm:{name}\{{.*?\}} (\S+)$", said, re.MULTILINE)))
 
 
-def comes_to_run(behind, count):
-    """Whether vLLM comes to be at so many questions; its gauge follows what it does by some steps."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while (is_other := metric(behind, "num_requests_running") != count) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not is_other
-
-
 def test_who_leaves_a_stream_leaves_nothing_behind(behind, before):
     """A question that is given up in the middle is given up there too, so that the next has the machine."""
     written = metric(behind, "generation_tokens_total")
     with streamed(before, max_tokens=400) as chunks:
         next(iter(chunks))
-        assert comes_to_run(behind, 1)
-    assert comes_to_run(behind, 0)
+        wait_for(lambda: metric(behind, "num_requests_running") == 1, "vLLM is not at it")
+    wait_for(lambda: metric(behind, "num_requests_running") == 0, "vLLM is still at it")
     assert 0 < metric(behind, "generation_tokens_total") - written < 400
     assert ask(before).choices[0].finish_reason == "length"
 
