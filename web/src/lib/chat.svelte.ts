@@ -378,11 +378,12 @@ class Chat {
     return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== null && value !== ''));
   }
 
-  /** Run `act`; what goes wrong is shown, and false comes back. */
+  /** Run `act`; what goes wrong is shown, and false comes back. What went wrong before it is over then, no later thing. */
   async try(act: () => Promise<unknown>): Promise<boolean> {
+    const before = this.failure;
     try {
       await act();
-      this.failure = '';
+      if (this.failure === before) this.failure = '';
       return true;
     } catch (error) {
       if (!this.asksForKey(error)) this.failure = wordsOf(error);
