@@ -69,6 +69,26 @@ def test_every_file_that_can_not_be_read_has_its_line(browser, model):
 
 
 @needs_browser
+def test_what_began_before_takes_back_no_failure(browser, model):
+    """The list of conversations comes late, after a file could not be read."""
+    held = []
+    with served(model) as address, Visit(browser, address) as visit:
+        visit.ask("하나")
+        visit.page.route("**/api/conversations", lambda route: held.append(route))
+        with visit.page.expect_request("**/api/conversations"):
+            visit.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        visit.page.locator("input[type=file]").set_input_files(
+            {"name": "c.exe", "mimeType": "", "buffer": b"MZ\0\0"}
+        )
+        expect(visit.page.get_by_role("alert")).to_contain_text("c.exe")
+        with visit.page.expect_response("**/api/conversations"):
+            held.pop().continue_()
+        visit.page.wait_for_timeout(200)
+        expect(visit.page.get_by_role("alert")).to_contain_text("c.exe")
+        visit.complaints.clear()
+
+
+@needs_browser
 @pytest.mark.parametrize(
     ("language", "said"),
     [
